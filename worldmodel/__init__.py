@@ -1,0 +1,47 @@
+"""A world-model toolkit for Gymnasium environments.
+
+Importing this package registers the environments and loads neither torch nor numba nor pygame:
+public names are resolved on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from gymnasium.envs.registration import register
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "ReplayBuffer": "worldmodel.data",
+    "WorldModel": "worldmodel.models",
+    "Config": "worldmodel.config",
+    "load": "worldmodel.models",
+}
+
+__all__ = sorted([*_PUBLIC, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'worldmodel' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})
+
+
+register(
+    id="DoublePendulum-v0",
+    entry_point="worldmodel.envs.double_pendulum:DoublePendulumEnv",
+    vector_entry_point="worldmodel.envs.vector:DoublePendulumVectorEnv",
+    max_episode_steps=200,
+)
+register(
+    id="DoublePendulumPixels-v0",
+    entry_point="worldmodel.envs.double_pendulum:DoublePendulumPixelsEnv",
+    vector_entry_point="worldmodel.envs.vector:DoublePendulumPixelsVectorEnv",
+    max_episode_steps=200,
+)
