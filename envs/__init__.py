@@ -1,1 +1,1 @@
-"""Environments."""
+"""Double-pendulum environments, made with `gymnasium.make` and `gymnasium.make_vec`."""

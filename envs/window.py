@@ -1,0 +1,111 @@
+"""The window of `render_mode="human"`: the scene above a panel of torques, time and reward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium.error import DependencyNotInstalled
+
+from .physics import Floats
+from .raster import BOB1, BOB2, Frames
+
+TEXT = (214, 219, 230)
+GROOVE = (44, 50, 68)
+PANEL = (25, 29, 43)
+
+
+def _import_pygame() -> Any:
+    try:
+        import pygame
+    except ImportError as error:
+        raise DependencyNotInstalled(
+            'render_mode="human" needs pygame: run `pip install pygame`'
+        ) from error
+    return pygame
+
+
+class Window:
+    """A pygame window, opened by the first `show`.
+
+    The user's closing it ends the display, not the run: later frames are dropped.
+
+    Args:
+        size: side of the square scene, in pixels.
+        fps: frames a second, kept by waiting.
+    """
+
+    def __init__(self, size: int, fps: int) -> None:
+        self._size = size
+        self._panel = max(64, size // 6)
+        self._fps = fps
+        self._screen: Any = None
+        self.closed = False
+
+    def show(self, frame: Frames, effort: Floats, seconds: float, reward: float) -> None:
+        """Draw one frame.
+
+        Args:
+            frame: (size, size, 3) uint8.
+            effort: (2,) shoulder and elbow torque, each a share of the largest, in [-1, 1].
+            seconds: since the start of the episode.
+            reward: of the last step.
+        """
+        pygame = _import_pygame()
+        if self._screen is None and not self.closed:
+            self._open(pygame)
+        if self.closed or any(event.type == pygame.QUIT for event in pygame.event.get()):
+            self.close()
+            return
+        surface = pygame.surfarray.make_surface(np.swapaxes(frame, 0, 1))
+        self._screen.blit(surface, (0, 0))
+        self._draw_panel(pygame, effort, seconds, reward)
+        pygame.display.flip()
+        self._clock.tick(self._fps)
+
+    def close(self) -> None:
+        """Close the window for good; harmless when it is closed already."""
+        if self._screen is not None:
+            pygame = _import_pygame()
+            pygame.display.quit()
+            pygame.font.quit()
+            self._screen = None
+        self.closed = True
+
+    def _open(self, pygame: Any) -> None:
+        pygame.display.init()
+        pygame.font.init()
+        self._screen = pygame.display.set_mode((self._size, self._size + self._panel))
+        pygame.display.set_caption("Double pendulum")
+        self._clock = pygame.time.Clock()
+        self._font = pygame.font.Font(None, max(16, self._panel // 3))
+
+    def _draw_panel(self, pygame: Any, effort: Floats, seconds: float, reward: float) -> None:
+        panel = pygame.Rect(0, self._size, self._size, self._panel)
+        self._screen.fill(PANEL, panel)
+        row = self._panel // 2
+        labels = (("shoulder", BOB1), ("elbow", BOB2))
+        for i, (label, colour) in enumerate(labels):
+            middle = panel.top + row * i + row // 2
+            self._text(label, 0.04, middle)
+            self._draw_bar(pygame, middle, float(effort[i]), colour)
+        self._text(f"time {seconds:6.2f} s", 0.7, panel.top + row // 2)
+        self._text(f"reward {reward:+.3f}", 0.7, panel.top + row + row // 2)
+
+    def _draw_bar(
+        self, pygame: Any, middle: int, effort: float, colour: tuple[int, int, int]
+    ) -> None:
+        half, height = int(0.2 * self._size), max(4, self._panel // 6)
+        centre = int(0.45 * self._size)
+        groove = pygame.Rect(centre - half, middle - height // 2, 2 * half, height)
+        pygame.draw.rect(self._screen, GROOVE, groove, border_radius=height // 2)
+        length = round(abs(effort) * half)
+        left = centre - length if effort < 0 else centre
+        bar = pygame.Rect(left, groove.top, length, height)
+        pygame.draw.rect(self._screen, colour, bar)
+        mark = pygame.Rect(centre - 1, groove.top - 3, 2, height + 6)
+        pygame.draw.rect(self._screen, TEXT, mark)
+
+    def _text(self, text: str, left: float, middle: int) -> None:
+        image = self._font.render(text, True, TEXT, PANEL)
+        self._screen.blit(image, (int(left * self._size), middle - image.get_height() // 2))
