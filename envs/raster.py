@@ -19,9 +19,9 @@ Frames = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 
 BACKGROUND = (17, 20, 31)
-ROD1 = (150, 104, 98)
+ROD1 = (128, 86, 80)
 PIVOT = (196, 200, 212)
-ROD2 = (84, 124, 150)
+ROD2 = (92, 140, 168)
 BOB1 = (240, 96, 66)
 BOB2 = (96, 214, 255)
 

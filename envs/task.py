@@ -15,6 +15,7 @@ from .physics import Floats, Params, positions, step_batch, wrap_angles
 
 TORQUE_COST = 0.01
 SPEED_COST = 0.001
+MAX_SPEED = 1_000.0
 
 ACTUATED = {"both": (0, 1), "shoulder": (0,), "elbow": (1,)}
 START_BOUNDS = {"down": 0.1, "uniform": math.pi}
@@ -125,17 +126,16 @@ class Task:
         torques[:, ACTUATED[self.torque]] = self.max_torque * np.clip(values, -1.0, 1.0)
         return torques
 
-    def advance(self, states: Floats, actions: npt.ArrayLike) -> tuple[Floats, Floats]:
-        """Advance by `dt`.
+    def advance(self, states: Floats, torques: Floats) -> tuple[Floats, Floats]:
+        """Advance by `dt` with the torques held.
 
         Args:
             states: (N, 4) float64.
-            actions: (N, A).
+            torques: (N, 2) float64, shoulder and elbow, in N m.
 
         Returns:
             The next states, (N, 4), angles in (-π, π], and the rewards, (N,).
         """
-        torques = self.torques(actions)
         after = wrap_angles(step_batch(states, torques, self.params, self.dt))
         return after, self.rewards(after, torques)
 
@@ -167,14 +167,14 @@ def pop_state(options: Mapping[str, Any] | None, num_envs: int) -> Floats | None
         (num_envs, 4) float64, angles in (-π, π]; None when the options name no state.
 
     Raises:
-        ValueError: on an unknown option, or a state of another shape or not finite.
+        ValueError: on an unknown option, or a state of another shape, not finite or too fast.
     """
     unknown = sorted(set(options or ()) - {"state"})
     require(not unknown, "options", unknown, 'no key but "state", a list [θ1, θ2, ω1, ω2]')
     if not options:
         return None
     given = options["state"]
-    expected = "finite numbers [θ1, θ2, ω1, ω2] in rad and rad/s"
+    expected = f"numbers [θ1, θ2, ω1, ω2] in rad and rad/s, speeds within ±{MAX_SPEED:g}"
     if num_envs > 1:
         expected += f", or one such row for each of {num_envs} environments"
     try:
@@ -182,7 +182,8 @@ def pop_state(options: Mapping[str, Any] | None, num_envs: int) -> Floats | None
     except (TypeError, ValueError):
         state = np.empty(0)
     fits = state.shape in {(4,), (num_envs, 4)} and bool(np.isfinite(state).all())
-    require(fits, 'options["state"]', given, expected)
+    slow = fits and bool((np.abs(state[..., 2:]) <= MAX_SPEED).all())
+    require(slow, 'options["state"]', given, expected)
     return wrap_angles(np.broadcast_to(state, (num_envs, 4)))
 
 

@@ -125,10 +125,11 @@ class _PendulumVectorEnv(VectorEnv[Array, Array, Array]):
                 f"environments {ended} have ended and autoreset is disabled: "
                 'call reset(options={"reset_mask": mask}) first'
             )
-        expected = f"shape {self.action_space.shape}"
         shape = np.shape(actions)
+        expected = str(self.action_space.shape)
         require(shape == self.action_space.shape, "shape of actions", shape, expected)
-        states, rewards = self.task.advance(history[:, -1], actions)
+        torques = self.task.torques(actions)
+        states, rewards = self.task.advance(history[:, -1], torques)
         self._history = push(history, states)
         self._steps += 1
         if self._done.any():
@@ -225,7 +226,18 @@ class _PendulumVectorEnv(VectorEnv[Array, Array, Array]):
 
 
 class DoublePendulumVectorEnv(_PendulumVectorEnv):
-    """`DoublePendulumEnv`, batched."""
+    """`DoublePendulumEnv`, batched: the same spaces, rewards and starts, and the same arguments.
+
+    Args:
+        num_envs: number of pendulums.
+        max_episode_steps: truncation, or None for no limit.
+        autoreset_mode: `AutoresetMode` or its value, "NextStep", "SameStep" or "Disabled".
+        render_mode: None, or "rgb_array": `render` returns a tuple of frames.
+        observation: see `DoublePendulumEnv`, as for all further arguments.
+        frame_stack: states in a coordinates observation.
+        render_size: side of rendered frames in pixels.
+        **task: the fields of `Task`.
+    """
 
     def __init__(
         self,
@@ -245,7 +257,19 @@ class DoublePendulumVectorEnv(_PendulumVectorEnv):
 
 
 class DoublePendulumPixelsVectorEnv(_PendulumVectorEnv):
-    """`DoublePendulumPixelsEnv`, batched; pixel-identical for the same states."""
+    """`DoublePendulumPixelsEnv`, batched: pixel-identical for the same states.
+
+    Args:
+        num_envs: number of pendulums.
+        max_episode_steps: truncation, or None for no limit.
+        autoreset_mode: `AutoresetMode` or its value, "NextStep", "SameStep" or "Disabled".
+        render_mode: None, or "rgb_array": `render` returns a tuple of frames.
+        image_size: see `DoublePendulumPixelsEnv`, as for all further arguments.
+        grayscale: one channel a frame, not three.
+        frame_stack: frames in an observation.
+        render_size: side of rendered frames in pixels.
+        **task: the fields of `Task`.
+    """
 
     def __init__(
         self,

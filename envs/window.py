@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium.error import DependencyNotInstalled
 
 from .physics import Floats
-from .raster import BOB1, BOB2, Frames
+from .raster import BOB1, PIVOT, Frames
 
 TEXT = (214, 219, 230)
 GROOVE = (44, 50, 68)
@@ -84,7 +84,7 @@ class Window:
         panel = pygame.Rect(0, self._size, self._size, self._panel)
         self._screen.fill(PANEL, panel)
         row = self._panel // 2
-        labels = (("shoulder", BOB1), ("elbow", BOB2))
+        labels = (("shoulder", PIVOT), ("elbow", BOB1))
         for i, (label, colour) in enumerate(labels):
             middle = panel.top + row * i + row // 2
             self._text(label, 0.04, middle)
