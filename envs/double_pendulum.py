@@ -214,7 +214,7 @@ class DoublePendulumEnv(_PendulumEnv):
     and j, l (elbow):
 
     ```python
-    >>> from gymnasium.utils.play import play
+    >>> from gymnasium.utils.play import play  # doctest: +SKIP
     >>> play(gym.make("DoublePendulum-v0", render_mode="rgb_array"))  # doctest: +SKIP
 
     ```

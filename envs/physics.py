@@ -214,7 +214,7 @@ def positions(states: Floats, params: Params) -> Floats:
 
 
 def wrap_angles(states: Floats) -> Floats:
-    """The same states with both angles in (-π, π].
+    """The same states with both angles in (-π, π]; angles already there keep every bit.
 
     Args:
         states: (N, 4) float64.
@@ -223,5 +223,7 @@ def wrap_angles(states: Floats) -> Floats:
         (N, 4) float64, a new array.
     """
     wrapped = states.copy()
-    wrapped[:, :2] = math.pi - np.mod(math.pi - states[:, :2], 2.0 * math.pi)
+    angles = states[:, :2]
+    beyond = (angles <= -math.pi) | (angles > math.pi)
+    wrapped[:, :2][beyond] = math.pi - np.mod(math.pi - angles[beyond], 2.0 * math.pi)
     return wrapped

@@ -136,14 +136,14 @@ class _PendulumVectorEnv(VectorEnv[Array, Array, Array]):
             rewards[self._done] = 0.0
             self._restart(self._done)
         truncated = self._truncated()
-        self._done = truncated
+        self._done = truncated.copy()
         info: dict[str, Any] = {}
         if self.autoreset_mode is AutoresetMode.SAME_STEP and truncated.any():
             info = self._final_info(truncated)
             self._restart(truncated)
         info |= self._info(np.ones(self.num_envs, dtype=np.bool_))
         terminated = np.zeros(self.num_envs, dtype=np.bool_)
-        return self._observe(), rewards, terminated, truncated.copy(), info
+        return self._observe(), rewards, terminated, truncated, info
 
     def render(self) -> tuple[Frames, ...] | None:
         """One (render_size, render_size, 3) uint8 frame for each environment."""
