@@ -1,7 +1,21 @@
 """Data: collect episodes from a Gymnasium environment, keep them on disk, sample windows."""
 
+from worldmodel.data.agent import Agent
+from worldmodel.data.collect import collect, load_or_collect
 from worldmodel.data.errors import ReplayBufferError
+from worldmodel.data.policies import Mixed, Passive, Policy, Random
 from worldmodel.data.replay import ReplayBuffer
 from worldmodel.data.windows import Windows
 
-__all__ = ["ReplayBuffer", "ReplayBufferError", "Windows"]
+__all__ = [
+    "Agent",
+    "Mixed",
+    "Passive",
+    "Policy",
+    "Random",
+    "ReplayBuffer",
+    "ReplayBufferError",
+    "Windows",
+    "collect",
+    "load_or_collect",
+]

@@ -1,0 +1,62 @@
+"""Make the environments that data is collected from."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+
+NATIVE_BATCH = 16
+
+
+def make_single(spec: EnvSpec, kwargs: Mapping[str, Any]) -> gym.Env:
+    """One environment, without the checks that each step would repeat."""
+    return gym.make(spec, disable_env_checker=True, **kwargs)
+
+
+def make_batch(
+    spec: EnvSpec, kwargs: Mapping[str, Any], *, native: bool, num_envs: int
+) -> VectorEnv:
+    """A batch of environments that reset only when told to.
+
+    Args:
+        spec: the registered environment.
+        kwargs: passed to its constructor.
+        native: use its own vector environment.
+        num_envs: how many.
+    """
+    if native:
+        return gym.make_vec(
+            spec,
+            num_envs=num_envs,
+            vectorization_mode="vector_entry_point",
+            autoreset_mode=AutoresetMode.DISABLED,
+            **kwargs,
+        )
+    makers = [lambda: make_single(spec, kwargs)] * num_envs
+    return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED)
+
+
+def is_native(spec: EnvSpec) -> bool:
+    """Whether an environment has a vector form that can leave resetting to the caller.
+
+    Such a form takes ``autoreset_mode``. With next-step autoreset, the only mode of most others,
+    the step after an episode's end returns the next episode's first observation.
+    """
+    if spec.vector_entry_point is None or spec.additional_wrappers:
+        return False
+    return "autoreset_mode" in _parameters(spec.vector_entry_point)
+
+
+def accepts(spec: EnvSpec, name: str) -> bool:
+    """Whether the environment's constructor has a parameter of that name."""
+    return spec.entry_point is not None and name in _parameters(spec.entry_point)
+
+
+def _parameters(entry_point: Any) -> Mapping[str, inspect.Parameter]:
+    creator = entry_point if callable(entry_point) else load_env_creator(entry_point)
+    return inspect.signature(creator).parameters
