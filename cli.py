@@ -1,0 +1,231 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="worldmodel",
+    help="Learn an environment's physics from pixels, prove it, and step the result.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda name: name.replace("_", "-"),
+    },
+)
+
+FAILED = 1
+WRONG_USAGE = 2
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of initialisation and data order.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any key, as in phase1.learning_rate=1e-3."),
+]
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+@contextmanager
+def _user_errors() -> Iterator[None]:
+    """Turn a user's mistake into one line and the exit status."""
+    from gymnasium.error import Error as GymnasiumError
+
+    from worldmodel.config import ConfigError
+    from worldmodel.interrupt import Interrupted
+    from worldmodel.run import RunError
+
+    try:
+        yield
+    except (ConfigError, ValueError, GymnasiumError) as error:
+        _fail(str(error), WRONG_USAGE)
+    except Interrupted as stopped:
+        typer.echo(str(stopped), err=True)
+        raise typer.Exit(FAILED) from None
+    except (RunError, OSError) as error:
+        _fail(str(error), FAILED)
+    except KeyboardInterrupt:
+        _fail("stopped", FAILED)
+
+
+def _fail(message: str, status: int) -> None:
+    typer.echo("Error: " + " ".join(message.split()), err=True)
+    raise typer.Exit(status)
+
+
+def _nested(**values: Any) -> dict[str, Any]:
+    """Options as configuration, those not given left out; ``a__b`` is section a, key b."""
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        if value is not None:
+            section, _, key = name.rpartition("__")
+            (nested.setdefault(section, {}) if section else nested)[key] = value
+    return nested
+
+
+def _settings(items: list[str] | None) -> list[dict[str, Any]]:
+    from worldmodel.config import parse_setting
+
+    return [parse_setting(item) for item in items or []]
+
+
+def _report(metrics: dict[str, Any], as_json: bool) -> None:
+    from worldmodel.evaluation import metrics_table
+
+    if as_json:
+        typer.echo(json.dumps(metrics, allow_nan=False))
+    else:
+        _console().print(metrics_table(metrics))
+
+
+@app.command()
+def train(
+    mode: Annotated[
+        str | None, typer.Option(help="pendulum_image (pixels) or pendulum (coordinates).")
+    ] = None,
+    env: Annotated[str | None, typer.Option(help="Any Gymnasium environment's id.")] = None,
+    preset: Annotated[str, typer.Option(help="smoke, quick or standard.")] = "quick",
+    config: Annotated[
+        Path | None, typer.Option(help="YAML laid over the preset.", metavar="FILE")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Trajectories.  [default: 10000]")] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="passive, random, mixed, or a saved SB3 agent's .zip.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of phase 1.")] = None,
+    decoder_epochs: Annotated[int | None, typer.Option(help="Epochs of phase 2.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Windows an update.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side of the frames in pixels.")] = None,
+    objective: Annotated[str | None, typer.Option(help="vicreg, sigreg or variance.")] = None,
+    seed: Seed = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
+    output_dir: Annotated[Path | None, typer.Option(help="Where run directories go.")] = None,
+    settings: Set = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with a stopped run.", metavar="RUN")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Learn a world model and prove it: quick, on two cores, in at most 10 minutes."""
+    with _user_errors():
+        from worldmodel import pipeline
+        from worldmodel.config import build_config, read_yaml
+
+        options = _nested(
+            mode=mode,
+            env__id=env,
+            data__size=size,
+            data__policy=policy,
+            phase1__epochs=epochs,
+            phase2__epochs=decoder_epochs,
+            phase1__batch_size=batch_size,
+            phase2__batch_size=batch_size,
+            image_size=image_size,
+            objective__name=objective,
+            seed=seed,
+            device=device,
+            output_dir=output_dir,
+        )
+        if resume is not None:
+            if options or config or settings or preset != "quick":
+                _fail("--resume goes on with the run's own configuration: give it alone", WRONG_USAGE)
+            run = pipeline.resume(resume, _console())
+        else:
+            layers = [read_yaml(config)] if config else []
+            resolved = build_config(*layers, options, *_settings(settings), preset=preset)
+            run = pipeline.train(resolved, _console())
+        _report(run.load_metrics(), as_json)
+        _console().print(f"Proof: {run.path}/forecast.mp4, reconstruction.png, metrics.json")
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    privileged: Annotated[
+        int, typer.Option(help="Updates of a reference trained on the true state; 0 for none.")
+    ] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Probes, forecasts and collapse on held-out episodes."""
+    with _user_errors():
+        from worldmodel.proof import evaluate_run
+
+        _report(evaluate_run(run, device, privileged, _console()), as_json)
+
+
+@app.command()
+def collect(
+    path: Annotated[Path, typer.Argument(help="Where the replay buffer goes.")],
+    env: Annotated[str, typer.Option(help="A Gymnasium environment's id.")] = (
+        "DoublePendulumPixels-v0"
+    ),
+    size: Annotated[int, typer.Option(min=1, help="Trajectories.")] = 10_000,
+    steps: Annotated[int, typer.Option(min=1, help="Steps a trajectory at most.")] = 30,
+    policy: Annotated[
+        str, typer.Option(help="passive, random, mixed, or a saved SB3 agent's .zip.")
+    ] = "passive",
+    image_size: Annotated[int, typer.Option(min=8, help="Side of the frames in pixels.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first trajectory.")] = 0,
+    env_kwargs: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="For gym.make, as start=uniform.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Collect trajectories from any Gymnasium environment into a replay buffer."""
+    with _user_errors():
+        from worldmodel.datasets import collect_to
+
+        kwargs = {k: v for setting in _settings(env_kwargs) for k, v in setting.items()}
+        summary = collect_to(
+            path,
+            env_id=env,
+            env_kwargs=kwargs,
+            size=size,
+            steps=steps,
+            policy=policy,
+            image_size=image_size,
+            first_seed=seed,
+            console=_console(),
+        )
+        typer.echo(json.dumps(summary)) if as_json else _console().print(summary)
+
+
+@app.command()
+def info(
+    path: Annotated[Path, typer.Argument(help="A run directory or a replay buffer.")],
+    as_json: Json = False,
+) -> None:
+    """What a run or a replay buffer holds."""
+    with _user_errors():
+        from worldmodel.describe import describe
+
+        description = describe(path)
+        if as_json:
+            typer.echo(json.dumps(description))
+        else:
+            import yaml
+
+            typer.echo(yaml.safe_dump(description, sort_keys=False).rstrip())
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

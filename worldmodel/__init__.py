@@ -17,7 +17,7 @@ _PUBLIC = {
     "ReplayBuffer": "worldmodel.data",
     "WorldModel": "worldmodel.models",
     "Config": "worldmodel.config",
-    "load": "worldmodel.models",
+    "load": "worldmodel.run",
 }
 
 __all__ = sorted([*_PUBLIC, "__version__"])

@@ -1,0 +1,142 @@
+"""Shapes, ranges and conventions of the public interface of the model."""
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from torch.nn import functional as F
+
+from worldmodel.models import ModelSpec, WorldModel, describe_actions
+from worldmodel.models.encoder import MotionStem, PixelEncoder
+
+
+def make(frame_shape=(64, 64, 3), frame_stack=2, space=None, **sizes):
+    space = space or spaces.Box(-1, 1, (2,))
+    torch.manual_seed(0)
+    return WorldModel(
+        ModelSpec(
+            frame_shape=frame_shape,
+            frame_stack=frame_stack,
+            actions=describe_actions(space),
+            latent_dim=sizes.get("latent_dim", 8),
+            width=4,
+            hidden=16,
+        )
+    )
+
+
+def observations(model, batch=3):
+    *sides, last = model.spec.frame_shape
+    shape = (batch, *sides, model.frame_stack * last)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.mark.parametrize("side", [16, 32, 48, 64, 96, 128])
+@pytest.mark.parametrize(("channels", "stack"), [(3, 2), (1, 3), (3, 1)])
+def test_encode_and_decode_work_at_every_size(side, channels, stack):
+    model = make((side, side, channels), stack)
+    obs = observations(model)
+    z = model.encode(obs)
+    assert z.shape == (3, 8)
+    assert z.dtype == torch.float32
+    assert not z.requires_grad
+    image = model.decode(z)
+    assert image.shape == obs.shape
+    assert image.dtype == torch.uint8
+
+
+def test_encode_takes_arrays_and_tensors_alike():
+    model = make()
+    obs = observations(model)
+    assert torch.equal(model.encode(obs), model.encode(torch.from_numpy(obs)))
+
+
+def test_encode_names_a_wrong_shape():
+    with pytest.raises(ValueError, match=r"\(3, 64, 64, 3\), expected \(B, 64, 64, 6\)"):
+        make().encode(observations(make())[..., :3])
+
+
+def test_an_untrained_rollout_stays_where_it_started():
+    model = make()
+    z = model.encode(observations(model))
+    zs = model.rollout(z, torch.zeros(5, 3, 2))
+    assert zs.shape == (5, 3, 8)
+    assert torch.equal(zs, z.expand(5, -1, -1))
+
+
+def test_rollout_is_repeated_prediction():
+    model = make()
+    torch.nn.init.normal_(model.predictor.net[-1].weight)
+    z = model.encode(observations(model))
+    actions = torch.rand(4, 3, 2) * 2 - 1
+    zs = model.rollout(z, actions)
+    for step, action in zip(zs, actions, strict=True):
+        z = model.predict(z, action)
+        torch.testing.assert_close(step, z)
+
+
+def test_the_action_steers_the_prediction():
+    model = make()
+    torch.nn.init.normal_(model.predictor.net[-1].weight)
+    z = model.encode(observations(model))
+    one, other = model.predict(z, torch.ones(3, 2)), model.predict(z, -torch.ones(3, 2))
+    assert not torch.allclose(one, other)
+
+
+def test_outcome_gives_rewards_and_probabilities():
+    model = make()
+    z = model.encode(observations(model))
+    reward, end = model.outcome(z, torch.zeros(3, 2), z)
+    assert reward.shape == end.shape == (3,)
+    assert ((end >= 0) & (end <= 1)).all()
+
+
+def test_box_actions_are_scaled_to_their_bounds():
+    model = make(space=spaces.Box(np.float32([-2, 0]), np.float32([2, 10])))
+    vector = model.action_vector(np.float32([[-2, 0], [0, 5], [2, 10]]))
+    assert vector.tolist() == [[-1, -1], [0, 0], [1, 1]]
+
+
+def test_discrete_actions_are_one_hot():
+    model = make(space=spaces.Discrete(3, start=-1))
+    assert model.action_vector(np.array([-1, 1])).tolist() == [[1, 0, 0], [0, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    "space", [spaces.MultiBinary(3), spaces.Box(-np.inf, np.inf, (2,)), spaces.Box(-1, 1, (2, 2))]
+)
+def test_unsupported_action_spaces_are_named(space):
+    with pytest.raises(ValueError, match="is not supported: expected Discrete or a bounded"):
+        describe_actions(space)
+
+
+def test_vector_models_have_no_decoder():
+    model = make(frame_shape=(4,))
+    z = model.encode(np.zeros((5, 8), np.float32))
+    assert z.shape == (5, 8)
+    with pytest.raises(ValueError, match="no pixels to decode"):
+        model.decode(z)
+
+
+@pytest.mark.parametrize("stack", [1, 2, 3])
+def test_the_folded_stem_equals_appearance_plus_motion(stack):
+    stem = MotionStem(channels=3, frame_stack=stack, out_channels=5)
+    frames = torch.rand(2, stack, 3, 16, 16)
+    expected = stem.appearance(frames[:, -1])
+    for i, motion in enumerate(stem.motion):
+        expected = expected + stem.gain * motion(frames[:, i + 1] - frames[:, i])
+    torch.testing.assert_close(
+        stem(255 * frames.flatten(1, 2)), expected, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_the_encoder_sees_the_order_of_the_frames():
+    encoder = PixelEncoder(32, 1, 2, 8, width=4)
+    obs = torch.randint(0, 256, (4, 32, 32, 2), dtype=torch.uint8)
+    assert not torch.allclose(encoder(obs), encoder(obs.flip(-1)))
+
+
+def test_the_decoder_draws_values_in_range_whatever_the_latent():
+    model = make()
+    image = model.decode(1e3 * torch.randn(2, 8))
+    assert F.relu(image.float() - 255).sum() == 0

@@ -1,0 +1,43 @@
+"""The residual, action-conditioned predictor of the next latent."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class ResidualPredictor(nn.Module):
+    """One step of latent dynamics, ``z + net(z, a)``.
+
+    The output layer starts at zero, so an untrained predictor is the identity and an untrained
+    rollout stays where it started.
+
+    Args:
+        latent_dim: size D of the latent.
+        action_dim: size A of the action vector (one-hot for discrete actions).
+        hidden: width of the two hidden layers.
+    """
+
+    def __init__(self, latent_dim: int, action_dim: int, hidden: int = 512) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(latent_dim + action_dim, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, latent_dim),
+        )
+        nn.init.zeros_(self.net[-1].weight)
+        nn.init.zeros_(self.net[-1].bias)
+
+    def forward(self, z: Tensor, action: Tensor) -> Tensor:
+        """Map latents (B, D) and action vectors (B, A) to the next latents (B, D)."""
+        return z + self.net(torch.cat((z, action), -1))
+
+    def unroll(self, z: Tensor, actions: Tensor) -> Tensor:
+        """Open-loop rollout: latents (B, D), actions (T, B, A) to (T, B, D), `z` left out."""
+        steps = []
+        for action in actions:
+            z = self(z, action)
+            steps.append(z)
+        return torch.stack(steps)

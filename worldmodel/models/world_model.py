@@ -1,0 +1,152 @@
+"""The world model: encode, predict, decode, and what a transition earns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from worldmodel.models.decoder import PixelDecoder
+from worldmodel.models.encoder import PixelEncoder, VectorEncoder
+from worldmodel.models.heads import OutcomeHead
+from worldmodel.models.predictor import ResidualPredictor
+from worldmodel.models.spec import DiscreteActions, ModelSpec
+
+
+class WorldModel(nn.Module):
+    """A latent world model.
+
+    Shapes: B batch, T time, H W C one frame, S frames in an observation, D latent, A action.
+    The methods without an underscore are the public interface; they run without gradients and
+    take arrays or tensors. Training works on the submodules.
+
+    Args:
+        spec: sizes, see :class:`ModelSpec`.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.encoder = self._new_encoder()
+        self.target_encoder = self._new_encoder().requires_grad_(False)
+        self.target_encoder.load_state_dict(self.encoder.state_dict())
+        d, a = spec.latent_dim, spec.actions.dim
+        self.predictor = ResidualPredictor(d, a, spec.hidden)
+        self.decoder = self._new_decoder()
+        self.reward_head = OutcomeHead(d, a)
+        self.termination_head = OutcomeHead(d, a)
+
+    def _new_encoder(self) -> PixelEncoder | VectorEncoder:
+        s = self.spec
+        if not s.pixels:
+            return VectorEncoder(s.frame_stack * s.frame_shape[0], s.latent_dim)
+        side, _, channels = s.frame_shape
+        return PixelEncoder(side, channels, s.frame_stack, s.latent_dim, s.width)
+
+    def _new_decoder(self) -> PixelDecoder | None:
+        s = self.spec
+        if not s.pixels:
+            return None
+        side, _, channels = s.frame_shape
+        return PixelDecoder(side, s.frame_stack * channels, s.latent_dim)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    @property
+    def frame_stack(self) -> int:
+        """Frames S in an observation."""
+        return self.spec.frame_stack
+
+    def action_vector(self, action: Any) -> Tensor:
+        """Turn environment actions into the model's action vectors.
+
+        Args:
+            action: Box actions (..., A) within their bounds, or Discrete ones (...,).
+
+        Returns:
+            float32 (..., A): Box actions scaled to [-1, 1], Discrete ones one-hot.
+        """
+        actions = self.spec.actions
+        action = torch.as_tensor(action, device=self.device)
+        if isinstance(actions, DiscreteActions):
+            return F.one_hot(action.long() - actions.start, actions.n).float()
+        low = torch.tensor(actions.low, device=self.device)
+        high = torch.tensor(actions.high, device=self.device)
+        return (action.float() - low) / (high - low) * 2 - 1
+
+    @torch.no_grad()
+    def encode(self, obs: ArrayLike | Tensor) -> Tensor:
+        """Encode observations.
+
+        Args:
+            obs: uint8 (B, H, W, S*C), oldest frame first; float32 (B, S*d) for vectors.
+
+        Returns:
+            float32 (B, D).
+
+        Raises:
+            ValueError: the observations have another shape.
+        """
+        obs = torch.as_tensor(np.asarray(obs) if not isinstance(obs, Tensor) else obs)
+        *sides, last = self.spec.frame_shape
+        expected = (*sides, self.frame_stack * last)
+        if tuple(obs.shape[1:]) != expected:
+            raise ValueError(
+                f"observations have shape {tuple(obs.shape)}, expected (B, "
+                f"{', '.join(map(str, expected))}): a batch of {self.frame_stack} stacked frames"
+            )
+        return self.encoder(obs.to(self.device))
+
+    @torch.no_grad()
+    def predict(self, z: Tensor, action: Any) -> Tensor:
+        """Predict the next latents: (B, D) and actions (B, A), or (B,) if Discrete, to (B, D)."""
+        return self.predictor(z, self.action_vector(action))
+
+    @torch.no_grad()
+    def rollout(self, z: Tensor, actions: Any) -> Tensor:
+        """Roll out open loop.
+
+        Args:
+            z: float32 (B, D), where to start.
+            actions: (T, B, A), or (T, B) if Discrete.
+
+        Returns:
+            float32 (T, B, D): the latents after each action; `z` itself is left out.
+        """
+        return self.predictor.unroll(z, self.action_vector(actions))
+
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """Decode latents (B, D) to uint8 frames (B, H, W, S*C).
+
+        Raises:
+            ValueError: the model works on vectors and has no decoder.
+        """
+        if self.decoder is None:
+            raise ValueError("this model was trained on vectors: it has no pixels to decode")
+        images = self.decoder(z).clamp(0, 1) * 255
+        return images.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+    @torch.no_grad()
+    def outcome(self, z: Tensor, action: Any, z_next: Tensor) -> tuple[Tensor, Tensor]:
+        """Judge transitions.
+
+        Args:
+            z: float32 (B, D), latents before the action.
+            action: (B, A), or (B,) if Discrete.
+            z_next: float32 (B, D), latents after it.
+
+        Returns:
+            Rewards (B,) and probabilities of termination (B,) in [0, 1], float32.
+        """
+        a = self.action_vector(action)
+        end = self.termination_head(z, a, z_next).sigmoid()
+        return self.reward_head(z, a, z_next), end
+

@@ -1,0 +1,103 @@
+"""Phase 2: decoder, reward head and termination head on the frozen encoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from worldmodel.config import Config
+from worldmodel.data import ReplayBuffer
+from worldmodel.models import WorldModel
+from worldmodel.training.batches import Batch, WindowSampler, stack_at
+from worldmodel.training.schedule import learning_rate, set_learning_rate
+
+Terms = dict[str, Tensor]
+
+
+def freeze(module: nn.Module) -> None:
+    """Lock parameters, and statistics too: no gradients, and evaluation mode."""
+    module.requires_grad_(False)
+    module.eval()
+
+
+def grounding_losses(model: WorldModel, batch: Batch) -> Terms:
+    """Pixel MSE of the decoder, MSE of the reward and cross-entropy of the termination.
+
+    The heads learn from the encoded and from the predicted next latent alike, as a dream only has
+    the latter.
+
+    Args:
+        model: its encoder and predictor are frozen.
+        batch: windows of S + 1 frames.
+    """
+    s = model.frame_stack
+    observation = stack_at(batch.frames, s - 1, s)
+    action = batch.actions[s - 1]
+    with torch.no_grad():
+        z = model.encoder(observation)
+        encoded = model.encoder(stack_at(batch.frames, s, s))
+        z_next = torch.cat((encoded, model.predictor(z, action)))
+    z, action = z, torch.cat((action, action))
+    pairs = torch.cat((z, z))
+    reward = model.reward_head(pairs, action, z_next)
+    end = model.termination_head(pairs, action, z_next)
+    terms = {
+        "reward": F.mse_loss(reward, batch.rewards[s - 1].repeat(2)),
+        "termination": F.binary_cross_entropy_with_logits(
+            end, batch.terminated[s - 1].repeat(2)
+        ),
+    }
+    if model.decoder is not None:
+        pixels = observation.permute(0, 3, 1, 2).float() / 255
+        terms["pixels"] = F.mse_loss(model.decoder(z), pixels)
+    return terms
+
+
+class GroundingTrainer:
+    """Phase 2, one update a call.
+
+    Args:
+        model: trained in place; only the decoder and the heads change.
+        buffer: training trajectories.
+        config: uses `phase2` and `seed`.
+    """
+
+    def __init__(self, model: WorldModel, buffer: ReplayBuffer, config: Config) -> None:
+        self.model = model
+        self.phase = config.phase2
+        for part in (model.encoder, model.target_encoder, model.predictor):
+            freeze(part)
+        self.sampler = WindowSampler(
+            buffer, model.frame_stack + 1, self.phase.batch_size, seed=(config.seed, 2)
+        )
+        self.total = self.sampler.updates(self.phase.epochs)
+        self.step = 0
+        self.optimizer = torch.optim.AdamW(
+            [p for p in model.parameters() if p.requires_grad], weight_decay=0.0, foreach=True
+        )
+
+    def update(self) -> Terms:
+        """One update of the decoder and the heads."""
+        phase = self.phase
+        rate = learning_rate(
+            self.step, self.total, phase.learning_rate, phase.warmup, phase.final_learning_rate
+        )
+        set_learning_rate(self.optimizer, rate)
+        terms = grounding_losses(self.model, self.sampler.batch(self.step, self.model))
+        self.optimizer.zero_grad()
+        torch.stack(list(terms.values())).sum().backward()
+        self.optimizer.step()
+        self.step += 1
+        return {name: term.detach() for name, term in terms.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that exact resumption needs, the model's weights left out."""
+        return {"step": self.step, "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self.step = state["step"]
+        self.optimizer.load_state_dict(state["optimizer"])
