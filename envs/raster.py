@@ -156,8 +156,8 @@ class Scene:
         )
         palette = np.array([BACKGROUND, ROD1, PIVOT, ROD2, BOB1, BOB2], dtype=np.float64)
         self._colours = palette @ np.array([_LUMINANCE]).T if grayscale else palette
-        self._blank = np.empty((height, width, self.channels), dtype=np.uint8)
-        self._blank[:] = np.round(self._colours[0])
+        self._background = np.round(self._colours[0]).astype(np.uint8)
+        self._size = height, width
 
     @property
     def channels(self) -> int:
@@ -173,9 +173,10 @@ class Scene:
         Returns:
             (N, H, W, S * C) uint8, oldest frame first.
         """
-        blank = np.tile(self._blank, histories.shape[1])
-        frames = np.empty((len(histories), *blank.shape), dtype=np.uint8)
-        frames[:] = blank
+        count, stack = histories.shape[:2]
+        height, width = self._size
+        frames = np.empty((count, height, width, stack * self.channels), dtype=np.uint8)
+        frames.reshape(count, height, -1)[:] = np.tile(self._background, width * stack)
         _draw(histories, self._layout, self._colours, frames)
         return frames
 
