@@ -49,6 +49,10 @@ class Header:
         if self.state_dim < 0:
             raise ValueError(f"state_dim is {self.state_dim}; expected 0 (no states) or more")
         _space_to_json(self.action_space)
+        try:
+            json.dumps(self.metadata, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"metadata must be made of JSON values: {error}") from error
 
     @property
     def discrete(self) -> bool:
@@ -69,11 +73,7 @@ class Header:
         return np.dtype(np.int64 if self.discrete else np.float32)
 
     def write(self, directory: Path) -> None:
-        """Put the header in place atomically: readers see all of it or none.
-
-        Raises:
-            ValueError: if the metadata is not made of JSON values.
-        """
+        """Put the header in place atomically: readers see all of it or none."""
         text = json.dumps(self._to_json(), indent=1, allow_nan=False)
         temporary = directory / (HEADER_FILE + ".tmp")
         with temporary.open("w", encoding="utf-8") as file:
