@@ -1,1 +1,28 @@
-"""evaluation."""
+"""Evaluation: what a latent holds, how long its forecasts stay true, and whether it collapsed."""
+
+from worldmodel.evaluation.collapse import Collapse, collapse, effective_rank, rankme
+from worldmodel.evaluation.evaluate import Probes, evaluate, fit_probes, missing_states
+from worldmodel.evaluation.forecast import horizon, open_loop
+from worldmodel.evaluation.heldout import evaluation_set, require_disjoint, split_seeds
+from worldmodel.evaluation.probes import MLPProbe
+from worldmodel.evaluation.step_seconds import step_seconds
+from worldmodel.evaluation.table import metrics_table
+
+__all__ = [
+    "Collapse",
+    "MLPProbe",
+    "Probes",
+    "collapse",
+    "effective_rank",
+    "evaluate",
+    "evaluation_set",
+    "fit_probes",
+    "horizon",
+    "metrics_table",
+    "missing_states",
+    "open_loop",
+    "rankme",
+    "require_disjoint",
+    "split_seeds",
+    "step_seconds",
+]

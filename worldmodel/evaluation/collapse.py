@@ -1,0 +1,99 @@
+"""Has the representation collapsed? Spread of each latent dimension, and how many there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+_EPS = 1e-12
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """Statistics of a batch of latents.
+
+    Attributes:
+        std: float64 (D,), standard deviation of each latent dimension over the batch.
+        effective_rank: exp of the entropy of the covariance spectrum, between 0 and D.
+        rankme: exp of the entropy of the singular values, between 0 and D.
+    """
+
+    std: np.ndarray
+    effective_rank: float
+    rankme: float
+
+
+def collapse(latents: torch.Tensor | ArrayLike) -> Collapse:
+    """All statistics at once, from one pass over the latents.
+
+    Costs one (D, N) x (N, D) product and two (D, D) eigenvalue problems: cheap enough to log
+    while training.
+
+    Args:
+        latents: float (N, D), a tensor on any device or an array, N >= 2.
+
+    Returns:
+        The statistics, as Python and numpy numbers.
+
+    Raises:
+        ValueError: If `latents` is not a matrix of at least two rows, or is not finite.
+    """
+    z = _as_matrix(latents)
+    mean = z.mean(dim=0)
+    second_moment = z.T @ z / len(z)
+    covariance = second_moment - torch.outer(mean, mean)
+    return Collapse(
+        std=covariance.diagonal().clamp(min=0.0).sqrt().cpu().numpy(),
+        effective_rank=_exp_entropy(_eigenvalues(covariance)),
+        rankme=_exp_entropy(_eigenvalues(second_moment).sqrt()),
+    )
+
+
+def effective_rank(latents: torch.Tensor | ArrayLike) -> float:
+    """Effective rank of the covariance of the latents, between 0 and D.
+
+    The exponential of the Shannon entropy of the eigenvalues of the covariance, normalised to sum
+    to one (Roy and Vetterli, "The effective rank", EUSIPCO 2007, section 2, on the covariance).
+    Zero for a batch with no variance at all.
+
+    Args:
+        latents: float (N, D), N >= 2.
+    """
+    return collapse(latents).effective_rank
+
+
+def rankme(latents: torch.Tensor | ArrayLike) -> float:
+    """RankMe of the latents (Garrido et al., arXiv:2210.02885, section 3, equation 1).
+
+    The exponential of the Shannon entropy of the singular values of the (N, D) matrix, not
+    centred, normalised to sum to one. The singular values are the roots of the eigenvalues of the
+    float64 Gram matrix, which costs D x D memory whatever N is.
+
+    Args:
+        latents: float (N, D), N >= 2.
+    """
+    return collapse(latents).rankme
+
+
+def _as_matrix(latents: torch.Tensor | ArrayLike) -> torch.Tensor:
+    z = torch.as_tensor(latents).detach().to(torch.float64)
+    if z.ndim != 2 or len(z) < 2:
+        raise ValueError(f"latents have shape {tuple(z.shape)}; give (N, D) with N >= 2")
+    if not bool(torch.isfinite(z).all()):
+        raise ValueError("latents hold NaN or infinity; the model that made them has diverged")
+    return z
+
+
+def _eigenvalues(symmetric: torch.Tensor) -> torch.Tensor:
+    return torch.linalg.eigvalsh(symmetric).clamp(min=0.0)
+
+
+def _exp_entropy(spectrum: torch.Tensor) -> float:
+    total = spectrum.sum()
+    if total <= _EPS:
+        return 0.0
+    p = spectrum / total
+    return float(torch.exp(-torch.special.xlogy(p, p).sum()))

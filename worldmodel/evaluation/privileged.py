@@ -1,0 +1,128 @@
+"""The privileged reference: the same predictor, trained on the true state instead of pixels.
+
+What a forecast from pixels could reach if its encoder were perfect and its latent small.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from worldmodel.data import ReplayBuffer
+from worldmodel.data.sampling import uniform_starts
+from worldmodel.evaluation.forecast import angle_errors
+from worldmodel.evaluation.probes import TARGETS, angles_from_targets, targets
+from worldmodel.models.predictor import ResidualPredictor
+
+HORIZON = 8
+"""Steps unrolled in training."""
+
+_HIDDEN = 512
+_BATCH = 128
+_LEARNING_RATE = 2e-3
+_WEIGHT_DECAY = 1e-2
+_MAX_GRAD_NORM = 5.0
+
+ActionVector = Callable[[np.ndarray], torch.Tensor]
+
+
+class PrivilegedModel:
+    """A `ResidualPredictor` on (sin θ, cos θ, ω / scale).
+
+    Args:
+        action_vector: turns recorded actions (..., A), or (...,) if discrete, into float32 vectors
+            (..., A'); `WorldModel.action_vector`.
+        action_dim: A'.
+        omega_scale: in rad/s, what the velocities are divided by.
+    """
+
+    def __init__(self, action_vector: ActionVector, action_dim: int, omega_scale: float) -> None:
+        self.action_vector = action_vector
+        self.scale = torch.tensor([1.0, 1.0, 1.0, 1.0, omega_scale, omega_scale])
+        self.predictor = ResidualPredictor(len(TARGETS), action_dim, _HIDDEN)
+
+    def features(self, states: np.ndarray) -> torch.Tensor:
+        """States float64 (..., 4) to float32 (..., 6)."""
+        return torch.as_tensor(targets(states), dtype=torch.float32) / self.scale
+
+    def unroll(self, states: np.ndarray, actions: np.ndarray) -> torch.Tensor:
+        """Open loop from states (B, 4) by actions (B, T, ...): features (T, B, 6)."""
+        vectors = self.action_vector(actions).cpu().transpose(0, 1)
+        return self.predictor.unroll(self.features(states), vectors)
+
+    @torch.no_grad()
+    def errors(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """Angle errors of forecasts from the true state.
+
+        Args:
+            states: float64 (B, K+1, 4), in rad and rad/s.
+            actions: (B, K, A), or (B, K) if discrete, as recorded.
+
+        Returns:
+            float64 (K+1, B, 2), in rad, zero at k = 0; π where a forecast has diverged to NaN.
+        """
+        true = states[..., :2].swapaxes(0, 1)
+        forecast = self.unroll(states[:, 0], actions).numpy().astype(np.float64)
+        angles = np.concatenate([true[:1], angles_from_targets(forecast)])
+        return angle_errors(angles, true)
+
+
+def train_privileged(
+    buffer: ReplayBuffer,
+    *,
+    action_vector: ActionVector,
+    updates: int,
+    seed: int = 0,
+) -> PrivilegedModel:
+    """Train on the states of the training episodes.
+
+    Mean squared error of the features at every one of `HORIZON` unrolled steps, AdamW, cosine
+    schedule to 2 %, batches of 128 windows. The global random state is untouched.
+
+    Args:
+        buffer: Training episodes, with states.
+        action_vector: See `PrivilegedModel`.
+        updates: Of the weights, at least 1.
+        seed: Of the first weights and the windows.
+
+    Raises:
+        ValueError: If no episode is long enough for a window.
+    """
+    rng = np.random.default_rng(seed)
+    model = _untrained(buffer, action_vector, seed)
+    net = model.predictor
+    optimizer = torch.optim.AdamW(net.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda i: 0.02 + 0.49 * (1.0 + math.cos(math.pi * i / updates))
+    )
+    for _ in range(updates):
+        states, actions = _sample(buffer, rng)
+        predicted = model.unroll(states[:, 0], actions)  # (HORIZON, B, 6)
+        true = model.features(states[:, 1:]).transpose(0, 1)
+        loss = nn.functional.mse_loss(predicted, true)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), _MAX_GRAD_NORM)
+        optimizer.step()
+        schedule.step()
+    return model
+
+
+def _untrained(buffer: ReplayBuffer, action_vector: ActionVector, seed: int) -> PrivilegedModel:
+    states, actions = _sample(buffer, np.random.default_rng(seed))
+    omega_scale = float(np.std(states[..., 2:]))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return PrivilegedModel(action_vector, action_vector(actions).shape[-1], omega_scale)
+
+
+def _sample(buffer: ReplayBuffer, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Windows of states (B, HORIZON+1, 4) and actions (B, HORIZON, ...)."""
+    length = HORIZON + 1
+    episodes, starts = uniform_starts(buffer.lengths, length, _BATCH, rng)
+    actions = buffer.windows(episodes, starts, length).actions
+    return buffer.states(episodes, starts, length), actions

@@ -1,0 +1,68 @@
+"""Writing frames as H.264 video or as GIF."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import closing
+from itertools import chain
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+from PIL import Image
+
+_PALETTE_FRAMES = 12
+
+
+def write_mp4(path: Path, images: Iterable[np.ndarray], fps: float) -> None:
+    """Write an mp4 that plays anywhere: H.264, yuv420p, index at the front.
+
+    Args:
+        path: Ends in `.mp4`.
+        images: uint8 (H, W, 3) each, both sides even.
+        fps: Frames a second.
+
+    Raises:
+        OSError: If the file does not hold all frames in the end, as on a full disk.
+    """
+    images = iter(images)
+    first = next(images)
+    writer = imageio_ffmpeg.write_frames(
+        str(path),
+        (first.shape[1], first.shape[0]),
+        fps=fps,
+        codec="libx264",
+        pix_fmt_out="yuv420p",
+        macro_block_size=2,
+        quality=None,
+        ffmpeg_log_level="error",
+        output_params=["-crf", "16", "-movflags", "+faststart"],
+    )
+    count = 0
+    with closing(writer):
+        writer.send(None)
+        for image in chain([first], images):
+            writer.send(np.ascontiguousarray(image))
+            count += 1
+    written = imageio_ffmpeg.count_frames_and_secs(str(path))[0]
+    if written != count:
+        raise OSError(f"{path} holds {written} of {count} frames; is the disk full?")
+
+
+def write_gif(path: Path, images: Iterable[np.ndarray], fps: float) -> None:
+    """Write an endless GIF with one palette for all frames, so that colours do not flicker.
+
+    Args:
+        path: Ends in `.gif`.
+        images: uint8 (H, W, 3) each; all are held in memory.
+        fps: Frames a second; GIF rounds the time of a frame to 10 ms.
+    """
+    frames = list(images)
+    sample = frames[:: max(1, len(frames) // _PALETTE_FRAMES)]
+    palette = Image.fromarray(np.concatenate(sample)).quantize(256, Image.Quantize.MEDIANCUT)
+    first, *rest = (
+        Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
+        for frame in frames
+    )
+    duration = round(1000 / fps)
+    first.save(path, save_all=True, append_images=rest, duration=duration, loop=0)
