@@ -1,8 +1,8 @@
 """A tiny configurable environment whose every frame tells where it comes from.
 
-Registered as ``Tiny-v0``; ``"tiny_env:Tiny-v0"`` needs no import. The first three numbers of a
-frame are the step, the low byte of the episode's seed, and how often the environment was reset
-before. A reward is the step it leads to, and the state is (step, seed).
+Registered as ``Tiny-v0``; ``"tiny_env:Tiny-v0"`` needs no import. The first two numbers of a
+frame are the step and the low byte of the seed that the episode was reset with, 255 without one.
+A reward is the step it leads to, and the state is (step, seed).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class TinyEnv(gym.Env[np.ndarray, Any]):
     """Counts its steps.
 
     Args:
-        actions: ``"box"`` or ``"discrete"``.
+        actions: ``"box"``, ``"discrete"``, or ``"from_one"``: discrete, but not counted from 0.
         observation: ``"image"`` (uint8, ``(size, size, C * frame_stack)``) or ``"vector"``
             (float32, ``(3 * frame_stack,)``).
         length: fewest and most steps an episode has, drawn from the seed; 0 for no end.
@@ -60,8 +60,7 @@ class TinyEnv(gym.Env[np.ndarray, Any]):
                 np.array([-1, -2], np.float32), np.array([1, 2], np.float32)
             )
         else:
-            self.action_space = gym.spaces.Discrete(3, start=1)
-        self._resets = 0
+            self.action_space = gym.spaces.Discrete(3, start=1 if actions == "from_one" else 0)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -71,7 +70,6 @@ class TinyEnv(gym.Env[np.ndarray, Any]):
         self._last = int(self.np_random.integers(self.length[0], self.length[1], endpoint=True))
         self._step = 0
         self._frames = [self._draw(self._frame_shape)] * self._stack
-        self._resets += 1
         return self._observe()
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -92,7 +90,7 @@ class TinyEnv(gym.Env[np.ndarray, Any]):
 
     def _draw(self, shape: tuple[int, ...]) -> np.ndarray:
         frame = np.full(shape, 7, self.observation_space.dtype)
-        frame.reshape(-1)[:3] = self._step, self._seed & 255, self._resets & 255
+        frame.reshape(-1)[:2] = self._step, self._seed & 255
         return frame
 
     def _observe(self) -> tuple[np.ndarray, dict[str, Any]]:

@@ -112,3 +112,8 @@ def test_the_process_memory_stays_flat_as_the_data_grows(tmp_path):
     output, _ = start(MEASURE_MEMORY, tmp_path).communicate()
     small, large = map(int, output.split())
     assert large - small < 4 * 2**20
+
+
+def test_reading_data_loads_neither_torch_nor_numba():
+    script = "import sys, worldmodel.data; print({'torch', 'numba'} & sys.modules.keys())"
+    assert start(script).communicate()[0].strip() == "set()"

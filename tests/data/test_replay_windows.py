@@ -233,6 +233,7 @@ def test_public_columns_cannot_be_changed(tmp_path):
         ({"states": None}, "states of length 2, but none were given"),
         ({"states": np.zeros((6, 3))}, "states have shape"),
         ({"seed": -4}, "seed is -4"),
+        ({"seed": 2**63}, "seed is 9223372036854775808"),
     ],
 )
 def test_an_episode_that_does_not_fit_is_refused_and_nothing_is_written(tmp_path, change, message):

@@ -4,6 +4,7 @@ from worldmodel.data.agent import Agent
 from worldmodel.data.collect import collect, load_or_collect
 from worldmodel.data.errors import ReplayBufferError
 from worldmodel.data.policies import Mixed, Passive, Policy, Random
+from worldmodel.data.recipe import Recipe, resolve
 from worldmodel.data.replay import ReplayBuffer
 from worldmodel.data.windows import Windows
 
@@ -13,9 +14,11 @@ __all__ = [
     "Passive",
     "Policy",
     "Random",
+    "Recipe",
     "ReplayBuffer",
     "ReplayBufferError",
     "Windows",
     "collect",
     "load_or_collect",
+    "resolve",
 ]

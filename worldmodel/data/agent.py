@@ -71,14 +71,23 @@ class Agent:
         """See `Policy`.
 
         Raises:
-            ValueError: if the agent was trained on other actions or observations.
+            ValueError: if the agent was trained on other actions or observations, or the actions
+                do not count from 0, as those of Stable-Baselines3 do.
         """
         import stable_baselines3
         import torch
 
-        model = getattr(stable_baselines3, self._algorithm()).load(self.path, device="cpu")
+        algorithm = getattr(stable_baselines3, self._algorithm())
+        with torch.random.fork_rng(devices=[]):
+            model = algorithm.load(self.path, device="cpu")
         _require_same("actions", model.action_space, action_space)
         _require_same("observations", _channels_last(model.observation_space), observation_space)
+
+        if isinstance(action_space, gym.spaces.Discrete) and action_space.start != 0:
+            raise ValueError(
+                f"Stable-Baselines3 agents count actions from 0, but the environment has "
+                f"{action_space}; shift them with gymnasium.wrappers.TransformAction"
+            )
 
         def start(seed: int) -> Actor:
             generator = torch.Generator().manual_seed(seed)
@@ -132,7 +141,10 @@ def _channels_last(space: gym.Space) -> gym.Space:
 
 
 def _require_same(what: str, trained: gym.Space, given: gym.Space) -> None:
-    if trained.shape != given.shape or trained.dtype != given.dtype:
+    same = trained.shape == given.shape and trained.dtype == given.dtype
+    if isinstance(trained, gym.spaces.Discrete) or isinstance(given, gym.spaces.Discrete):
+        same = trained == given
+    if not same:
         raise ValueError(
             f"the agent was trained with {what} {trained}, but the environment has {given}; "
             "pass env_kwargs that give it what it was trained with"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def collect(
         policy: ``"passive"`` (zero action), ``"random"`` (uniform actions, each held for 1 to 8
             steps), ``"mixed"`` (each episode one of the two, by chance), the path of an agent
             saved by Stable-Baselines3, or a `Policy`.
-        num_envs: environments played at once; 16 if the environment has a batched form of its
+        num_envs: environments played at once; 32 if the environment has a batched form of its
             own, else 1. More cost memory: each keeps an episode until it is complete.
         env_kwargs: passed to the environment; JSON values.
         image_size: side of stored images. Passed to an environment that takes ``image_size``;
@@ -75,14 +76,17 @@ def collect(
         image_size=image_size,
         observation=observation,
     )
-    with _writer(path, recipe, append) as buffer:
+    with (
+        _player(recipe, num_envs, len(wanted)) as player,
+        _writer(path, recipe, append) as buffer,
+    ):
         stored = np.intersect1d(buffer.seeds, wanted)
         if len(stored):
             raise ReplayBufferError(
                 f"{path} already holds {len(stored)} of the {episodes} seeds, among them "
                 f"{stored[0]}; pass other seeds, or use `load_or_collect` to add missing ones"
             )
-        _fill(buffer, recipe, wanted, num_envs, progress)
+        _fill(buffer, player, wanted, progress)
     return ReplayBuffer.open(path)
 
 
@@ -124,15 +128,19 @@ def load_or_collect(
         image_size=image_size,
         observation=observation,
     )
-    if _is_begun(path):
+    missing, begun = wanted, _is_begun(path)
+    if begun:
         buffer = ReplayBuffer.open(path)
         _require_same(buffer, recipe)
         missing = _missing(buffer, wanted)
         if not missing:
             return buffer
         buffer.close()
-    with _writer(path, recipe, append=_is_begun(path)) as buffer:
-        _fill(buffer, recipe, _missing(buffer, wanted), num_envs, progress)
+    with (
+        _player(recipe, num_envs, len(missing)) as player,
+        _writer(path, recipe, append=begun) as buffer,
+    ):
+        _fill(buffer, player, _missing(buffer, wanted), progress)
     return ReplayBuffer.open(path)
 
 
@@ -156,40 +164,42 @@ def _writer(path: str | Path, recipe: Recipe, append: bool) -> ReplayBuffer:
     return buffer
 
 
-def _fill(
-    buffer: ReplayBuffer,
-    recipe: Recipe,
-    seeds: Sequence[int],
-    num_envs: int | None,
-    progress: Callable[[int], None] | None,
-) -> None:
-    """Play one episode a seed and add it."""
-    if not seeds:
-        return
+@contextmanager
+def _player(recipe: Recipe, num_envs: int | None, episodes: int) -> Iterator[Rollout]:
+    """The environments with someone to act in them, checked before any file is made."""
     if num_envs is None:
         num_envs = NATIVE_BATCH if recipe.native else 1
     if num_envs < 1:
         raise ValueError(f"num_envs is {num_envs}; expected at least 1")
-    rounds = math.ceil(len(seeds) / num_envs)
-    envs = recipe.make(math.ceil(len(seeds) / rounds))
+    rounds = math.ceil(episodes / num_envs)
+    envs = recipe.make(math.ceil(episodes / rounds))
     try:
         start = recipe.policy.bind(
             envs.single_action_space, envs.single_observation_space, recipe.steps
         )
-        rollout = Rollout(envs, recipe.source, start, recipe.steps, recipe.state_dim)
-        for episode in rollout.play(seeds):
-            buffer.add_episode(
-                episode.frames,
-                episode.actions,
-                episode.rewards,
-                episode.terminated,
-                states=episode.states,
-                seed=episode.seed,
-            )
-            if progress is not None:
-                progress(buffer.num_episodes)
+        yield Rollout(envs, recipe.source, start, recipe.steps, recipe.state_dim)
     finally:
         envs.close()
+
+
+def _fill(
+    buffer: ReplayBuffer,
+    player: Rollout,
+    seeds: Sequence[int],
+    progress: Callable[[int], None] | None,
+) -> None:
+    """Play one episode a seed and add it."""
+    for episode in player.play(seeds):
+        buffer.add_episode(
+            episode.frames,
+            episode.actions,
+            episode.rewards,
+            episode.terminated,
+            states=episode.states,
+            seed=episode.seed,
+        )
+        if progress is not None:
+            progress(buffer.num_episodes)
 
 
 def _checked_seeds(seeds: Sequence[int], episodes: int) -> list[int]:

@@ -10,7 +10,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-NATIVE_BATCH = 16
+NATIVE_BATCH = 32
 
 
 def make_single(spec: EnvSpec, kwargs: Mapping[str, Any]) -> gym.Env:

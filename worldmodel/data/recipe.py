@@ -46,8 +46,8 @@ class Recipe:
     action_space: gym.Space
     state_dim: int
 
-    def metadata(self) -> dict[str, Any]:
-        """The recipe as JSON values: the identity, and under `MADE_WITH` what is only noted.
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides the data, as JSON values; equal for equal data.
 
         Raises:
             ValueError: if the environment's arguments are not JSON values.
@@ -62,10 +62,6 @@ class Recipe:
             "versions": {
                 name: _version(name) for name in sorted({"gymnasium", _package(self.spec)})
             },
-            MADE_WITH: {
-                "python": platform.python_version(),
-                **{name: _version(name) for name in ("numpy", "numba", "pillow", "pygame")},
-            },
         }
         try:
             return json.loads(json.dumps(content, allow_nan=False))
@@ -74,6 +70,11 @@ class Recipe:
                 f"env_kwargs {self.env_kwargs} cannot be written down as JSON ({error}), so the "
                 "data could not be told from other data; pass numbers, strings, lists and dicts"
             ) from error
+
+    def metadata(self) -> dict[str, Any]:
+        """What a buffer keeps: the identity, and under `MADE_WITH` versions noted beside it."""
+        noted = {name: _version(name) for name in ("numpy", "numba", "pillow", "pygame")}
+        return self.identity() | {MADE_WITH: {"python": platform.python_version(), **noted}}
 
     @property
     def native(self) -> bool:
@@ -152,7 +153,7 @@ def as_policy(policy: str | Path | Policy) -> Policy:
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """What tells two identities apart, one line each; empty if they are the same."""
+    """What tells two buffers' metadata apart, one line each; empty for the same data."""
     lines = []
     for key in sorted({*found, *wanted} - {MADE_WITH}):
         ours, theirs = wanted.get(key), found.get(key)

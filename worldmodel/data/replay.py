@@ -203,8 +203,8 @@ class ReplayBuffer:
             ReplayBufferError: if the disk is full or the buffer is open for reading only. The
                 episodes added before stay intact, and this one can be added again.
         """
-        if seed is not None and seed < 0:
-            raise ValueError(f"seed is {seed}; seeds are 0 or more, and None where unknown")
+        if seed is not None and not 0 <= seed < 2**63:
+            raise ValueError(f"seed is {seed}; expected 0 to 2**63 - 1, or None where unknown")
         rows = episode_rows(self._header, frames, actions, rewards, states)
         self._log.append(rows, -1 if seed is None else int(seed), bool(terminated))
 

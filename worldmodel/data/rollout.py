@@ -118,6 +118,8 @@ class Rollout:
     def _record(self, which: np.ndarray, info: dict[str, Any]) -> None:
         """Store the newest frame and state of the environments that record."""
         which = which[self._episode[which] >= 0]
+        if not len(which):
+            return
         times = self._time[which]
         self._frames[which, times] = self._source(self._envs, self._observations, which)
         if self._states is not None:

@@ -1,0 +1,118 @@
+"""What policies do, as a function of an episode's seed alone."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from worldmodel.data import Mixed, Passive, Random
+from worldmodel.data.recipe import as_policy
+
+BOX = gym.spaces.Box(np.array([-1, 2], np.float32), np.array([1, 5], np.float32))
+AROUND_ZERO = gym.spaces.Box(-1, 1, (2,))
+DISCRETE = gym.spaces.Discrete(3, start=-1)
+
+
+def actions(policy, space, seed, steps=200):
+    act = policy.bind(space, None, steps)(seed)
+    return np.stack([act(t, None) for t in range(steps)])
+
+
+def runs(sequence):
+    """Lengths of the stretches of equal actions."""
+    rows = sequence.reshape(len(sequence), -1)
+    changes = np.flatnonzero((rows[1:] != rows[:-1]).any(axis=1)) + 1
+    return np.diff(np.concatenate([[0], changes, [len(rows)]]))
+
+
+@pytest.mark.parametrize("space", [BOX, DISCRETE])
+def test_random_actions_lie_in_the_space_and_reach_all_of_it(space):
+    drawn = np.concatenate([actions(Random(), space, seed) for seed in range(40)])
+    assert all(space.contains(action) for action in drawn)
+    if space is BOX:
+        assert drawn.dtype == np.float32
+        np.testing.assert_allclose(drawn.mean(axis=0), [0, 3.5], atol=0.15)
+        np.testing.assert_allclose(drawn.std(axis=0), [2 / 12**0.5, 3 / 12**0.5], rtol=0.08)
+    else:
+        shares = np.unique(drawn, return_counts=True)[1] / len(drawn)
+        np.testing.assert_allclose(shares, 1 / 3, atol=0.05)
+
+
+def test_random_actions_are_held_for_one_to_eight_steps_all_equally_often():
+    held = np.concatenate([runs(actions(Random(), BOX, seed))[:-1] for seed in range(60)])
+    lengths, counts = np.unique(held, return_counts=True)
+    assert lengths.tolist() == list(range(1, 9))
+    assert counts.min() > 0.8 * counts.mean()
+    assert counts.max() < 1.2 * counts.mean()
+
+
+@pytest.mark.parametrize(("hold", "expected"), [((1, 1), {1}), ((3, 3), {3})])
+def test_a_fixed_hold_is_kept(hold, expected):
+    assert set(runs(actions(Random(hold), BOX, 0, steps=60)).tolist()) == expected
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 8, 9])
+def test_short_episodes_have_all_their_actions(steps):
+    assert actions(Random((3, 8)), BOX, 1, steps).shape == (steps, 2)
+
+
+@pytest.mark.parametrize("policy", [Random(), Mixed(), Passive()])
+def test_a_seed_decides_the_actions(policy):
+    start = policy.bind(AROUND_ZERO, None, 50)
+    forward = [start(seed)(20, None) for seed in range(10)]
+    backward = [start(seed)(20, None) for seed in reversed(range(10))]
+    np.testing.assert_array_equal(forward, backward[::-1])
+    if policy != Passive():
+        assert len({action.tobytes() for action in forward}) > 1
+
+
+def test_the_actions_are_no_copy_of_the_environments_own_randomness():
+    env_draw = np.random.default_rng(5).uniform(-1, 1, 2)
+    assert not np.allclose(actions(Random(), AROUND_ZERO, 5)[0], env_draw)
+
+
+def test_passive_is_zero_in_the_spaces_dtype():
+    double = gym.spaces.Box(-1, 1, (2,), np.float64)
+    for space in (AROUND_ZERO, double):
+        zeros = actions(Passive(), space, 3, 5)
+        assert zeros.dtype == space.dtype
+        assert not zeros.any()
+
+
+def test_passive_needs_a_zero_action():
+    with pytest.raises(ValueError, match="a zero action, which Discrete"):
+        Passive().bind(DISCRETE, None, 5)
+    with pytest.raises(ValueError, match="0 is outside Box"):
+        Passive().bind(BOX, None, 5)
+
+
+def test_random_needs_bounds():
+    for space in (gym.spaces.Box(-np.inf, 1, (2,)), gym.spaces.MultiBinary(2)):
+        with pytest.raises(ValueError, match="draws within the bounds"):
+            Random().bind(space, None, 5)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.25, 1.0])
+def test_mixed_episodes_are_wholly_passive_or_random(fraction):
+    count = 400
+    drawn = [actions(Mixed(fraction), AROUND_ZERO, seed, 20) for seed in range(count)]
+    share = np.mean([sequence.any() for sequence in drawn])
+    assert abs(share - fraction) < 0.08
+    held = [sequence for sequence in drawn if sequence.any()]
+    assert all((sequence != 0).all() for sequence in held)
+
+
+@pytest.mark.parametrize("hold", [(0, 3), (4, 3), (-1, 1)])
+def test_an_impossible_hold_is_refused(hold):
+    with pytest.raises(ValueError, match="fewest, most"):
+        Random(hold)
+
+
+def test_an_impossible_fraction_is_refused():
+    with pytest.raises(ValueError, match=r"random_fraction is 1\.5"):
+        Mixed(1.5)
+
+
+def test_policies_have_names():
+    found = [as_policy(name) for name in ("passive", "random", "mixed")]
+    assert found == [Passive(), Random(), Mixed()]
+    assert as_policy(found[1]) is found[1]
