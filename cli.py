@@ -36,7 +36,7 @@ Set = Annotated[
 def _console() -> Any:
     from rich.console import Console
 
-    return Console(stderr=True)
+    return Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 @contextmanager
@@ -101,7 +101,7 @@ def train(
     config: Annotated[
         Path | None, typer.Option(help="YAML laid over the preset.", metavar="FILE")
     ] = None,
-    size: Annotated[int | None, typer.Option(help="Trajectories.  [default: 10000]")] = None,
+    size: Annotated[int | None, typer.Option(help="Trajectories, 10000 if not given.")] = None,
     policy: Annotated[
         str | None, typer.Option(help="passive, random, mixed, or a saved SB3 agent's .zip.")
     ] = None,

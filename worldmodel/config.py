@@ -36,6 +36,8 @@ class Data(_Section):
         size: number of trajectories.
         steps: transitions a trajectory; the environment may end it earlier.
         policy: ``passive``, ``random`` (held torques), ``mixed``, or a saved SB3 agent's path.
+        env_kwargs: laid over the environment's own while collecting; the pendulum then starts
+            anywhere instead of hanging down.
         validation_size: trajectories with validation seeds, to watch the training.
         dir: where data sets are kept, one folder for each distinct way of collecting.
     """
@@ -43,7 +45,8 @@ class Data(_Section):
     size: int = Field(10_000, ge=8)
     steps: int = Field(30, ge=2)
     policy: str = "passive"
-    validation_size: int = Field(128, ge=8)
+    env_kwargs: dict[str, Any] = {}
+    validation_size: int = Field(128, ge=8, le=10_000)
     dir: Path = Path("data")
 
 
@@ -109,6 +112,7 @@ class Phase1(_Section):
 
     epochs: int = Field(50, ge=1)
     batch_size: int = Field(128, ge=8)
+    optimizer: Literal["muon", "adamw"] = "muon"
     learning_rate: float = Field(2e-3, gt=0)
     final_learning_rate: float = Field(0.02, ge=0, le=1)
     weight_decay: float = Field(1e-2, ge=0)
@@ -159,7 +163,10 @@ class Config(_Section):
         mode = values.get("mode", "pendulum_image")
         env = dict(values.get("env") or {})
         env.setdefault("id", DEFAULT_ENVS.get(mode, ""))
-        return {**values, "env": env}
+        data = dict(values.get("data") or {})
+        if env["id"] in DEFAULT_ENVS.values():
+            data.setdefault("env_kwargs", {"start": "uniform"})
+        return {**values, "env": env, "data": data}
 
     @model_validator(mode="after")
     def _check_window(self) -> Self:

@@ -56,7 +56,7 @@ class Health:
 def check_health(model: WorldModel, batch: Batch, objective: Objective) -> Health:
     """Judge the representation on a batch of validation windows."""
     predictions, targets = forecast(model, batch, objective)
-    statistics = collapse(targets.flatten(0, 1))
+    statistics = collapse(predictions[0])
     return Health(
         std=float(statistics.std.mean()),
         effective_rank=statistics.effective_rank,

@@ -75,11 +75,11 @@ def resume(path: str | Path, console: Console) -> Run:
 
 
 def _carry_on(run: Run, config: Config, console: Console) -> Run:
-    console.print(f"Run directory: {run.path}", highlight=False, soft_wrap=True)
+    console.print(f"Run directory: {run.path}")
     try:
         with open_datasets(config, console) as datasets:
             model = _train_phases(run, config, datasets, console)
-            prove(run, config, model, datasets, console)
+            prove(run, config, model, datasets.train, console)
     except KeyboardInterrupt as error:
         raise Interrupted(_resume_hint(run)) from error
     return run

@@ -46,9 +46,7 @@ class _Lines:
         left = _duration((self.total - done) / max(rate, 1e-9))
         self.console.print(
             f"{self.name}: {done}/{self.total}, {rate:.1f}/s, {left} left"
-            + (f", {remark}" if remark else ""),
-            highlight=False,
-            soft_wrap=True,
+            + (f", {remark}" if remark else "")
         )
 
 

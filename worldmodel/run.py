@@ -111,6 +111,10 @@ class Run:
         with replacing(self.metrics) as path:
             path.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
 
+    def load_metrics(self) -> dict[str, Any]:
+        """Read the evaluation."""
+        return json.loads(self.metrics.read_text(encoding="utf-8"))
+
     def load_model(self, device: torch.device) -> WorldModel:
         """Build the model and load its weights, in evaluation mode.
 

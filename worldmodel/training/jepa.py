@@ -8,17 +8,19 @@ I-JEPA, arXiv:2301.08243). A regulariser on the predictions keeps the latent fro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from worldmodel.config import Config, Objective
+from worldmodel.config import Config, Objective, Phase1
 from worldmodel.data import ReplayBuffer
 from worldmodel.models import WorldModel
 from worldmodel.objectives import covariance_penalty, random_directions, sigreg, variance_hinge
 from worldmodel.training.batches import Batch, WindowSampler, stack_at
+from worldmodel.training.muon import Muon
 from worldmodel.training.schedule import cosine, learning_rate, set_learning_rate
 
 Terms = dict[str, Tensor]
@@ -80,6 +82,18 @@ def update_target(model: WorldModel, momentum: float) -> None:
     torch._foreach_lerp_(target, list(model.encoder.parameters()), 1 - momentum)
 
 
+def make_optimizers(
+    parameters: Sequence[nn.Parameter], phase: Phase1
+) -> list[torch.optim.Optimizer]:
+    """Muon for matrices and kernels with AdamW for the biases, or AdamW for all."""
+    if phase.optimizer == "adamw":
+        return [torch.optim.AdamW(parameters, weight_decay=phase.weight_decay, foreach=True)]
+    return [
+        Muon([p for p in parameters if p.ndim > 1], weight_decay=phase.weight_decay),
+        torch.optim.AdamW([p for p in parameters if p.ndim == 1], weight_decay=0.0, foreach=True),
+    ]
+
+
 class JEPATrainer:
     """Phase 1, one update a call.
 
@@ -103,9 +117,7 @@ class JEPATrainer:
         self.step = 0
         self.generator = torch.Generator().manual_seed(config.seed)
         self.parameters = [*model.encoder.parameters(), *model.predictor.parameters()]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, weight_decay=self.phase.weight_decay, foreach=True
-        )
+        self.optimizers = make_optimizers(self.parameters, self.phase)
 
     def update(self) -> Terms:
         """One update of the encoder and the predictor, then of the target encoder."""
@@ -113,14 +125,15 @@ class JEPATrainer:
         rate = learning_rate(
             self.step, self.total, phase.learning_rate, phase.warmup, phase.final_learning_rate
         )
-        set_learning_rate(self.optimizer, rate)
         batch = self.sampler.batch(self.step, self.model)
         predictions, targets = forecast(self.model, batch, self.objective)
         loss, terms = jepa_loss(predictions, targets, self.objective, self.generator)
-        self.optimizer.zero_grad()
+        self.model.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, phase.max_grad_norm)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            set_learning_rate(optimizer, rate)
+            optimizer.step()
         update_target(self.model, cosine(phase.ema_start, 1.0, self.step / self.total))
         self.step += 1
         return terms
@@ -129,12 +142,13 @@ class JEPATrainer:
         """All that exact resumption needs, the model's weights left out."""
         return {
             "step": self.step,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "generator": self.generator.get_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self.step = state["step"]
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         self.generator.set_state(state["generator"])

@@ -1,0 +1,190 @@
+"""Both phases: they learn, they touch only what is theirs, and they resume exactly."""
+
+import copy
+
+import pytest
+import torch
+from gymnasium import spaces
+
+from tiny_training import SIDE, tiny_buffer, tiny_config
+from worldmodel.models import ModelSpec, WorldModel, describe_actions
+from worldmodel.monitor import check_health
+from worldmodel.training.batches import WindowSampler, stack_at
+from worldmodel.training.grounding import GroundingTrainer
+from worldmodel.training.jepa import JEPATrainer, forecast, update_target
+
+
+def new_model(config, seed=0):
+    torch.manual_seed(seed)
+    return WorldModel(
+        ModelSpec(
+            frame_shape=(SIDE, SIDE, 1),
+            frame_stack=config.frame_stack,
+            actions=describe_actions(spaces.Box(-1, 1, (2,))),
+            **config.model.model_dump(),
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def config():
+    return tiny_config()
+
+
+@pytest.fixture(scope="module")
+def buffer(tmp_path_factory, config):
+    with tiny_buffer(tmp_path_factory.mktemp("data") / "buffer", config) as buffer:
+        yield buffer
+
+
+def weights(module):
+    return copy.deepcopy(module.state_dict())
+
+
+def same(left, right):
+    return all(torch.equal(left[k], right[k]) for k in left)
+
+
+def finish(trainer):
+    while trainer.step < trainer.total:
+        terms = trainer.update()
+    return terms
+
+
+@pytest.mark.parametrize("objective", ["vicreg", "sigreg", "variance"])
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_phase1_lowers_the_relative_forecast_error(buffer, objective, optimizer):
+    config = tiny_config(
+        objective={"name": objective},
+        phase1={"epochs": 160, "ema_start": 0.9, "learning_rate": 4e-3, "optimizer": optimizer},
+    )
+    model = new_model(config)
+    batch = WindowSampler(buffer, 5, 24, seed=(9,)).batch(0, model)
+    finish(JEPATrainer(model, buffer, config))
+    health = check_health(model, batch, config.objective)
+    assert health.prediction_error < 0.7 * health.persistence_error
+
+
+def test_the_target_encoder_follows_by_the_momentum(config):
+    model = new_model(config)
+    before = weights(model.target_encoder)
+    with torch.no_grad():
+        for p in model.encoder.parameters():
+            p.add_(1.0)
+    update_target(model, 0.9)
+    for name, value in model.target_encoder.state_dict().items():
+        torch.testing.assert_close(value, before[name] + 0.1)
+
+
+def test_targets_carry_no_gradient_and_come_from_the_target_encoder(buffer, config):
+    model = new_model(config)
+    with torch.no_grad():
+        for p in model.target_encoder.parameters():
+            p.mul_(0)
+    batch = WindowSampler(buffer, 5, 4, seed=(0,)).batch(0, model)
+    predictions, targets = forecast(model, batch, config.objective)
+    assert predictions.requires_grad
+    assert not targets.requires_grad
+    assert targets.abs().max() == 0
+    assert predictions.shape == targets.shape == (3, 4, 8)
+
+
+def test_a_forecast_is_compared_with_the_frame_that_many_steps_later(buffer, config):
+    model = new_model(config)
+    batch = WindowSampler(buffer, 5, 4, seed=(0,)).batch(0, model)
+    _, targets = forecast(model, batch, config.objective)
+    for row, k in enumerate(config.objective.offsets):
+        obs = torch.cat((batch.frames[:, k], batch.frames[:, k + 1]), -1)
+        torch.testing.assert_close(targets[row], model.target_encoder(obs))
+
+
+def test_the_action_that_leads_out_of_the_context_comes_first(buffer, config):
+    model = new_model(config)
+    torch.nn.init.normal_(model.predictor.net[-1].weight)
+    batch = WindowSampler(buffer, 5, 4, seed=(0,)).batch(0, model)
+    predictions, _ = forecast(model, batch, config.objective)
+    z = model.encoder(stack_at(batch.frames, 1, 2))
+    torch.testing.assert_close(predictions[1], model.predictor(z, batch.actions[1]))
+
+
+def test_phase1_repeats_itself_and_depends_on_the_seed(buffer, config):
+    runs = []
+    for seed in (0, 0, 1):
+        model = new_model(config)
+        finish(JEPATrainer(model, buffer, config.model_copy(update={"seed": seed})))
+        runs.append(weights(model.encoder))
+    assert same(runs[0], runs[1])
+    assert not same(runs[0], runs[2])
+
+
+@pytest.mark.parametrize("objective", ["vicreg", "sigreg"])
+def test_phase1_resumes_as_if_never_stopped(buffer, objective):
+    config = tiny_config(objective={"name": objective})
+    whole = new_model(config)
+    finish(JEPATrainer(whole, buffer, config))
+    first = new_model(config)
+    trainer = JEPATrainer(first, buffer, config)
+    for _ in range(4):
+        trainer.update()
+    state, saved = copy.deepcopy(trainer.state_dict()), weights(first)
+    second = new_model(config, seed=5)
+    second.load_state_dict(saved)
+    trainer = JEPATrainer(second, buffer, config)
+    trainer.load_state_dict(state)
+    finish(trainer)
+    assert same(weights(whole), weights(second))
+
+
+def test_phase2_changes_no_byte_of_phase1(buffer, config):
+    model = new_model(config)
+    finish(JEPATrainer(model, buffer, config))
+    parts = ("encoder", "target_encoder", "predictor")
+    before = {name: weights(getattr(model, name)) for name in parts}
+    heads = weights(model.reward_head)
+    finish(GroundingTrainer(model, buffer, config))
+    assert all(same(before[name], weights(getattr(model, name))) for name in parts)
+    assert not same(heads, weights(model.reward_head))
+
+
+def test_phase2_resumes_as_if_never_stopped(buffer, config):
+    whole, first, second = (new_model(config) for _ in range(3))
+    finish(GroundingTrainer(whole, buffer, config))
+    trainer = GroundingTrainer(first, buffer, config)
+    for _ in range(4):
+        trainer.update()
+    state = copy.deepcopy(trainer.state_dict())
+    second.load_state_dict(first.state_dict())
+    trainer = GroundingTrainer(second, buffer, config)
+    trainer.load_state_dict(state)
+    finish(trainer)
+    assert same(weights(whole), weights(second))
+
+
+def test_phase2_learns_pixels_and_rewards(buffer):
+    config = tiny_config(phase1={"epochs": 60}, phase2={"epochs": 150})
+    model = new_model(config)
+    finish(JEPATrainer(model, buffer, config))
+    trainer = GroundingTrainer(model, buffer, config)
+    first = trainer.update()
+    last = finish(trainer)
+    assert last["pixels"] < 0.5 * first["pixels"]
+    assert last["reward"] < 0.1 * first["reward"]
+
+
+def test_an_epoch_visits_every_trajectory_once(buffer, config):
+    sampler = WindowSampler(buffer, 5, 6, seed=(0,))
+    visited = torch.cat([torch.as_tensor(sampler._order(e)) for e in range(3)]).view(3, -1)
+    assert sampler.updates(3) == 12
+    for epoch in visited:
+        assert sorted(epoch.tolist()) == list(range(24))
+    assert not torch.equal(visited[0], visited[1])
+
+
+def test_batches_larger_than_the_data_still_come(buffer, config):
+    model = new_model(config)
+    assert len(WindowSampler(buffer, 5, 100, seed=(0,)).batch(0, model).frames) == 100
+
+
+def test_windows_longer_than_every_trajectory_are_refused(buffer):
+    with pytest.raises(ValueError, match="no trajectory in .* has the 50 frames"):
+        WindowSampler(buffer, 50, 4, seed=(0,))

@@ -1,0 +1,158 @@
+"""The trajectories of a training run: collected once, kept, and reused by equal wishes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from worldmodel.config import Config
+from worldmodel.data import ReplayBuffer, collect, load_or_collect
+from worldmodel.data.recipe import MADE_WITH, Recipe, resolve
+from worldmodel.evaluation.heldout import SEEDS, split_seeds
+from worldmodel.progress import progress_bar
+
+BEYOND = 1_000_000
+"""First training seed past those below the validation seeds."""
+
+_SPARE_BYTES = 200 * 2**20
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """Trajectories to train on, and others to watch the training with."""
+
+    train: ReplayBuffer
+    validation: ReplayBuffer
+
+
+def training_seeds(size: int) -> list[int]:
+    """Seeds of `size` training trajectories, none of them a validation or held-out seed."""
+    below = min(size, SEEDS["validation"].start)
+    return [*range(below), *range(BEYOND, BEYOND + size - below)]
+
+
+def environment(config: Config) -> dict[str, Any]:
+    """How a run looks at its environment: arguments shared by all functions that collect."""
+    return {
+        "env_id": config.env.id,
+        "env_kwargs": {**config.env.kwargs, **config.data.env_kwargs},
+        "image_size": config.image_size,
+        "observation": "vector" if config.mode == "pendulum" else "auto",
+    }
+
+
+@contextmanager
+def open_datasets(config: Config, console: Console) -> Iterator[Datasets]:
+    """Open the trajectories that a configuration asks for, collecting what is missing.
+
+    Raises:
+        ValueError: the environment does not fit the configuration.
+        OSError: there is no room for the data, or no right to write it.
+    """
+    data = config.data
+    train_seeds = training_seeds(data.size)
+    validation_seeds = split_seeds("validation", data.validation_size)
+    with (
+        _open(config, train_seeds, "training data", console) as train,
+        _open(config, validation_seeds, "validation data", console) as validation,
+    ):
+        yield Datasets(train, validation)
+
+
+def _open(config: Config, seeds: Sequence[int], title: str, console: Console) -> ReplayBuffer:
+    wish = {**environment(config), "policy": config.data.policy, "steps": config.data.steps}
+    recipe = resolve(**wish)
+    if config.mode == "pendulum_image" and len(recipe.source.shape) != 3:
+        raise ValueError(
+            f"{config.env.id} gives vectors and no pictures; learn from its vectors with "
+            "--mode pendulum"
+        )
+    path = config.data.dir / _folder(config, recipe, seeds)
+    if not path.exists():
+        _require_room(path, recipe, len(seeds))
+    begun = ReplayBuffer.open(path).num_episodes if (path / "header.json").exists() else 0
+    with progress_bar(console, title, len(seeds), begun) as bar:
+        return load_or_collect(path=path, episodes=len(seeds), seeds=seeds, progress=bar, **wish)
+
+
+def _folder(config: Config, recipe: Recipe, seeds: Sequence[int]) -> str:
+    """A name that differs whenever the data would: everything that decides it is hashed."""
+    identity = {k: v for k, v in recipe.metadata().items() if k != MADE_WITH}
+    content = json.dumps([identity, list(seeds)], sort_keys=True)
+    digest = hashlib.sha256(content.encode()).hexdigest()[:10]
+    policy = Path(config.data.policy).stem
+    name = f"{recipe.spec.id}_{policy}_{len(seeds)}x{recipe.steps}_{digest}"
+    return name.replace("/", "-")
+
+
+def _require_room(path: Path, recipe: Recipe, episodes: int) -> None:
+    frame = int(np.prod(recipe.source.shape)) * recipe.source.dtype.itemsize
+    needed = episodes * (recipe.steps + 1) * frame
+    path.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(path.parent).free
+    if needed + _SPARE_BYTES > free:
+        raise OSError(
+            f"no room for {episodes} trajectories in {path.parent}: they need up to "
+            f"{needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; lower --size, or choose "
+            "another disk with --set data.dir=PATH"
+        )
+
+
+def collect_to(
+    path: Path,
+    *,
+    env_id: str,
+    env_kwargs: dict[str, Any],
+    size: int,
+    steps: int,
+    policy: str,
+    image_size: int,
+    first_seed: int,
+    console: Console,
+) -> dict[str, Any]:
+    """Collect trajectories into a new buffer, or more of the same kind into an existing one.
+
+    Returns:
+        What the buffer then holds.
+    """
+    append = (path / "header.json").exists()
+    begun = ReplayBuffer.open(path).num_episodes if append else 0
+    with (
+        progress_bar(console, "collect", begun + size, begun) as bar,
+        collect(
+            env_id,
+            path,
+            episodes=size,
+            seeds=range(first_seed, first_seed + size),
+            steps=steps,
+            policy=policy,
+            env_kwargs=env_kwargs,
+            image_size=image_size,
+            append=append,
+            progress=bar,
+        ) as buffer,
+    ):
+        return summary(buffer)
+
+
+def summary(buffer: ReplayBuffer) -> dict[str, Any]:
+    """What a buffer holds, as JSON values."""
+    return {
+        "path": str(buffer.path),
+        "episodes": buffer.num_episodes,
+        "frames": buffer.num_frames,
+        "frame_shape": list(buffer.frame_shape),
+        "frame_dtype": buffer.frame_dtype.name,
+        "action_space": str(buffer.action_space),
+        "seeds": [int(buffer.seeds.min()), int(buffer.seeds.max())] if len(buffer) else [],
+        "metadata": buffer.metadata,
+    }
