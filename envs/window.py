@@ -8,11 +8,12 @@ import numpy as np
 from gymnasium.error import DependencyNotInstalled
 
 from .physics import Floats
-from .raster import BOB1, PIVOT, Frames
+from .raster import BACKGROUND, BOB1, PIVOT, Frames
 
 TEXT = (214, 219, 230)
 GROOVE = (44, 50, 68)
 PANEL = (25, 29, 43)
+MIN_WIDTH = 400
 
 
 def _import_pygame() -> Any:
@@ -31,13 +32,14 @@ class Window:
     The user's closing it ends the display, not the run: later frames are dropped.
 
     Args:
-        size: side of the square scene, in pixels.
+        size: side of the square scene, in pixels; the window is no narrower than its panel needs.
         fps: frames a second, kept by waiting.
     """
 
     def __init__(self, size: int, fps: int) -> None:
         self._size = size
-        self._panel = max(64, size // 6)
+        self._width = max(size, MIN_WIDTH)
+        self._panel = self._width // 6
         self._fps = fps
         self._screen: Any = None
         self.closed = False
@@ -58,7 +60,8 @@ class Window:
             self.close()
             return
         surface = pygame.surfarray.make_surface(np.swapaxes(frame, 0, 1))
-        self._screen.blit(surface, (0, 0))
+        self._screen.fill(BACKGROUND)
+        self._screen.blit(surface, ((self._width - self._size) // 2, 0))
         self._draw_panel(pygame, effort, seconds, reward)
         pygame.display.flip()
         self._clock.tick(self._fps)
@@ -75,13 +78,13 @@ class Window:
     def _open(self, pygame: Any) -> None:
         pygame.display.init()
         pygame.font.init()
-        self._screen = pygame.display.set_mode((self._size, self._size + self._panel))
+        self._screen = pygame.display.set_mode((self._width, self._size + self._panel))
         pygame.display.set_caption("Double pendulum")
         self._clock = pygame.time.Clock()
-        self._font = pygame.font.Font(None, max(16, self._panel // 3))
+        self._font = pygame.font.Font(None, self._panel // 3)
 
     def _draw_panel(self, pygame: Any, effort: Floats, seconds: float, reward: float) -> None:
-        panel = pygame.Rect(0, self._size, self._size, self._panel)
+        panel = pygame.Rect(0, self._size, self._width, self._panel)
         self._screen.fill(PANEL, panel)
         row = self._panel // 2
         labels = (("shoulder", PIVOT), ("elbow", BOB1))
@@ -95,8 +98,8 @@ class Window:
     def _draw_bar(
         self, pygame: Any, middle: int, effort: float, colour: tuple[int, int, int]
     ) -> None:
-        half, height = int(0.2 * self._size), max(4, self._panel // 6)
-        centre = int(0.45 * self._size)
+        half, height = int(0.2 * self._width), self._panel // 6
+        centre = int(0.45 * self._width)
         groove = pygame.Rect(centre - half, middle - height // 2, 2 * half, height)
         pygame.draw.rect(self._screen, GROOVE, groove, border_radius=height // 2)
         length = round(abs(effort) * half)
@@ -108,4 +111,4 @@ class Window:
 
     def _text(self, text: str, left: float, middle: int) -> None:
         image = self._font.render(text, True, TEXT, PANEL)
-        self._screen.blit(image, (int(left * self._size), middle - image.get_height() // 2))
+        self._screen.blit(image, (int(left * self._width), middle - image.get_height() // 2))

@@ -1,6 +1,8 @@
 """The single environments: what Gymnasium and Stable-Baselines3 expect, and what we promise."""
 
 import doctest
+import subprocess
+import sys
 import warnings
 
 import gymnasium as gym
@@ -50,8 +52,19 @@ def test_ppo_learns_from_pixels_as_they_are():
 
 
 def test_docstring_examples_run():
-    assert doctest.testmod(double_pendulum).attempted > 10
-    assert doctest.testmod(double_pendulum).failed == 0
+    results = doctest.testmod(double_pendulum)
+    assert results.attempted > 10
+    assert results.failed == 0
+
+
+def test_the_environments_need_neither_torch_nor_pygame_until_a_window_opens():
+    code = (
+        "import sys, gymnasium as gym, worldmodel;"
+        "env = gym.make('DoublePendulumPixels-v0', render_mode='rgb_array');"
+        "env.reset(seed=0); env.render();"
+        "sys.exit(bool({'torch', 'pygame'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("env_id", [STATE, PIXELS])

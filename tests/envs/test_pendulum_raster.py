@@ -45,13 +45,13 @@ def test_ink_is_the_share_of_each_pixel_that_a_shape_covers(x, y, turn, radius):
         exact = covered_share(*capsule)
         error = white_capsule(*capsule) - exact
         assert np.abs(error).max() < 0.1
-        assert abs(error.sum()) < 0.06 * exact.sum()
+        assert abs(error.sum()) < 0.1 * exact.sum()
 
 
 @given(x=st.floats(10.0, 22.0), y=st.floats(10.0, 22.0), radius=st.floats(3.0, 8.0))
 def test_a_bob_is_found_where_it_is_to_a_few_hundredths_of_a_pixel(x, y, radius):
     ink = white_capsule(x, y, x, y, radius)
-    assert_allclose(centroid(ink), (x, y), atol=0.03)
+    assert_allclose(centroid(ink), (x, y), atol=0.05)
     assert_allclose(ink.sum(), np.pi * radius**2, rtol=0.03)
 
 
@@ -67,12 +67,12 @@ def test_a_small_frame_is_the_large_one_averaged(theta1, theta2):
     small = Scene(LENGTHS, 64).draw(state(theta1, theta2))[0].astype(float)
     large = Scene(LENGTHS, 512).draw(state(theta1, theta2))[0].astype(float)
     averaged = large.reshape(64, 8, 64, 8, 3).mean(axis=(1, 3))
-    assert np.abs(small - averaged).max() < 40.0
-    assert np.abs(small - averaged).mean() < 0.2
+    assert np.abs(small - averaged).max() < 64.0
+    assert np.abs(small - averaged).mean() < 0.15
     blank = small[0, 0]
     ink_small = np.abs(small - blank).sum(axis=2)
     ink_averaged = np.abs(averaged - blank).sum(axis=2)
-    assert_allclose(centroid(ink_small), centroid(ink_averaged), atol=0.06)
+    assert_allclose(centroid(ink_small), centroid(ink_averaged), atol=0.1)
 
 
 @given(theta1=angle, theta2=angle)

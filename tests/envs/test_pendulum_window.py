@@ -34,17 +34,17 @@ def test_the_window_shows_the_scene_above_the_panel(env):
     pixels = screen_pixels()
     still = gym.make(PIXELS, render_mode="rgb_array", render_size=256)
     still.reset(options={"state": env.unwrapped.state})
-    assert_array_equal(pixels[:256], still.render())
-    assert pixels.shape == (256 + 64, 256, 3)
+    assert_array_equal(pixels[:256, 72:-72], still.render())
+    assert pixels.shape == (256 + 66, 400, 3)
 
 
 def test_bars_grow_with_the_torques_to_their_own_side(env):
     env.reset(seed=0)
     env.step(np.array([0.8, -0.4], np.float32))
     panel = screen_pixels()[256:]
-    shoulder = np.nonzero((panel[:32] == window.PIVOT).all(axis=2))[1]
-    elbow = np.nonzero((panel[32:] == window.BOB1).all(axis=2))[1]
-    centre, half = int(0.45 * 256), int(0.2 * 256)
+    shoulder = np.nonzero((panel[:33] == window.PIVOT).all(axis=2))[1]
+    elbow = np.nonzero((panel[33:] == window.BOB1).all(axis=2))[1]
+    centre, half = int(0.45 * 400), int(0.2 * 400)
     assert shoulder.min() >= centre
     assert shoulder.max() == pytest.approx(centre + 0.8 * half, abs=2)
     assert elbow.max() <= centre
