@@ -7,6 +7,7 @@ from gymnasium import spaces
 from torch.nn import functional as F
 
 from worldmodel.models import ModelSpec, WorldModel, describe_actions
+from worldmodel.models.decoder import to_patches
 from worldmodel.models.encoder import MotionStem, PixelEncoder
 
 
@@ -140,3 +141,18 @@ def test_the_decoder_draws_values_in_range_whatever_the_latent():
     model = make()
     image = model.decode(1e3 * torch.randn(2, 8))
     assert F.relu(image.float() - 255).sum() == 0
+
+
+@pytest.mark.parametrize("channels", [1, 6])
+def test_patches_are_the_image_cut_in_pieces(channels):
+    model = make((32, 32, channels), 1)
+    z = torch.randn(3, 8)
+    torch.testing.assert_close(to_patches(model.decoder(z)), model.decoder.patches(z))
+
+
+def test_patches_keep_neighbouring_pixels_together():
+    image = torch.zeros(1, 16, 16, 2)
+    image[0, 4:8, 8:12] = 1
+    patches = to_patches(image)
+    assert patches[0, 1 * 4 + 2].eq(1).all()
+    assert patches.sum() == image.sum()

@@ -4,32 +4,52 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+PATCH = 4
+"""Side of the patches that the last layer draws, in pixels."""
+
+
+def to_patches(images: Tensor) -> Tensor:
+    """Cut images (B, H, W, C) into (B, H/4 * W/4, 16 * C), row by row."""
+    b, h, w, c = images.shape
+    cut = images.reshape(b, h // PATCH, PATCH, w // PATCH, PATCH, c).transpose(2, 3)
+    return cut.reshape(b, -1, PATCH * PATCH * c)
+
 
 class PixelDecoder(nn.Module):
-    """Latents (B, D) to images (B, S*C, H, W) in [0, 1].
+    """Latents (B, D) to images (B, H, W, S*C), about [0, 1].
 
-    Two linear layers lay out a coarse map, two convolutions refine it, and sub-pixel shuffles
-    (arXiv:1609.05158) enlarge it by 2 and by 4.
+    Linear layers lay out a map with one place for each 4 x 4 patch, a convolution lets
+    neighbours agree, and a linear layer draws each patch. Training compares patches, whose order
+    of pixels costs nothing to make.
+
+    Args:
+        image_size: side of the images in pixels, a multiple of 4.
+        channels: channels S*C of an observation.
+        latent_dim: size D of the latent.
+        width: channels of the map.
     """
 
-    def __init__(self, image_size: int, channels: int, latent_dim: int, width: int = 32) -> None:
+    def __init__(self, image_size: int, channels: int, latent_dim: int, width: int = 16) -> None:
         super().__init__()
-        side = image_size // 8
-        self.net = nn.Sequential(
-            nn.Linear(latent_dim, 256),
+        side = image_size // PATCH
+        self.image_size = image_size
+        self.layout = nn.Sequential(
+            nn.Linear(latent_dim, 512),
             nn.ReLU(),
-            nn.Linear(256, 2 * width * side * side),
+            nn.Linear(512, width * side * side),
             nn.ReLU(),
-            nn.Unflatten(1, (2 * width, side, side)),
-            nn.Conv2d(2 * width, 4 * width, 3, padding=1),
-            nn.ReLU(),
-            nn.PixelShuffle(2),
+            nn.Unflatten(1, (width, side, side)),
             nn.Conv2d(width, 2 * width, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(2 * width, 16 * channels, 1),
-            nn.PixelShuffle(4),
         )
+        self.draw = nn.Linear(2 * width, PATCH * PATCH * channels)
+
+    def patches(self, z: Tensor) -> Tensor:
+        """Decode latents (B, D) to patches (B, H/4 * W/4, 16 * S*C), as `to_patches` cuts them."""
+        return self.draw(self.layout(z).flatten(2).mT)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Decode latents (B, D) to float32 images (B, S*C, H, W), about [0, 1]."""
-        return self.net(z)
+        """Decode latents (B, D) to float32 images (B, H, W, S*C)."""
+        side = self.image_size // PATCH
+        cut = self.patches(z).unflatten(2, (PATCH, PATCH, -1)).unflatten(1, (side, side))
+        return cut.transpose(2, 3).reshape(len(z), self.image_size, self.image_size, -1)

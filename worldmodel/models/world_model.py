@@ -131,8 +131,7 @@ class WorldModel(nn.Module):
         """
         if self.decoder is None:
             raise ValueError("this model was trained on vectors: it has no pixels to decode")
-        images = self.decoder(z).clamp(0, 1) * 255
-        return images.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+        return (self.decoder(z).clamp(0, 1) * 255).round().to(torch.uint8)
 
     @torch.no_grad()
     def outcome(self, z: Tensor, action: Any, z_next: Tensor) -> tuple[Tensor, Tensor]:

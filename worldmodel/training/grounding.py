@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from worldmodel.config import Config
 from worldmodel.data import ReplayBuffer
 from worldmodel.models import WorldModel
+from worldmodel.models.decoder import to_patches
 from worldmodel.training.batches import Batch, WindowSampler, stack_at
 from worldmodel.training.schedule import learning_rate, set_learning_rate
 
@@ -51,8 +52,8 @@ def grounding_losses(model: WorldModel, batch: Batch) -> Terms:
         ),
     }
     if model.decoder is not None:
-        pixels = observation.permute(0, 3, 1, 2).float() / 255
-        terms["pixels"] = F.mse_loss(model.decoder(z), pixels)
+        pixels = to_patches(observation).float().mul_(1 / 255)
+        terms["pixels"] = F.mse_loss(model.decoder.patches(z), pixels)
     return terms
 
 
