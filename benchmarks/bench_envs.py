@@ -1,8 +1,8 @@
 """Observations a second of the batched pixel environment beside Gymnasium's own way to pixels.
 
 Run with `OMP_NUM_THREADS=1 python benchmarks/bench_envs.py`; Gymnasium's resize needs
-`opencv-python-headless`. Both sides give 64x64 RGB, two frames
-stacked, physics included, and are timed in turn on one core so that other load falls on both.
+`opencv-python-headless`. Both sides give 64x64 RGB, two frames stacked, physics included, and are
+timed in turn so that other load falls on both. Ours runs in one thread.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ def main() -> None:
         for name, env in envs.items():
             rates[name].append(rate(env, args.seconds))
     print(describe_machine())
-    print("command: python " + " ".join(sys.argv))
+    threads = os.environ.get("OMP_NUM_THREADS", "not set")
+    print(f"command: python {' '.join(sys.argv)}, OMP_NUM_THREADS {threads}")
     print(f"{IMAGE_SIZE}x{IMAGE_SIZE} RGB, {FRAME_STACK} frames, observations a second,")
     print(f"median (lowest to highest) of {args.repeats} repeats of {args.seconds} s\n")
     for name, values in rates.items():
