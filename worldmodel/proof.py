@@ -5,15 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from worldmodel.config import Config
 from worldmodel.data import ReplayBuffer
 from worldmodel.datasets import environment, open_datasets
-from worldmodel.evaluation import evaluate, evaluation_set, fit_probes, step_seconds
+from worldmodel.evaluation import Probes, evaluate, evaluation_set, fit_probes, step_seconds
 from worldmodel.evaluation.evaluate import missing_states
 from worldmodel.models import WorldModel
+from worldmodel.playback import forecast_plot, forecast_video, reconstruction_figure
 from worldmodel.run import Run, load
+
+PICTURED = 16
+FILMED = 4
 
 
 def prove(
@@ -58,16 +63,39 @@ def _evaluate(
     with evaluation_set(
         "heldout", training_seeds=train.seeds, policy=config.data.policy, **world
     ) as heldout:
-        probes = None
-        if missing_states(train) is None:
-            probes = fit_probes(model, train, seed=0)
+        probes = fit_probes(model, train) if missing_states(train) is None else None
         metrics = evaluate(
-            model,
-            train,
-            heldout,
-            dt=dt,
-            privileged_updates=privileged_updates,
-            probes=probes,
+            model, train, heldout, dt=dt, privileged_updates=privileged_updates, probes=probes
         )
         run.save_metrics(metrics)
+        if probes is not None:
+            forecast_plot(metrics, run.path / "forecast.png")
+        if model.decoder is not None:
+            _draw(run, model, heldout, probes, dt)
     return metrics
+
+
+def _draw(
+    run: Run, model: WorldModel, heldout: ReplayBuffer, probes: Probes | None, dt: float
+) -> None:
+    """Video and pictures of the held-out episodes that are as long as most."""
+    length = int(np.median(heldout.lengths))
+    episodes = np.flatnonzero(heldout.lengths >= length)[:PICTURED]
+    starts = np.zeros_like(episodes)
+    windows = heldout.windows(episodes, starts, length)
+    reconstruction_figure(
+        model, windows.frames, windows.actions, run.path / "reconstruction.png", dt=dt
+    )
+    filmed = slice(FILMED)
+    told: dict[str, Any] = {}
+    if probes is not None:
+        states = heldout.states(episodes[filmed], starts[filmed], length)
+        told = {"states": states, "probe": probes.mlp}
+    forecast_video(
+        model,
+        windows.frames[filmed],
+        windows.actions[filmed],
+        run.path / "forecast.mp4",
+        dt=dt,
+        **told,
+    )
