@@ -241,21 +241,7 @@ class ReplayBuffer:
             ValueError: if a window leaves its episode, an episode does not exist, or ``out``
                 does not fit.
         """
-        episodes, starts = self._validated_windows(episodes, starts, length)
-        if out is None:
-            out = self.empty_windows(len(episodes), length)
-        else:
-            check_out(out, self._window_layout(len(episodes), length))
-        table = self._log.episodes
-        first_frame = table.starts[episodes] + starts
-        self._gather("frames", first_frame, length, out.frames)
-        self._gather("actions", first_frame - episodes, length - 1, out.actions)
-        self._gather("rewards", first_frame - episodes, length - 1, out.rewards)
-        out.terminated[...] = False
-        if length > 1:
-            reaches_end = starts + length == table.lengths[episodes]
-            out.terminated[:, -1] = reaches_end & table.terminated[episodes]
-        return out
+        return self._read(*self._validated_windows(episodes, starts, length), length, out)
 
     def sample(
         self,
@@ -281,7 +267,7 @@ class ReplayBuffer:
         chosen = None if episodes is None else self._validated_episodes(episodes)
         lengths = self.lengths if chosen is None else self.lengths[chosen]
         which, starts = uniform_starts(lengths, length, batch_size, rng)
-        return self.windows(which if chosen is None else chosen[which], starts, length, out)
+        return self._read(which if chosen is None else chosen[which], starts, length, out)
 
     def episode_windows(
         self,
@@ -304,7 +290,7 @@ class ReplayBuffer:
         """
         require_length(length)
         chosen = self._validated_episodes(episodes)
-        return self.windows(chosen, one_start_each(self.lengths[chosen], length, rng), length, out)
+        return self._read(chosen, one_start_each(self.lengths[chosen], length, rng), length, out)
 
     def episodes_of_at_least(self, length: int) -> np.ndarray:
         """Episodes long enough for a window of ``length`` frames, (E',) int64, ascending."""
@@ -349,6 +335,25 @@ class ReplayBuffer:
             "rewards": (steps, np.dtype(np.float32)),
             "terminated": (steps, np.dtype(bool)),
         }
+
+    def _read(
+        self, episodes: np.ndarray, starts: np.ndarray, length: int, out: Windows | None
+    ) -> Windows:
+        """Gather valid windows."""
+        if out is None:
+            out = self.empty_windows(len(episodes), length)
+        else:
+            check_out(out, self._window_layout(len(episodes), length))
+        table = self._log.episodes
+        first_frame = table.starts[episodes] + starts
+        self._gather("frames", first_frame, length, out.frames)
+        self._gather("actions", first_frame - episodes, length - 1, out.actions)
+        self._gather("rewards", first_frame - episodes, length - 1, out.rewards)
+        out.terminated[...] = False
+        if length > 1:
+            reaches_end = starts + length == table.lengths[episodes]
+            out.terminated[:, -1] = reaches_end & table.terminated[episodes]
+        return out
 
     def _gather(self, name: str, first: np.ndarray, length: int, out: np.ndarray) -> None:
         """Copy ``length`` rows from each first row (B,) into ``out`` (B, length, ...)."""
