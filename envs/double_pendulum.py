@@ -258,7 +258,7 @@ class DoublePendulumPixelsEnv(_PendulumEnv):
 
     The double pendulum of `DoublePendulumEnv`, seen as images only: nothing in an observation tells
     angles or rates, which must be read from the frames and from what changed between them. Frames
-    are anti-aliased, exact below the pixel, and depend on the state alone.
+    are anti-aliased, place a bob to a few hundredths of a pixel, and depend on the state alone.
 
     ## Action Space
 

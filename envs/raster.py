@@ -2,8 +2,8 @@
 
 Every shape is a capsule, a segment with a radius; a disc is a capsule of no length. The share of a
 pixel that a capsule covers follows from the distance between the pixel's centre and the segment, so
-positions are exact below the pixel and no frame depends on the one before. Only the pixels
-of each row that a shape can reach are visited.
+a bob's place shows to a few hundredths of a pixel, and no frame depends on the one before. Only the
+pixels of each row that a shape can reach are visited.
 """
 
 from __future__ import annotations

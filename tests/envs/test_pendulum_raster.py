@@ -1,4 +1,4 @@
-"""The rasteriser against geometry: exact below the pixel, whatever the size."""
+"""The rasteriser against geometry: right below the pixel, whatever the size."""
 
 import numpy as np
 import pytest
