@@ -7,8 +7,10 @@ training episodes and scored on latents of held-out episodes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,10 +24,12 @@ from torch import nn
 TARGETS = ("sin_theta1", "sin_theta2", "cos_theta1", "cos_theta2", "omega1", "omega2")
 
 _WIDTH = 256
-_EPOCHS = 12
+_UPDATES = 1400
+_MAX_EPOCHS = 100
 _BATCH = 512
-_LEARNING_RATE = 2e-3
-_WEIGHT_DECAY = 1e-4
+_LEARNING_RATE = 8e-3
+_BETAS = (0.9, 0.95)
+_WEIGHT_DECAY = 1e-2
 
 
 def targets(states: np.ndarray) -> np.ndarray:
@@ -96,8 +100,10 @@ class MLPProbe:
 def fit_mlp_probe(latents: np.ndarray, states: np.ndarray, *, seed: int = 0) -> MLPProbe:
     """Fit an MLP with two hidden layers of 256 to the standardised targets.
 
-    Minibatch AdamW with a cosine schedule to zero, for a fixed number of epochs; the last weights
-    are kept. The same arguments give the same probe, and the global random state is untouched.
+    Minibatch AdamW with a cosine schedule to zero, 1,400 updates of 512 or 100 epochs if those are
+    fewer. The last weights are kept: on 60,000 latents the held-out error still falls with more
+    updates, so there is nothing to stop early for. The same arguments give the same probe, and the
+    global random state is untouched.
 
     Args:
         latents: float (N, D).
@@ -152,13 +158,20 @@ def _mlp(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def _train(net: nn.Module, x: torch.Tensor, y: torch.Tensor, generator: torch.Generator) -> None:
-    updates = _EPOCHS * -(-len(x) // _BATCH)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+    updates = min(_UPDATES, _MAX_EPOCHS * math.ceil(len(x) / _BATCH))
+    optimizer = torch.optim.AdamW(
+        net.parameters(), lr=_LEARNING_RATE, betas=_BETAS, weight_decay=_WEIGHT_DECAY
+    )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
-    for _ in range(_EPOCHS):
-        for batch in torch.randperm(len(x), generator=generator).split(_BATCH):
-            loss = nn.functional.mse_loss(net(x[batch]), y[batch])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+    for batch in islice(_minibatches(len(x), generator), updates):
+        loss = nn.functional.mse_loss(net(x[batch]), y[batch])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+
+
+def _minibatches(count: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
+    """Endless shuffled passes over 0 to count - 1, in minibatches."""
+    while True:
+        yield from torch.randperm(count, generator=generator).split(_BATCH)
