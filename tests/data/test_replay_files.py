@@ -93,7 +93,7 @@ def test_leftovers_of_an_unfinished_episode_are_overwritten(ten, name):
     assert_intact(ReplayBuffer.open(ten))
 
 
-def test_a_stale_record_behind_a_torn_one_never_comes_back(tmp_path):
+def test_a_stale_record_behind_a_torn_one_never_comes_back(tmp_path, caplog):
     """A torn record is followed by an old one that is whole: it must not be revived."""
     buffer = fill(create(tmp_path / "all"), range(4))
     with killed_copy(buffer, tmp_path / "torn") as path:
@@ -103,7 +103,10 @@ def test_a_stale_record_behind_a_torn_one_never_comes_back(tmp_path):
         with ReplayBuffer.open(path, append=True) as found:
             assert len(found) == 2
             found.add_episode(**episode(50, steps_of(2)))
+            with killed_copy(found, tmp_path / "again") as again:
+                assert ReplayBuffer.open(again).seeds.tolist() == [0, 1, 50]
         assert ReplayBuffer.open(path).seeds.tolist() == [0, 1, 50]
+    assert not caplog.records
     buffer.close()
 
 
@@ -219,6 +222,18 @@ def test_a_create_that_was_interrupted_can_be_repeated(tmp_path):
     with create(tmp_path) as buffer:
         fill(buffer, range(2))
     assert_intact(ReplayBuffer.open(tmp_path))
+
+
+def test_a_header_is_there_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pathlib.Path.replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        create(tmp_path)
+    monkeypatch.undo()
+    assert not (tmp_path / "header.json").exists()
+    create(tmp_path).close()
 
 
 def test_there_is_one_writer_at_a_time(tmp_path):

@@ -66,6 +66,15 @@ def collect(
     Raises:
         ReplayBufferError: if the path holds something else, other data, or some of the seeds.
         ValueError: if arguments do not fit the environment or each other.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> env_id = "worldmodel:DoublePendulumPixels-v0"
+        >>> buffer = collect(env_id, folder.name, episodes=4, seeds=range(4), steps=10)
+        >>> buffer.num_frames, buffer.frame_shape, buffer.state_dim
+        (44, (64, 64, 3), 4)
+        >>> folder.cleanup()
     """
     wanted = _checked_seeds(seeds, episodes)
     recipe = resolve(

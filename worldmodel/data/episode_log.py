@@ -138,6 +138,7 @@ class EpisodeLog:
         try:
             for file in self.files.values():
                 file.sync()
+            os.fsync(self._index.fileno())
             self._append_record(index.pack(index.SYNC, len(self.episodes)))
             os.fsync(self._index.fileno())
         except OSError as error:

@@ -1,9 +1,9 @@
 """The index of a replay buffer: one fixed-size, checksummed record commits one episode.
 
 Records are only ever appended. An ``EPISODE`` record is written after the episode's data, so an
-episode exists exactly when its record is whole. A ``SYNC`` record is written after the data was
-forced to the disk: episodes before it survive a power cut, episodes after it are checked against
-their data checksum when the buffer is opened.
+episode exists exactly when its record is whole. A ``SYNC`` record is written after the data
+and all records before it were forced to the disk: episodes before it survive a power cut, episodes
+after it are checked against their data checksum when the buffer is opened.
 """
 
 from __future__ import annotations

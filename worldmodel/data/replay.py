@@ -40,16 +40,17 @@ class ReplayBuffer:
 
     Example:
         >>> import tempfile, gymnasium as gym, numpy as np
-        >>> path = tempfile.mkdtemp()
+        >>> folder = tempfile.TemporaryDirectory()
         >>> with ReplayBuffer.create(
-        ...     path, frame_shape=(8, 8, 3), action_space=gym.spaces.Discrete(2), metadata={}
+        ...     folder.name, frame_shape=(8, 8, 3), action_space=gym.spaces.Discrete(2), metadata={}
         ... ) as buffer:
         ...     buffer.add_episode(
         ...         np.zeros((6, 8, 8, 3), np.uint8), np.zeros(5, int), np.ones(5), True, seed=0
         ...     )
-        >>> buffer = ReplayBuffer.open(path)
+        >>> buffer = ReplayBuffer.open(folder.name)
         >>> buffer.sample(4, 3, np.random.default_rng(0)).frames.shape
         (4, 3, 8, 8, 3)
+        >>> folder.cleanup()
     """
 
     def __init__(self, path: Path, header: Header, log: EpisodeLog) -> None:
