@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,14 +44,14 @@ def _user_errors() -> Iterator[None]:
     from gymnasium.error import Error as GymnasiumError
 
     from worldmodel.config import ConfigError
-    from worldmodel.interrupt import Interrupted
+    from worldmodel.interrupt import InterruptedRunError
     from worldmodel.run import RunError
 
     try:
         yield
     except (ConfigError, ValueError, GymnasiumError) as error:
         _fail(str(error), WRONG_USAGE)
-    except Interrupted as stopped:
+    except InterruptedRunError as stopped:
         typer.echo(str(stopped), err=True)
         raise typer.Exit(FAILED) from None
     except (RunError, OSError) as error:
@@ -141,7 +140,9 @@ def train(
         )
         if resume is not None:
             if options or config or settings or preset != "quick":
-                _fail("--resume goes on with the run's own configuration: give it alone", WRONG_USAGE)
+                _fail(
+                    "--resume goes on with the run's own configuration: give it alone", WRONG_USAGE
+                )
             run = pipeline.resume(resume, _console())
         else:
             layers = [read_yaml(config)] if config else []

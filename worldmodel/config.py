@@ -39,6 +39,7 @@ class Data(_Section):
         env_kwargs: laid over the environment's own while collecting; the pendulum then starts
             anywhere instead of hanging down.
         validation_size: trajectories with validation seeds, to watch the training.
+        heldout_size: trajectories with held-out seeds, to judge the finished model.
         dir: where data sets are kept, one folder for each distinct way of collecting.
     """
 
@@ -47,6 +48,7 @@ class Data(_Section):
     policy: str = "passive"
     env_kwargs: dict[str, Any] = {}
     validation_size: int = Field(128, ge=8, le=10_000)
+    heldout_size: int = Field(256, ge=4)
     dir: Path = Path("data")
 
 
@@ -75,9 +77,9 @@ class Objective(_Section):
     name: ObjectiveName = "vicreg"
     horizon: int = Field(8, ge=1)
     offsets: tuple[int, ...] = (0, 1, 2, 4, 8)
-    variance_weight: float = Field(ge=0)
-    covariance_weight: float = Field(ge=0)
-    sigreg_weight: float = Field(ge=0)
+    variance_weight: float = Field(1.0, ge=0)
+    covariance_weight: float = Field(0.05, ge=0)
+    sigreg_weight: float = Field(0.0, ge=0)
     directions: int = Field(256, ge=1)
 
     @model_validator(mode="before")
@@ -101,7 +103,7 @@ class Objective(_Section):
 
 OBJECTIVES: dict[str, dict[str, float]] = {
     "variance": {"variance_weight": 0.1, "covariance_weight": 0.0, "sigreg_weight": 0.0},
-    "vicreg": {"variance_weight": 1.0, "covariance_weight": 0.1, "sigreg_weight": 0.0},
+    "vicreg": {"variance_weight": 1.0, "covariance_weight": 0.05, "sigreg_weight": 0.0},
     "sigreg": {"variance_weight": 0.0, "covariance_weight": 0.0, "sigreg_weight": 0.02},
 }
 """Weights of the named objectives."""
@@ -113,7 +115,7 @@ class Phase1(_Section):
     epochs: int = Field(50, ge=1)
     batch_size: int = Field(128, ge=8)
     optimizer: Literal["muon", "adamw"] = "muon"
-    learning_rate: float = Field(2e-3, gt=0)
+    learning_rate: float = Field(5e-3, gt=0)
     final_learning_rate: float = Field(0.02, ge=0, le=1)
     weight_decay: float = Field(1e-2, ge=0)
     warmup: int = Field(100, ge=0)
@@ -151,7 +153,7 @@ class Config(_Section):
     output_dir: Path = Path("results")
     data: Data = Data()
     model: Model = Model()
-    objective: Objective = Field(default_factory=Objective)
+    objective: Objective = Objective()
     phase1: Phase1 = Phase1()
     phase2: Phase2 = Phase2()
 
@@ -178,9 +180,10 @@ class Config(_Section):
             )
         return self
 
+
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
-        "data": {"size": 64, "steps": 16, "validation_size": 16},
+        "data": {"size": 64, "steps": 16, "validation_size": 16, "heldout_size": 32},
         "phase1": {"epochs": 4, "batch_size": 32},
         "phase2": {"epochs": 4, "batch_size": 32},
     },

@@ -18,6 +18,7 @@ from worldmodel.config import Config
 from worldmodel.data import ReplayBuffer, collect, load_or_collect
 from worldmodel.data.recipe import MADE_WITH, Recipe, resolve
 from worldmodel.evaluation.heldout import SEEDS, split_seeds
+from worldmodel.models.spec import describe_actions
 from worldmodel.progress import progress_bar
 
 BEYOND = 1_000_000
@@ -68,40 +69,67 @@ def open_datasets(config: Config, console: Console) -> Iterator[Datasets]:
         yield Datasets(train, validation)
 
 
-def _open(config: Config, seeds: Sequence[int], title: str, console: Console) -> ReplayBuffer:
-    wish = {**environment(config), "policy": config.data.policy, "steps": config.data.steps}
-    recipe = resolve(**wish)
+def check_data(config: Config) -> None:
+    """Find out, before anything is written, whether the trajectories can be had.
+
+    Raises:
+        ValueError: the environment, its spaces or the policy do not fit.
+        OSError: there is no room for the data.
+    """
+    recipe = _recipe(config)
+    describe_actions(recipe.action_space)
+    envs = recipe.make(1)
+    try:
+        recipe.policy.bind(recipe.action_space, envs.single_observation_space, recipe.steps)
+    finally:
+        envs.close()
+    size = config.data.size
+    if not (config.data.dir / _folder(config, recipe, 0, size)).exists():
+        _require_room(config.data.dir, recipe, size)
+
+
+def _recipe(config: Config) -> Recipe:
+    recipe = resolve(**_wish(config))
     if config.mode == "pendulum_image" and len(recipe.source.shape) != 3:
         raise ValueError(
             f"{config.env.id} gives vectors and no pictures; learn from its vectors with "
             "--mode pendulum"
         )
-    path = config.data.dir / _folder(config, recipe, seeds)
-    if not path.exists():
-        _require_room(path, recipe, len(seeds))
+    return recipe
+
+
+def _wish(config: Config) -> dict[str, Any]:
+    return {**environment(config), "policy": config.data.policy, "steps": config.data.steps}
+
+
+def _open(config: Config, seeds: Sequence[int], title: str, console: Console) -> ReplayBuffer:
+    path = config.data.dir / _folder(config, _recipe(config), seeds[0], len(seeds))
+    wish = {**_wish(config), "path": path, "episodes": len(seeds), "seeds": seeds}
     begun = ReplayBuffer.open(path).num_episodes if (path / "header.json").exists() else 0
+    if begun == len(seeds):
+        return load_or_collect(**wish)
     with progress_bar(console, title, len(seeds), begun) as bar:
-        return load_or_collect(path=path, episodes=len(seeds), seeds=seeds, progress=bar, **wish)
+        return load_or_collect(**wish, progress=bar)
 
 
-def _folder(config: Config, recipe: Recipe, seeds: Sequence[int]) -> str:
+def _folder(config: Config, recipe: Recipe, first_seed: int, size: int) -> str:
     """A name that differs whenever the data would: everything that decides it is hashed."""
     identity = {k: v for k, v in recipe.metadata().items() if k != MADE_WITH}
-    content = json.dumps([identity, list(seeds)], sort_keys=True)
+    content = json.dumps([identity, first_seed, size], sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()[:10]
     policy = Path(config.data.policy).stem
-    name = f"{recipe.spec.id}_{policy}_{len(seeds)}x{recipe.steps}_{digest}"
+    name = f"{recipe.spec.id}_{policy}_{size}x{recipe.steps}_{digest}"
     return name.replace("/", "-")
 
 
-def _require_room(path: Path, recipe: Recipe, episodes: int) -> None:
+def _require_room(folder: Path, recipe: Recipe, episodes: int) -> None:
     frame = int(np.prod(recipe.source.shape)) * recipe.source.dtype.itemsize
     needed = episodes * (recipe.steps + 1) * frame
-    path.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(path.parent).free
+    existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
     if needed + _SPARE_BYTES > free:
         raise OSError(
-            f"no room for {episodes} trajectories in {path.parent}: they need up to "
+            f"no room for {episodes} trajectories in {folder}: they need up to "
             f"{needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; lower --size, or choose "
             "another disk with --set data.dir=PATH"
         )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Interrupted(Exception):
+class InterruptedRunError(Exception):
     """The user asked to stop, and everything is saved."""
 
 

@@ -47,8 +47,7 @@ class Health:
             "validation/effective_rank": self.effective_rank,
             "validation/prediction_error": self.prediction_error,
             "validation/persistence_error": self.persistence_error,
-            "validation/relative_error": self.prediction_error
-            / max(self.persistence_error, 1e-12),
+            "validation/relative_error": self.prediction_error / max(self.persistence_error, 1e-12),
         }
 
 

@@ -14,8 +14,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from worldmodel.config import Config
 from worldmodel.data import ReplayBuffer
-from worldmodel.datasets import Datasets, open_datasets
-from worldmodel.interrupt import Interrupted, deferred_interrupt
+from worldmodel.datasets import Datasets, check_data, open_datasets
+from worldmodel.interrupt import InterruptedRunError, deferred_interrupt
 from worldmodel.models import ModelSpec, WorldModel, describe_actions
 from worldmodel.monitor import Health, check_health
 from worldmodel.progress import progress_bar
@@ -55,11 +55,12 @@ def train(config: Config, console: Console) -> Run:
         console: shows progress.
 
     Raises:
-        Interrupted: the user stopped it; the run can be resumed.
+        InterruptedRunError: the user stopped it; the run can be resumed.
         RunError: the run directory cannot be written.
         ValueError: the environment, its spaces or the device do not fit.
     """
     choose_device(config.device)
+    check_data(config)
     run = Run.create(config)
     return _carry_on(run, config, console)
 
@@ -81,7 +82,7 @@ def _carry_on(run: Run, config: Config, console: Console) -> Run:
             model = _train_phases(run, config, datasets, console)
             prove(run, config, model, datasets.train, console)
     except KeyboardInterrupt as error:
-        raise Interrupted(_resume_hint(run)) from error
+        raise InterruptedRunError(_resume_hint(run)) from error
     return run
 
 
@@ -199,7 +200,7 @@ def _drive(
             if trainer.step % CHECKPOINT_EVERY == 0 or last or stop.asked:
                 save()
             if stop.asked:
-                raise Interrupted(_resume_hint(run))
+                raise InterruptedRunError(_resume_hint(run))
 
 
 def _resume_hint(run: Run) -> str:

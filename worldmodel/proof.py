@@ -61,7 +61,11 @@ def _evaluate(
     dt = step_seconds(world["env_id"], world["env_kwargs"])
     console.print("Evaluating on held-out episodes ...")
     with evaluation_set(
-        "heldout", training_seeds=train.seeds, policy=config.data.policy, **world
+        "heldout",
+        training_seeds=train.seeds,
+        policy=config.data.policy,
+        episodes=config.data.heldout_size,
+        **world,
     ) as heldout:
         probes = fit_probes(model, train) if missing_states(train) is None else None
         metrics = evaluate(

@@ -124,11 +124,10 @@ def test_the_folded_stem_equals_appearance_plus_motion(stack):
     stem = MotionStem(channels=3, frame_stack=stack, out_channels=5)
     frames = torch.rand(2, stack, 3, 16, 16)
     expected = stem.appearance(frames[:, -1])
-    for i, motion in enumerate(stem.motion):
-        expected = expected + stem.gain * motion(frames[:, i + 1] - frames[:, i])
-    torch.testing.assert_close(
-        stem(255 * frames.flatten(1, 2)), expected, rtol=1e-4, atol=1e-5
-    )
+    if stack > 1:
+        differences = frames[:, 1:] - frames[:, :-1]
+        expected = expected + stem.gain * stem.motion(differences.flatten(1, 2))
+    torch.testing.assert_close(stem(255 * frames.flatten(1, 2)), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_encoder_sees_the_order_of_the_frames():

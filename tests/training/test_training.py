@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 from gymnasium import spaces
-
 from tiny_training import SIDE, tiny_buffer, tiny_config
+
 from worldmodel.models import ModelSpec, WorldModel, describe_actions
 from worldmodel.monitor import check_health
 from worldmodel.training.batches import WindowSampler, stack_at
@@ -186,5 +186,5 @@ def test_batches_larger_than_the_data_still_come(buffer, config):
 
 
 def test_windows_longer_than_every_trajectory_are_refused(buffer):
-    with pytest.raises(ValueError, match="no trajectory in .* has the 50 frames"):
+    with pytest.raises(ValueError, match=r"no trajectory in .* has the 50 frames"):
         WindowSampler(buffer, 50, 4, seed=(0,))

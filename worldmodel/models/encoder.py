@@ -26,20 +26,21 @@ class MotionStem(nn.Module):
     ) -> None:
         super().__init__()
         self.gain = gain
+        self.frame_stack = frame_stack
         self.appearance = nn.Conv2d(channels, out_channels, PATCH, PATCH)
-        self.motion = nn.ModuleList(
-            nn.Conv2d(channels, out_channels, PATCH, PATCH, bias=False)
-            for _ in range(frame_stack - 1)
-        )
+        differences = channels * max(frame_stack - 1, 1)
+        self.motion = nn.Conv2d(differences, out_channels, PATCH, PATCH, bias=False)
 
     def kernel(self) -> Tensor:
         """Weights (out_channels, S*C, 4, 4) of the equivalent convolution over pixels in 0..255."""
-        frames = [torch.zeros_like(self.appearance.weight) for _ in range(len(self.motion) + 1)]
-        frames[-1] = self.appearance.weight
-        for i, conv in enumerate(self.motion):
-            frames[i + 1] = frames[i + 1] + self.gain * conv.weight
-            frames[i] = frames[i] - self.gain * conv.weight
-        return torch.cat(frames, 1) * (1 / 255)
+        appearance = self.appearance.weight
+        if self.frame_stack == 1:
+            return appearance / 255
+        motion = self.gain * self.motion.weight
+        still = torch.zeros_like(appearance)
+        older, newer = torch.cat((motion, still), 1), torch.cat((still, motion), 1)
+        newest = F.pad(appearance, (0, 0, 0, 0, motion.shape[1], 0))
+        return (newest + newer - older) / 255
 
     def forward(self, images: Tensor) -> Tensor:
         """Map float32 pixels 0..255 (B, S*C, H, W) to (B, out_channels, H/4, W/4)."""

@@ -20,15 +20,16 @@ class ResidualPredictor(nn.Module):
 
     def __init__(self, latent_dim: int, action_dim: int, hidden: int = 512) -> None:
         super().__init__()
+        output = nn.Linear(hidden, latent_dim)
+        nn.init.zeros_(output.weight)
+        nn.init.zeros_(output.bias)
         self.net = nn.Sequential(
             nn.Linear(latent_dim + action_dim, hidden),
             nn.SiLU(),
             nn.Linear(hidden, hidden),
             nn.SiLU(),
-            nn.Linear(hidden, latent_dim),
+            output,
         )
-        nn.init.zeros_(self.net[-1].weight)
-        nn.init.zeros_(self.net[-1].bias)
 
     def forward(self, z: Tensor, action: Tensor) -> Tensor:
         """Map latents (B, D) and action vectors (B, A) to the next latents (B, D)."""

@@ -148,4 +148,3 @@ class WorldModel(nn.Module):
         a = self.action_vector(action)
         end = self.termination_head(z, a, z_next).sigmoid()
         return self.reward_head(z, a, z_next), end
-

@@ -47,9 +47,7 @@ def grounding_losses(model: WorldModel, batch: Batch) -> Terms:
     end = model.termination_head(pairs, action, z_next)
     terms = {
         "reward": F.mse_loss(reward, batch.rewards[s - 1].repeat(2)),
-        "termination": F.binary_cross_entropy_with_logits(
-            end, batch.terminated[s - 1].repeat(2)
-        ),
+        "termination": F.binary_cross_entropy_with_logits(end, batch.terminated[s - 1].repeat(2)),
     }
     if model.decoder is not None:
         pixels = to_patches(observation).float().mul_(1 / 255)

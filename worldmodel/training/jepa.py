@@ -78,8 +78,9 @@ def jepa_loss(
 @torch.no_grad()
 def update_target(model: WorldModel, momentum: float) -> None:
     """Move the target encoder to ``momentum * target + (1 - momentum) * encoder``."""
-    target = list(model.target_encoder.parameters())
-    torch._foreach_lerp_(target, list(model.encoder.parameters()), 1 - momentum)
+    target: list[Tensor] = list(model.target_encoder.parameters())
+    encoder: list[Tensor] = list(model.encoder.parameters())
+    torch._foreach_lerp_(target, encoder, 1 - momentum)
 
 
 def make_optimizers(

@@ -76,12 +76,12 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
-                    self._update(p, group)
+                    self._update(p, p.grad, group)
 
-    def _update(self, p: nn.Parameter, group: dict[str, Any]) -> None:
+    def _update(self, p: nn.Parameter, gradient: Tensor, group: dict[str, Any]) -> None:
         average = self.state[p].setdefault("momentum", torch.zeros_like(p))
-        average.lerp_(p.grad, 1 - group["momentum"])
-        step = p.grad.lerp(average, group["momentum"]).flatten(1)
+        average.lerp_(gradient, 1 - group["momentum"])
+        step = gradient.lerp(average, group["momentum"]).flatten(1)
         tall = step.shape[0] > step.shape[1]
         step = orthogonalise(step.mT).mT if tall else orthogonalise(step)
         scale = 0.2 * max(step.shape) ** 0.5

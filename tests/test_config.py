@@ -1,0 +1,127 @@
+"""The configuration: presets, layers, round trips, and all errors at once."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worldmodel.config import (
+    PRESETS,
+    ConfigError,
+    build_config,
+    dump,
+    merge,
+    parse_setting,
+    read_yaml,
+    validate,
+)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("mode", ["pendulum_image", "pendulum"])
+@pytest.mark.parametrize("objective", ["vicreg", "sigreg", "variance"])
+def test_a_saved_configuration_reads_back_the_same(tmp_path, preset, mode, objective):
+    config = build_config({"mode": mode, "objective": {"name": objective}}, preset=preset)
+    path = tmp_path / "config.yaml"
+    path.write_text(dump(config))
+    assert validate(read_yaml(path)) == config
+
+
+def test_all_errors_are_reported_together():
+    with pytest.raises(ConfigError) as caught:
+        build_config({"image_size": 33, "phase1": {"epoch": 3}, "data": {"size": "many"}})
+    message = str(caught.value)
+    assert "image_size" in message
+    assert "multiple of 16, got 33" in message
+    assert "unknown key 'phase1.epoch'" in message
+    assert "data.size" in message
+
+
+def test_later_layers_win_and_leave_the_rest():
+    config = build_config({"phase1": {"epochs": 3}}, {"phase1": {"batch_size": 16}})
+    assert (config.phase1.epochs, config.phase1.batch_size) == (3, 16)
+
+
+def test_presets_do_not_leak_into_each_other():
+    before = yaml.safe_dump(PRESETS)
+    build_config({"phase1": {"epochs": 3}}, preset="smoke")
+    assert yaml.safe_dump(PRESETS) == before
+
+
+def test_the_mode_chooses_the_environment_unless_one_is_named():
+    assert build_config({}).env.id == "DoublePendulumPixels-v0"
+    assert build_config({"mode": "pendulum"}).env.id == "DoublePendulum-v0"
+    named = build_config({"env": {"id": "CartPole-v1"}})
+    assert named.env.id == "CartPole-v1"
+    assert named.data.env_kwargs == {}
+    assert build_config({}).data.env_kwargs == {"start": "uniform"}
+
+
+def test_the_objective_fills_the_weights_not_given():
+    assert build_config({"objective": {"name": "variance"}}).objective.variance_weight == 0.1
+    given_one = build_config({"objective": {"name": "vicreg", "covariance_weight": 0.5}})
+    assert given_one.objective.covariance_weight == 0.5
+    assert given_one.objective.variance_weight == 1.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"objective": {"offsets": [0, 4, 2, 8]}}, "distinct and rising"),
+        ({"objective": {"offsets": [1, 8]}}, "begin at 0"),
+        ({"objective": {"horizon": 5}}, "end at the horizon 5"),
+        ({"data": {"steps": 5}}, "does not fit trajectories of 5 steps"),
+        ({"mode": "pixels"}, "'pendulum_image' or 'pendulum', got 'pixels'"),
+        ({"phase1": {"learning_rate": float("nan")}}, "finite number"),
+    ],
+)
+def test_wishes_that_cannot_be_met_are_explained(changes, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        build_config(changes)
+
+
+def test_an_unknown_preset_lists_the_known_ones():
+    with pytest.raises(ConfigError, match="'fast', expected one of smoke, quick, standard"):
+        build_config(preset="fast")
+
+
+@pytest.mark.parametrize("text", ["phase1.epochs", "=3", "a=[1"])
+def test_a_bad_setting_is_quoted(text):
+    with pytest.raises(ConfigError, match=r"key=value|not YAML"):
+        parse_setting(text)
+
+
+def test_a_setting_is_nested_and_typed():
+    assert parse_setting("phase1.epochs=20") == {"phase1": {"epochs": 20}}
+    assert parse_setting("objective.offsets=[0, 2]") == {"objective": {"offsets": [0, 2]}}
+
+
+def test_a_configuration_file_must_hold_a_mapping(tmp_path):
+    path = tmp_path / "list.yaml"
+    path.write_text("[1, 2]")
+    with pytest.raises(ConfigError, match="holds list, expected sections"):
+        read_yaml(path)
+    with pytest.raises(ConfigError, match="cannot read the configuration"):
+        read_yaml(Path("missing.yaml"))
+
+
+keys = st.text("abc", min_size=1, max_size=2)
+trees = st.recursive(
+    st.integers(), lambda inner: st.dictionaries(keys, inner, max_size=3), max_leaves=8
+).filter(lambda t: isinstance(t, dict))
+
+
+@given(trees, trees)
+def test_merging_keeps_every_leaf_of_the_upper_layer(base, changes):
+    merged = merge(base, changes)
+
+    def check(upper, result):
+        for key, value in upper.items():
+            if isinstance(value, dict) and value:
+                check(value, result[key])
+            elif not isinstance(value, dict):
+                assert result[key] == value
+
+    check(changes, merged)

@@ -1,0 +1,225 @@
+"""`worldmodel train` from end to end: what it leaves, how it stops, resumes and refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import worldmodel
+from cli import app
+from worldmodel import pipeline
+from worldmodel.run import Run
+
+TINY = [
+    *("--preset", "smoke", "--size", "32", "--image-size", "16", "--batch-size", "16"),
+    *("--set", "model={latent_dim: 8, width: 4, hidden: 32}", "--set", "data.heldout_size=16"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def train(*arguments):
+    result = invoke("train", *TINY, *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    (run,) = sorted(os.scandir("results"), key=lambda entry: entry.stat().st_mtime)[-1:]
+    return Run(run.path), json.loads(result.stdout)
+
+
+def weights(run):
+    return {path.name: torch.load(path, weights_only=True) for path in run.models.glob("*.pth")}
+
+
+def assert_same_weights(left, right):
+    assert left.keys() == right.keys()
+    for name, state in left.items():
+        for key, value in state.items():
+            assert torch.equal(value, right[name][key]), f"{name}: {key}"
+
+
+@contextmanager
+def stopping_after(updates, monkeypatch):
+    """The user presses Ctrl-C during update number `updates`."""
+
+    class Request:
+        checks = 0
+
+        @property
+        def asked(self):
+            type(self).checks += 1
+            return self.checks > 2 * updates
+
+    @contextmanager
+    def request():
+        yield Request()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "deferred_interrupt", request)
+        yield
+
+
+def test_a_run_leaves_everything_that_proves_it():
+    run, metrics = train()
+    made = {path.name for path in run.path.iterdir()}
+    assert made >= {
+        "config.yaml",
+        "checkpoint.pt",
+        "metrics.json",
+        "forecast.mp4",
+        "forecast.png",
+        "reconstruction.png",
+        "tensorboard",
+    }
+    assert not [name for name in made if name.startswith(".")]
+    assert metrics == json.loads(run.metrics.read_text())
+    assert metrics["data"]["heldout_seeds"][0] == 20_000
+    wm = worldmodel.load(run.path)
+    assert wm.encode(torch.zeros(2, 16, 16, 6, dtype=torch.uint8)).shape == (2, 8)
+    again = invoke("evaluate", run.path, "--json")
+    assert json.loads(again.stdout) == metrics
+
+
+@pytest.mark.parametrize("updates", [2, 12])
+def test_a_stopped_run_resumes_as_if_never_stopped(monkeypatch, updates):
+    whole, metrics = train("--output-dir", "results")
+    with stopping_after(updates, monkeypatch):
+        stopped = invoke("train", *TINY, "--output-dir", "stopped")
+    assert stopped.exit_code == 1
+    (run,) = os.scandir("stopped")
+    assert f"worldmodel train --resume {run.path}" in stopped.stderr
+    assert not (Run(run.path).models / "decoder.pth").exists()
+    resumed = invoke("train", "--resume", run.path, "--json")
+    assert resumed.exit_code == 0, resumed.output
+    assert_same_weights(weights(whole), weights(Run(run.path)))
+    assert json.loads(resumed.stdout) == metrics
+
+
+def test_an_unfinished_run_says_how_to_finish_it(monkeypatch):
+    with stopping_after(2, monkeypatch):
+        invoke("train", *TINY)
+    (run,) = os.scandir("results")
+    result = invoke("evaluate", run.path)
+    assert result.exit_code == 1
+    assert "--resume" in result.stderr
+
+
+def test_coordinates_train_without_a_decoder():
+    run, metrics = train("--mode", "pendulum")
+    assert not (run.models / "decoder.pth").exists()
+    assert not (run.path / "forecast.mp4").exists()
+    assert metrics["forecast"]["angle"]["error"]["0"] < 1.6
+
+
+def test_another_environment_trains_through_its_rendering():
+    run, metrics = train("--env", "CartPole-v1", "--policy", "random")
+    assert "reason" in metrics["probes"]
+    assert (run.path / "forecast.mp4").exists()
+    assert (run.models / "spec.json").read_text().count('"discrete"') == 1
+
+
+def test_data_is_collected_once_and_never_reused_for_another_wish(tmp_path):
+    train()
+    first = {path.name for path in (tmp_path / "data").iterdir()}
+    train("--seed", "1")
+    assert {path.name for path in (tmp_path / "data").iterdir()} == first
+    train("--set", "env.kwargs.gravity=3.0")
+    assert len(list((tmp_path / "data").iterdir())) == 2 * len(first)
+
+
+def test_a_real_interrupt_saves_and_says_how_to_resume(tmp_path):
+    command = [sys.executable, "-m", "worldmodel", "train", *TINY, "--set", "phase1.epochs=5000"]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    for line in process.stderr:
+        if line.startswith("phase 1"):
+            break
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "Go on with: worldmodel train --resume results/" in stderr
+    assert "Traceback" not in stderr
+    (run,) = (tmp_path / "results").iterdir()
+    assert Run(run).load_checkpoint()["phase"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "complaint"),
+    [
+        (["--mode", "nonsense"], 2, "'pendulum_image' or 'pendulum', got 'nonsense'"),
+        (["--image-size", "33"], 2, "multiple of 16, got 33"),
+        (["--set", "phase1.epoch=3"], 2, "unknown key 'phase1.epoch'"),
+        (["--set", "phase1"], 2, "write key=value"),
+        (["--env", "NoSuchEnv-v0"], 2, "NoSuchEnv"),
+        (["--env", "CartPole-v1"], 2, "use policy 'random'"),
+        (["--env", "FrozenLake-v1", "--mode", "pendulum", "--policy", "random"], 2, "vector"),
+        (["--preset", "fast"], 2, "unknown preset 'fast'"),
+        (["--config", "missing.yaml"], 2, "missing.yaml"),
+        (["--device", "cuda:77"], 2, "cuda:77"),
+        (["--policy", "nowhere.zip"], 2, "nowhere.zip"),
+        (["--size", "1000000000"], 1, "no room"),
+        (["--output-dir", "file/results"], 1, "--output-dir"),
+        (["--resume", "nowhere"], 1, "nowhere is not a run directory"),
+        (["--resume", "nowhere", "--epochs", "3"], 2, "give it alone"),
+    ],
+)
+def test_a_mistake_ends_in_one_clear_line(tmp_path, arguments, status, complaint):
+    (tmp_path / "file").write_text("not a folder")
+    result = invoke("train", *arguments)
+    lines = result.stderr.splitlines()
+    assert result.exit_code == status, result.output
+    assert len(lines) == 1
+    assert complaint in lines[0]
+    assert result.stdout == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_damaged_run_is_named(tmp_path):
+    run, _ = train()
+    (run.models / "encoder.pth").write_bytes(b"PK broken")
+    result = invoke("evaluate", run.path)
+    assert result.exit_code == 1
+    assert "encoder.pth is damaged" in result.stderr
+
+
+def test_the_original_command_line_means_what_it_says(monkeypatch):
+    asked = []
+
+    def note(config, console):
+        asked.append(config)
+        raise ValueError("noted")
+
+    monkeypatch.setattr(pipeline, "train", note)
+    line = (
+        "train --mode pendulum_image --epochs 50 --decoder_epochs 100 --batch_size 128 "
+        "--image_size 64"
+    )
+    invoke(*line.split())
+    (config,) = asked
+    assert config.mode == "pendulum_image"
+    assert (config.data.size, config.image_size) == (10_000, 64)
+    assert (config.phase1.epochs, config.phase1.batch_size) == (50, 128)
+    assert (config.phase2.epochs, config.phase2.batch_size) == (100, 128)
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = (
+        "import sys, worldmodel, cli; "
+        "print([m for m in ('torch', 'numba', 'pygame', 'matplotlib') if m in sys.modules])"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert output.stdout.strip() == "[]"
