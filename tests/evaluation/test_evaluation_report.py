@@ -1,5 +1,6 @@
 """The whole evaluation, on a tiny model whose figures are known, and the table of it."""
 
+import importlib
 import json
 
 import gymnasium as gym
@@ -12,7 +13,7 @@ from tiny_model import DT, TinyModel, simulate, write_buffer
 from worldmodel.data import ReplayBuffer
 from worldmodel.evaluation import evaluate, fit_probes, metrics_table
 from worldmodel.evaluation.observations import all_times, encode_at, observation_at, sample_times
-from worldmodel.evaluation.privileged import train_privileged
+from worldmodel.evaluation.privileged import HORIZON, sample_windows, train_privileged
 
 MODEL = TinyModel(rate=1.2)
 
@@ -80,14 +81,47 @@ def test_privileged_reference_stands_beside_the_forecast(metrics):
     assert privileged["error"]["5"] < metrics["forecast"]["angle"]["persistence"]["5"] / 2
 
 
-def test_privileged_reference_follows_recorded_actions(tmp_path):
+def assert_actions_lead_from_state_to_state(states, actions):
+    assert_allclose(states[:, :-1, 2:] + actions, states[:, 1:, 2:], atol=1e-6)
+
+
+def test_privileged_reference_learns_from_actions_in_step_with_states(tmp_path):
+    buffer = write_buffer(tmp_path, *simulate(50, 14, 3, push=1.0), 0)
+    states, actions = sample_windows(buffer, np.random.default_rng(0))
+    assert states.shape[1] == HORIZON + 1
+    assert_actions_lead_from_state_to_state(states, actions)
+
+
+def test_privileged_reference_learns_what_actions_do(tmp_path):
     states, actions = simulate(200, 14, 3, push=1.0)
     buffer = write_buffer(tmp_path, states, actions, 0)
     model = train_privileged(buffer, action_vector=MODEL.action_vector, updates=60)
     errors = model.errors(states[:, 2:], actions[:, 2:])
     late = model.errors(states[:, 2:], np.roll(actions[:, 2:], 1, axis=1))
     assert errors.shape == (12, 200, 2)
+    assert not errors[0].any()
     assert np.median(errors[8]) < 0.8 * np.median(late[8])
+
+
+def test_privileged_reference_is_held_to_the_same_steps_as_the_forecast(tmp_path, monkeypatch):
+    seen = []
+
+    class Reference:
+        def errors(self, states, actions):
+            seen.append((states, actions))
+            return np.zeros((states.shape[1], len(states), 2))
+
+    module = importlib.import_module("worldmodel.evaluation.evaluate")
+    monkeypatch.setattr(module, "train_privileged", lambda *args, **kwargs: Reference())
+    train = write_buffer(tmp_path / "train", *simulate(20, 12, 1), 0)
+    states, actions = simulate(40, 30, 2, push=1.0)
+    held = write_buffer(tmp_path / "held", states, actions, 20_000)
+    metrics = evaluate(MODEL, train, held, dt=DT, privileged_updates=1)
+    for given in seen:
+        assert_actions_lead_from_state_to_state(*given)
+    assert_allclose(np.concatenate([given[0] for given in seen]), states[:, 1:])
+    by_step = metrics["privileged"]["median_by_step"]
+    assert len(by_step) == len(metrics["forecast"]["angle"]["median_by_step"])
 
 
 def test_without_states_the_rest_is_still_reported(tmp_path):
@@ -181,6 +215,7 @@ def test_latents_belong_to_the_observation_asked_for(world):
     train, _ = world
     episodes, times = sample_times(train, 2, 300, seed=1)
     z = encode_at(MODEL, train, episodes, times)
-    for i in (0, 150, 299):
-        frames = train.windows(episodes[i : i + 1], times[i : i + 1] - 1, 2).frames
-        assert_allclose(z[i], MODEL.encode(observation_at(frames, 1, 2))[0])
+    frames = train.windows(episodes, times - 1, 2).frames
+    assert times.min() == 1
+    assert times.max() == 11
+    assert_allclose(z, MODEL.encode(observation_at(frames, 1, 2)), rtol=1e-5, atol=1e-5)

@@ -7,7 +7,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from tiny_model import DT, TinyModel, draw, simulate
 
-from worldmodel.playback import forecast_video
+from worldmodel.playback import forecast_video, video
 from worldmodel.playback.canvas import compose, enlarge, panel_origin, panel_size
 from worldmodel.playback.scenes import scene
 from worldmodel.playback.video import forecast_frames
@@ -112,20 +112,49 @@ def test_a_tiny_model_makes_a_scene_in_step_with_its_states(channels):
     assert made.latents.shape == (11, 8)
 
 
-def test_the_angle_error_is_shown_when_states_are_given():
+def test_captions_tell_time_step_and_the_angle_error_of_that_step(monkeypatch):
     class Exact:
         def angles(self, latents):
-            return np.zeros((len(latents), 2))
+            return latents * np.array([0.1, 0.2])  # the latent of a clock is its frame's index
 
-    states = np.zeros((1, 9, 4))
-    states[..., 1] = 0.5
-    plain, noted = (
-        next(iter(forecast_frames(Clock(), *clock_episodes(1, 9), dt=DT, **more)))
-        for more in ({}, {"states": states, "probe": Exact()})
+    captions = []
+    original = video.compose
+    monkeypatch.setattr(
+        video, "compose", lambda *args: captions.append(args[2:]) or original(*args)
     )
-    right = plain.shape[1] // 2
-    assert_array_equal(plain[:-40], noted[:-40])
-    assert (plain[-40:, right:] != noted[-40:, right:]).any()
+    states = np.zeros((2, 9, 4))
+    states[..., 0] = 0.1 * np.arange(9) + 0.05
+    states[..., 1] = 0.2 * np.arange(9)
+    frames, actions = clock_episodes(2, 9)
+    list(forecast_frames(Clock(), frames, actions, dt=DT, states=states, probe=Exact()))
+    assert len(captions) == 16
+    assert captions[0][0].split() == [
+        "episode",
+        "1",
+        "of",
+        "2",
+        "t",
+        "=",
+        "0.00",
+        "s",
+        "k",
+        "=",
+        "0",
+    ]
+    assert captions[15][0].split() == [
+        "episode",
+        "2",
+        "of",
+        "2",
+        "t",
+        "=",
+        "0.35",
+        "s",
+        "k",
+        "=",
+        "7",
+    ]
+    assert {note for _, note in captions} == {"angle error of forecast   θ₁ 0.05   θ₂ 0.00 rad"}
 
 
 @pytest.mark.parametrize(

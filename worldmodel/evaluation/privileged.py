@@ -100,7 +100,7 @@ def train_privileged(
         optimizer, lambda i: 0.02 + 0.49 * (1.0 + math.cos(math.pi * i / updates))
     )
     for _ in range(updates):
-        states, actions = _sample(buffer, rng)
+        states, actions = sample_windows(buffer, rng)
         predicted = model.unroll(states[:, 0], actions)  # (HORIZON, B, 6)
         true = model.features(states[:, 1:]).transpose(0, 1)
         loss = nn.functional.mse_loss(predicted, true)
@@ -113,15 +113,15 @@ def train_privileged(
 
 
 def _untrained(buffer: ReplayBuffer, action_vector: ActionVector, seed: int) -> PrivilegedModel:
-    states, actions = _sample(buffer, np.random.default_rng(seed))
+    states, actions = sample_windows(buffer, np.random.default_rng(seed))
     omega_scale = float(np.std(states[..., 2:]))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return PrivilegedModel(action_vector, action_vector(actions).shape[-1], omega_scale)
 
 
-def _sample(buffer: ReplayBuffer, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Windows of states (B, HORIZON+1, 4) and actions (B, HORIZON, ...)."""
+def sample_windows(buffer: ReplayBuffer, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw windows: states float64 (B, HORIZON+1, 4), and actions (B, HORIZON, ...) between."""
     length = HORIZON + 1
     episodes, starts = uniform_starts(buffer.lengths, length, _BATCH, rng)
     actions = buffer.windows(episodes, starts, length).actions
