@@ -37,16 +37,16 @@ def _forecast(metrics: dict[str, Any]) -> RenderableType:
     angle, frames = metrics["forecast"]["angle"], metrics["forecast"]["frames"]
     rows: dict[str, tuple[dict[str, float | None], str]] = {}
     if "error" in angle:
-        rows["forecast, rad"] = (angle["error"], ".3f")
-        rows["persistence, rad"] = (angle["persistence"], ".3f")
+        rows["median angle error, rad"] = (angle["error"], ".3f")
+        rows["  of persistence"] = (angle["persistence"], ".3f")
     if "error" in metrics["privileged"]:
-        rows["privileged state model, rad"] = (metrics["privileged"]["error"], ".3f")
+        rows["  of the privileged reference"] = (metrics["privileged"]["error"], ".3f")
     if "psnr" in frames:
-        rows["decoded frame, dB"] = (frames["psnr"], ".1f")
-        rows["persistence, dB"] = (frames["psnr_persistence"], ".1f")
+        rows["PSNR, dB"] = (frames["psnr"], ".1f")
+        rows["  of persistence, dB"] = (frames["psnr_persistence"], ".1f")
     if not rows:
         return Text(f"No forecast figures: {angle['reason']}; {frames['reason']}.")
-    return _table("Open-loop forecast, median angle error and PSNR at step k", "k", rows)
+    return _table("Open-loop forecast, k steps ahead", "k", rows)
 
 
 def _probes(probes: dict[str, Any]) -> RenderableType:
@@ -97,5 +97,5 @@ def _collapse(collapse: dict[str, Any]) -> str:
     std = collapse["std"]
     return (
         f"\nLatent of {collapse['dimensions']}: effective rank {collapse['effective_rank']:.1f}, "
-        f"RankMe {collapse['rankme']:.1f}, standard deviation {std['min']:.2f} to {std['max']:.2f}"
+        f"RankMe {collapse['rankme']:.1f}, standard deviation {std['min']:.2g} to {std['max']:.2g}"
     )

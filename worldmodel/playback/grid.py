@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 INK = "#23262f"
 FAINT = "#6f7583"
+_FRAME = "#c6cad4"
 
 _CELL, _GAP = 1.3, 0.07
 _LEFT, _EDGE = 1.3, 0.22
@@ -75,7 +76,9 @@ class _Page:
         axes = self.figure.add_axes(box)
         axes.imshow(np.broadcast_to(frame, (*frame.shape[:2], 3)), interpolation="lanczos")
         axes.set_aspect("auto")
-        axes.set_axis_off()
+        axes.set(xticks=[], yticks=[])
+        for spine in axes.spines.values():
+            spine.set(color=_FRAME, linewidth=0.7)
 
 
 def _strip_height(strip: Strip, cell: float) -> float:

@@ -11,6 +11,7 @@ import imageio_ffmpeg
 import numpy as np
 from PIL import Image
 
+_COLOURS = 128
 _PALETTE_FRAMES = 12
 
 
@@ -59,7 +60,7 @@ def write_gif(path: Path, images: Iterable[np.ndarray], fps: float) -> None:
     """
     frames = list(images)
     sample = frames[:: max(1, len(frames) // _PALETTE_FRAMES)]
-    palette = Image.fromarray(np.concatenate(sample)).quantize(256, Image.Quantize.MEDIANCUT)
+    palette = Image.fromarray(np.concatenate(sample)).quantize(_COLOURS, Image.Quantize.FASTOCTREE)
     first, *rest = (
         Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
         for frame in frames
