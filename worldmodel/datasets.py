@@ -15,8 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from worldmodel.config import Config
-from worldmodel.data import ReplayBuffer, collect, load_or_collect
-from worldmodel.data.recipe import MADE_WITH, Recipe, resolve
+from worldmodel.data import Recipe, ReplayBuffer, collect, load_or_collect, resolve
 from worldmodel.evaluation.heldout import SEEDS, split_seeds
 from worldmodel.models.spec import describe_actions
 from worldmodel.progress import progress_bar
@@ -114,8 +113,7 @@ def _open(config: Config, seeds: Sequence[int], title: str, console: Console) ->
 
 def _folder(config: Config, recipe: Recipe, first_seed: int, size: int) -> str:
     """A name that differs whenever the data would: everything that decides it is hashed."""
-    identity = {k: v for k, v in recipe.metadata().items() if k != MADE_WITH}
-    content = json.dumps([identity, first_seed, size], sort_keys=True)
+    content = json.dumps([recipe.identity(), first_seed, size], sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()[:10]
     policy = Path(config.data.policy).stem
     name = f"{recipe.spec.id}_{policy}_{size}x{recipe.steps}_{digest}"

@@ -28,6 +28,8 @@ from worldmodel.training.memory import reuse_large_allocations
 
 LOG_EVERY = 50
 CHECKPOINT_EVERY = 500
+JUDGE_FROM = 200
+"""Updates before which a small spread means a young encoder and not a collapsed one."""
 
 PHASE1_PARTS = ("encoder", "target_encoder", "predictor")
 
@@ -144,9 +146,10 @@ def _phase1_inspection(
         health = check_health(model, batch, config.objective)
         for name, value in health.scalars().items():
             writer.add_scalar(name, value, step)
-        if health.collapsed and not warned:
+        collapsed = health.collapsed and step >= JUDGE_FROM
+        if collapsed and not warned:
             console.print(_collapse_warning(step, health, config), style="bold red")
-        warned = health.collapsed
+        warned = collapsed
         return (
             f"loss {losses['prediction']:.3f}, rank {health.effective_rank:.1f}, "
             f"std {health.std:.2f}"

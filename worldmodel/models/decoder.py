@@ -34,9 +34,9 @@ class PixelDecoder(nn.Module):
         side = image_size // PATCH
         self.image_size = image_size
         self.layout = nn.Sequential(
-            nn.Linear(latent_dim, 512),
+            nn.Linear(latent_dim, 256),
             nn.ReLU(),
-            nn.Linear(512, width * side * side),
+            nn.Linear(256, width * side * side),
             nn.ReLU(),
             nn.Unflatten(1, (width, side, side)),
             nn.Conv2d(width, 2 * width, 3, padding=1),

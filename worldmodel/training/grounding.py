@@ -13,6 +13,7 @@ from worldmodel.data import ReplayBuffer
 from worldmodel.models import WorldModel
 from worldmodel.models.decoder import to_patches
 from worldmodel.training.batches import Batch, WindowSampler, stack_at
+from worldmodel.training.muon import make_optimizers
 from worldmodel.training.schedule import learning_rate, set_learning_rate
 
 Terms = dict[str, Tensor]
@@ -74,9 +75,8 @@ class GroundingTrainer:
         )
         self.total = self.sampler.updates(self.phase.epochs)
         self.step = 0
-        self.optimizer = torch.optim.AdamW(
-            [p for p in model.parameters() if p.requires_grad], weight_decay=0.0, foreach=True
-        )
+        trained = [p for p in model.parameters() if p.requires_grad]
+        self.optimizers = make_optimizers(trained, self.phase.optimizer)
 
     def update(self) -> Terms:
         """One update of the decoder and the heads."""
@@ -84,19 +84,24 @@ class GroundingTrainer:
         rate = learning_rate(
             self.step, self.total, phase.learning_rate, phase.warmup, phase.final_learning_rate
         )
-        set_learning_rate(self.optimizer, rate)
         terms = grounding_losses(self.model, self.sampler.batch(self.step, self.model))
-        self.optimizer.zero_grad()
+        self.model.zero_grad()
         torch.stack(list(terms.values())).sum().backward()
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            set_learning_rate(optimizer, rate)
+            optimizer.step()
         self.step += 1
         return {name: term.detach() for name, term in terms.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """All that exact resumption needs, the model's weights left out."""
-        return {"step": self.step, "optimizer": self.optimizer.state_dict()}
+        return {
+            "step": self.step,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
         self.step = state["step"]
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)

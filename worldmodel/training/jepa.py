@@ -8,19 +8,18 @@ I-JEPA, arXiv:2301.08243). A regulariser on the predictions keeps the latent fro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from worldmodel.config import Config, Objective, Phase1
+from worldmodel.config import Config, Objective
 from worldmodel.data import ReplayBuffer
 from worldmodel.models import WorldModel
 from worldmodel.objectives import covariance_penalty, random_directions, sigreg, variance_hinge
 from worldmodel.training.batches import Batch, WindowSampler, stack_at
-from worldmodel.training.muon import Muon
+from worldmodel.training.muon import make_optimizers
 from worldmodel.training.schedule import cosine, learning_rate, set_learning_rate
 
 Terms = dict[str, Tensor]
@@ -83,18 +82,6 @@ def update_target(model: WorldModel, momentum: float) -> None:
     torch._foreach_lerp_(target, encoder, 1 - momentum)
 
 
-def make_optimizers(
-    parameters: Sequence[nn.Parameter], phase: Phase1
-) -> list[torch.optim.Optimizer]:
-    """Muon for matrices and kernels with AdamW for the biases, or AdamW for all."""
-    if phase.optimizer == "adamw":
-        return [torch.optim.AdamW(parameters, weight_decay=phase.weight_decay, foreach=True)]
-    return [
-        Muon([p for p in parameters if p.ndim > 1], weight_decay=phase.weight_decay),
-        torch.optim.AdamW([p for p in parameters if p.ndim == 1], weight_decay=0.0, foreach=True),
-    ]
-
-
 class JEPATrainer:
     """Phase 1, one update a call.
 
@@ -118,7 +105,9 @@ class JEPATrainer:
         self.step = 0
         self.generator = torch.Generator().manual_seed(config.seed)
         self.parameters = [*model.encoder.parameters(), *model.predictor.parameters()]
-        self.optimizers = make_optimizers(self.parameters, self.phase)
+        self.optimizers = make_optimizers(
+            self.parameters, self.phase.optimizer, self.phase.weight_decay
+        )
 
     def update(self) -> Terms:
         """One update of the encoder and the predictor, then of the target encoder."""

@@ -8,7 +8,7 @@ flattens convolution kernels, where the encoder has most to gain.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -87,3 +87,21 @@ class Muon(torch.optim.Optimizer):
         scale = 0.2 * max(step.shape) ** 0.5
         p.mul_(1 - group["lr"] * group["weight_decay"])
         p.add_(step.reshape(p.shape), alpha=-group["lr"] * scale)
+
+
+def make_optimizers(
+    parameters: Sequence[nn.Parameter], name: str, weight_decay: float = 0.0
+) -> list[torch.optim.Optimizer]:
+    """Muon for matrices and kernels with AdamW for the biases, or AdamW for all.
+
+    Args:
+        parameters: all that are trained.
+        name: ``muon`` or ``adamw``.
+        weight_decay: of matrices and kernels.
+    """
+    if name == "adamw":
+        return [torch.optim.AdamW(parameters, weight_decay=weight_decay, foreach=True)]
+    return [
+        Muon([p for p in parameters if p.ndim > 1], weight_decay=weight_decay),
+        torch.optim.AdamW([p for p in parameters if p.ndim == 1], weight_decay=0.0, foreach=True),
+    ]
