@@ -56,7 +56,7 @@ def finish(trainer):
 def test_phase1_lowers_the_relative_forecast_error(buffer, objective, optimizer):
     config = tiny_config(
         objective={"name": objective},
-        phase1={"epochs": 160, "ema_start": 0.9, "learning_rate": 4e-3, "optimizer": optimizer},
+        phase1={"epochs": 400, "ema_start": 0.9, "learning_rate": 4e-3, "optimizer": optimizer},
     )
     model = new_model(config)
     batch = WindowSampler(buffer, 5, 24, seed=(9,)).batch(0, model)
@@ -105,6 +105,12 @@ def test_the_action_that_leads_out_of_the_context_comes_first(buffer, config):
     predictions, _ = forecast(model, batch, config.objective)
     z = model.encoder(stack_at(batch.frames, 1, 2))
     torch.testing.assert_close(predictions[1], model.predictor(z, batch.actions[1]))
+
+
+def test_a_stack_holds_its_frames_oldest_first():
+    frames = torch.arange(2 * 5 * 3, dtype=torch.uint8).view(2, 5, 1, 1, 3)
+    stacked = stack_at(frames, newest=3, frame_stack=3)
+    assert torch.equal(stacked, torch.cat([frames[:, t] for t in (1, 2, 3)], -1))
 
 
 def test_phase1_repeats_itself_and_depends_on_the_seed(buffer, config):

@@ -32,7 +32,12 @@ class Batch:
 
 def stack_at(frames: Tensor, newest: int, frame_stack: int) -> Tensor:
     """Observation of windows (B, L, ..., C) whose newest frame is `newest`: (B, ..., S*C)."""
-    return torch.cat([frames[:, newest - i] for i in reversed(range(frame_stack))], -1)
+    channels = frames.shape[-1]
+    stacked = frames.new_empty((len(frames), *frames.shape[2:-1], frame_stack * channels))
+    for i in range(frame_stack):
+        part = slice(i * channels, (i + 1) * channels)
+        stacked[..., part] = frames[:, newest - frame_stack + 1 + i]
+    return stacked
 
 
 class WindowSampler:
