@@ -44,11 +44,14 @@ def _user_errors() -> Iterator[None]:
     from gymnasium.error import Error as GymnasiumError
 
     from worldmodel.config import ConfigError
+    from worldmodel.data import ReplayBufferError
     from worldmodel.interrupt import InterruptedRunError
     from worldmodel.run import RunError
 
     try:
         yield
+    except ReplayBufferError as error:
+        _fail(str(error), FAILED)
     except (ConfigError, ValueError, GymnasiumError) as error:
         _fail(str(error), WRONG_USAGE)
     except InterruptedRunError as stopped:
@@ -88,6 +91,13 @@ def _report(metrics: dict[str, Any], as_json: bool) -> None:
         typer.echo(json.dumps(metrics, allow_nan=False))
     else:
         _console().print(metrics_table(metrics))
+
+
+def _print_facts(facts: dict[str, Any], as_json: bool) -> None:
+    import yaml
+
+    text = json.dumps(facts) if as_json else yaml.safe_dump(facts, sort_keys=False).rstrip()
+    typer.echo(text)
 
 
 @app.command()
@@ -180,7 +190,10 @@ def collect(
         str, typer.Option(help="passive, random, mixed, or a saved SB3 agent's .zip.")
     ] = "passive",
     image_size: Annotated[int, typer.Option(min=8, help="Side of the frames in pixels.")] = 64,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first trajectory.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Seed of the first trajectory; the next free one if not given."),
+    ] = None,
     env_kwargs: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="For gym.make, as start=uniform.")
     ] = None,
@@ -202,7 +215,7 @@ def collect(
             first_seed=seed,
             console=_console(),
         )
-        typer.echo(json.dumps(summary)) if as_json else _console().print(summary)
+        _print_facts(summary, as_json)
 
 
 @app.command()
@@ -214,13 +227,7 @@ def info(
     with _user_errors():
         from worldmodel.describe import describe
 
-        description = describe(path)
-        if as_json:
-            typer.echo(json.dumps(description))
-        else:
-            import yaml
-
-            typer.echo(yaml.safe_dump(description, sort_keys=False).rstrip())
+        _print_facts(describe(path), as_json)
 
 
 def main() -> None:

@@ -71,7 +71,7 @@ def test_the_objective_fills_the_weights_not_given():
     [
         ({"objective": {"offsets": [0, 4, 2, 8]}}, "distinct and rising"),
         ({"objective": {"offsets": [1, 8]}}, "begin at 0"),
-        ({"objective": {"horizon": 5}}, "end at the horizon 5"),
+        ({"objective": {"horizon": 5, "offsets": [0, 4]}}, "end at the horizon 5"),
         ({"data": {"steps": 5}}, "does not fit trajectories of 5 steps"),
         ({"mode": "pixels"}, "'pendulum_image' or 'pendulum', got 'pixels'"),
         ({"phase1": {"learning_rate": float("nan")}}, "finite number"),
@@ -125,3 +125,10 @@ def test_merging_keeps_every_leaf_of_the_upper_layer(base, changes):
                 assert result[key] == value
 
     check(changes, merged)
+
+
+@pytest.mark.parametrize(
+    ("horizon", "offsets"), [(1, (0, 1)), (8, (0, 1, 2, 4, 8)), (12, (0, 1, 2, 4, 8, 12))]
+)
+def test_offsets_double_up_to_a_given_horizon(horizon, offsets):
+    assert build_config({"objective": {"horizon": horizon}}).objective.offsets == offsets

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -171,6 +172,8 @@ def test_a_real_interrupt_saves_and_says_how_to_resume(tmp_path):
         (["--config", "missing.yaml"], 2, "missing.yaml"),
         (["--device", "cuda:77"], 2, "cuda:77"),
         (["--policy", "nowhere.zip"], 2, "nowhere.zip"),
+        (["--set", "env.kwargs.foo=3"], 2, "DoublePendulumPixels-v0 cannot be made with"),
+        (["--set", "data.dir=file"], 1, "file is a file"),
         (["--size", "1000000000"], 1, "no room"),
         (["--output-dir", "file/results"], 1, "--output-dir"),
         (["--resume", "nowhere"], 1, "nowhere is not a run directory"),
@@ -194,6 +197,33 @@ def test_a_damaged_run_is_named(tmp_path):
     result = invoke("evaluate", run.path)
     assert result.exit_code == 1
     assert "encoder.pth is damaged" in result.stderr
+
+
+def test_damaged_data_is_named_before_a_run_is_made(tmp_path):
+    train()
+    for frames in (tmp_path / "data").glob("*/frames.bin"):
+        os.truncate(frames, 1000)
+    result = invoke("train", *TINY, "--output-dir", "second")
+    assert result.exit_code == 1
+    assert "frames.bin is truncated" in result.stderr
+    assert not (tmp_path / "second").exists()
+
+
+def test_collecting_twice_goes_on_with_the_next_seeds():
+    arguments = ("collect", "mine", "--size", 3, "--steps", 4, "--image-size", 16, "--json")
+    first, second = (json.loads(invoke(*arguments).stdout) for _ in range(2))
+    assert (first["episodes"], first["seeds"]) == (3, [0, 2])
+    assert (second["episodes"], second["seeds"]) == (6, [0, 5])
+    assert json.loads(invoke("info", "mine", "--json").stdout) == second
+
+
+def test_a_checkout_that_is_not_installed_finds_its_environments():
+    root = Path(worldmodel.__file__).parent.parent
+    code = (
+        "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f)]; "
+        "import gymnasium, worldmodel; gymnasium.make('DoublePendulum-v0').reset()"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
 
 
 def test_the_original_command_line_means_what_it_says(monkeypatch):

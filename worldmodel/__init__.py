@@ -7,11 +7,16 @@ public names are resolved on first use.
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 from gymnasium.envs.registration import register
 
 __version__ = "0.1.0"
+
+_root = Path(__file__).parent.parent
+if (_root / "envs" / "physics.py").is_file() and not (Path(__file__).parent / "envs").exists():
+    __path__.append(str(_root))  # a source checkout, where worldmodel.envs lies beside this package
 
 _PUBLIC = {
     "ReplayBuffer": "worldmodel.data",

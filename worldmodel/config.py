@@ -67,7 +67,7 @@ class Objective(_Section):
         name: fills the weights that are not given, see `OBJECTIVES`.
         horizon: predicted steps K; the predictor is unrolled at every one.
         offsets: rising steps at which predictions meet targets, from 0, the context's own
-            latent, to the horizon.
+            latent, to the horizon; doubling from 1 if not given.
         variance_weight: of the variance hinge.
         covariance_weight: of the covariance penalty.
         sigreg_weight: of the sketched Gaussian statistic, divided by the batch as in LeJEPA.
@@ -88,6 +88,10 @@ class Objective(_Section):
         if not isinstance(values, dict):
             return values
         defaults = OBJECTIVES.get(values.get("name", "vicreg"), OBJECTIVES["vicreg"])
+        horizon = values.get("horizon")
+        if isinstance(horizon, int) and "offsets" not in values:
+            doubling = [2**i for i in range(horizon.bit_length()) if 2**i < horizon]
+            values = {**values, "offsets": (0, *doubling, horizon)}
         return {**defaults, **values}
 
     @model_validator(mode="after")

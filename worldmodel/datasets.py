@@ -73,8 +73,10 @@ def check_data(config: Config) -> None:
 
     Raises:
         ValueError: the environment, its spaces or the policy do not fit.
-        OSError: there is no room for the data.
+        OSError: there is no room for the data, or a file where its directory should be.
+        ReplayBufferError: the data of an earlier run is damaged.
     """
+    _require_folder(config.data.dir)
     recipe = _recipe(config)
     describe_actions(recipe.action_space)
     envs = recipe.make(1)
@@ -83,8 +85,16 @@ def check_data(config: Config) -> None:
     finally:
         envs.close()
     size = config.data.size
-    if not (config.data.dir / _folder(config, recipe, 0, size)).exists():
+    path = config.data.dir / _folder(config, recipe, 0, size)
+    if (path / "header.json").exists():
+        ReplayBuffer.open(path).close()
+    else:
         _require_room(config.data.dir, recipe, size)
+
+
+def _require_folder(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise OSError(f"{path} is a file, and data is kept in a directory: give another path")
 
 
 def _recipe(config: Config) -> Recipe:
@@ -142,16 +152,25 @@ def collect_to(
     steps: int,
     policy: str,
     image_size: int,
-    first_seed: int,
+    first_seed: int | None,
     console: Console,
 ) -> dict[str, Any]:
     """Collect trajectories into a new buffer, or more of the same kind into an existing one.
 
+    Args:
+        first_seed: seed of the first trajectory; None takes the one after the greatest there is.
+
     Returns:
         What the buffer then holds.
     """
+    _require_folder(path)
     append = (path / "header.json").exists()
-    begun = ReplayBuffer.open(path).num_episodes if append else 0
+    begun, greatest = 0, -1
+    if append:
+        with ReplayBuffer.open(path) as existing:
+            begun, greatest = existing.num_episodes, int(max(existing.seeds, default=-1))
+    if first_seed is None:
+        first_seed = greatest + 1
     with (
         progress_bar(console, "collect", begun + size, begun) as bar,
         collect(

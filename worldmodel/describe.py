@@ -34,6 +34,9 @@ def describe(path: Path) -> dict[str, Any]:
     }
     if run.metrics.exists():
         metrics = run.load_metrics()
-        description["forecast"] = metrics["forecast"]
+        angle = metrics["forecast"]["angle"]
+        description["forecast"] = {
+            key: angle[key] for key in ("error", "horizon", "reason") if key in angle
+        }
         description["effective_rank"] = metrics["collapse"]["effective_rank"]
     return description

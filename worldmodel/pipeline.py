@@ -27,7 +27,7 @@ from worldmodel.training.jepa import JEPATrainer
 from worldmodel.training.memory import reuse_large_allocations
 
 LOG_EVERY = 50
-CHECKPOINT_EVERY = 500
+CHECKPOINT_EVERY = 200
 JUDGE_FROM = 200
 """Updates before which a small spread means a young encoder and not a collapsed one."""
 

@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from worldmodel.config import Config, ConfigError, dump, read_yaml, validate
+from worldmodel.config import DEFAULT_ENVS, Config, ConfigError, dump, read_yaml, validate
 from worldmodel.files import replacing
 from worldmodel.models import ModelSpec, WorldModel
 
@@ -42,17 +42,17 @@ class Run:
 
     @classmethod
     def create(cls, config: Config) -> Run:
-        """Make ``<output_dir>/<mode>_<timestamp>`` and write the configuration to it.
+        """Make ``<output_dir>/<mode or environment>_<timestamp>`` with the configuration in it.
 
         Raises:
             RunError: the directory cannot be made.
         """
         stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
-        run = cls(config.output_dir / f"{config.mode}_{stamp}")
+        run = cls(config.output_dir / f"{_name(config)}_{stamp}")
         for attempt in range(2, 100):
             if not run.path.exists():
                 break
-            run = cls(config.output_dir / f"{config.mode}_{stamp}_{attempt}")
+            run = cls(config.output_dir / f"{_name(config)}_{stamp}_{attempt}")
         try:
             run.models.mkdir(parents=True)
             with replacing(run.path / "config.yaml") as path:
@@ -136,6 +136,13 @@ class Run:
                 raise RunError(f"{path} is missing: {_resume_hint(self.path)}")
             _load_state(module, path)
         return model.to(device).eval().requires_grad_(False)
+
+
+def _name(config: Config) -> str:
+    """The mode, or the environment where it is not the mode's own."""
+    if config.env.id == DEFAULT_ENVS[config.mode]:
+        return config.mode
+    return config.env.id.replace("/", "-").replace(":", "-")
 
 
 def _resume_hint(path: Path) -> str:

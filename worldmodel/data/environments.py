@@ -14,8 +14,19 @@ NATIVE_BATCH = 32
 
 
 def make_single(spec: EnvSpec, kwargs: Mapping[str, Any]) -> gym.Env:
-    """One environment, without the checks that each step would repeat."""
-    return gym.make(spec, disable_env_checker=True, **kwargs)
+    """One environment, without the checks that each step would repeat.
+
+    Raises:
+        ValueError: the environment does not take the arguments.
+    """
+    try:
+        return gym.make(spec, disable_env_checker=True, **kwargs)
+    except TypeError as error:
+        names = ", ".join(_parameters(spec.entry_point)) if spec.entry_point else "none"
+        raise ValueError(
+            f"{spec.id} cannot be made with {dict(kwargs)} ({str(error).split(' was raised')[0]}); "
+            f"its arguments are {names}"
+        ) from error
 
 
 def make_batch(

@@ -82,7 +82,7 @@ def scan(path: Path) -> Scan:
     if (whole[count:] & (records["kind"][count:] == SYNC)).any():
         raise ReplayBufferError(
             f"{path} is damaged: record {count} fails its checksum but later ones do not; "
-            "restore the file from a copy, or collect the data again under another path"
+            "restore the file from a copy, or delete the directory and collect again"
         )
     records, is_episode = records[:count], is_episode[:count]
     synced = records["sequence"][records["kind"] == SYNC]

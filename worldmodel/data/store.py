@@ -69,7 +69,7 @@ class RowFile:
             found = self.path.stat().st_size if self.path.exists() else 0
             raise ReplayBufferError(
                 f"{self.path} is truncated: {count * self.row_bytes} bytes expected, {found} "
-                "found; restore the file from a copy, or collect the data again under another path"
+                "found; restore the file from a copy, or delete the directory and collect again"
             )
 
     def close(self) -> None:
