@@ -37,7 +37,8 @@ def train(buffer, **changes):
             **config.model.model_dump(),
         )
     )
-    for trainer in (JEPATrainer(model, buffer, config), GroundingTrainer(model, buffer, config)):
+    for phase in (JEPATrainer, GroundingTrainer):
+        trainer = phase(model, buffer, config)
         while trainer.step < trainer.total:
             trainer.update()
     return model.eval()
