@@ -113,29 +113,28 @@ OBJECTIVES: dict[str, dict[str, float]] = {
 """Weights of the named objectives."""
 
 
-class Phase1(_Section):
-    """Training of the encoder and the predictor. An epoch is one window of each trajectory."""
-
-    epochs: int = Field(50, ge=1)
+class _Phase(_Section):
+    epochs: int = Field(ge=1)
     batch_size: int = Field(128, ge=8)
     optimizer: Literal["muon", "adamw"] = "muon"
     learning_rate: float = Field(5e-3, gt=0)
     final_learning_rate: float = Field(0.02, ge=0, le=1)
-    weight_decay: float = Field(1e-2, ge=0)
     warmup: int = Field(100, ge=0)
+
+
+class Phase1(_Phase):
+    """Training of the encoder and the predictor. An epoch is one window of each trajectory."""
+
+    epochs: int = Field(50, ge=1)
+    weight_decay: float = Field(1e-2, ge=0)
     max_grad_norm: float = Field(5.0, gt=0)
     ema_start: float = Field(0.99, ge=0, le=1)
 
 
-class Phase2(_Section):
+class Phase2(_Phase):
     """Training of the decoder and the heads on the frozen encoder."""
 
     epochs: int = Field(100, ge=1)
-    batch_size: int = Field(128, ge=8)
-    optimizer: Literal["muon", "adamw"] = "muon"
-    learning_rate: float = Field(5e-3, gt=0)
-    final_learning_rate: float = Field(0.02, ge=0, le=1)
-    warmup: int = Field(100, ge=0)
 
 
 class Config(_Section):
