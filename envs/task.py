@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from .physics import Floats, Params, positions, step_batch, wrap_angles
+from .physics import Floats, Params, energy, positions, step_batch, wrap_angles
 
 TORQUE_COST = 0.01
 SPEED_COST = 0.001
@@ -138,6 +138,17 @@ class Task:
         """
         after = wrap_angles(step_batch(states, torques, self.params, self.dt))
         return after, self.rewards(after, torques)
+
+    def energy(self, states: Floats) -> Floats:
+        """Kinetic plus potential energy in J, zero at rest hanging straight down.
+
+        Args:
+            states: (N, 4) float64.
+
+        Returns:
+            (N,) float64.
+        """
+        return energy(np.ascontiguousarray(states, dtype=np.float64), self.params)
 
     def rewards(self, states: Floats, torques: Floats) -> Floats:
         """Tip height in [0, 1] less the costs of torque and speed.
