@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +21,7 @@ def make_single(spec: EnvSpec, kwargs: Mapping[str, Any]) -> gym.Env:
     Raises:
         ValueError: the environment does not take the arguments.
     """
+    _draw_without_display()
     try:
         return gym.make(spec, disable_env_checker=True, **kwargs)
     except TypeError as error:
@@ -27,6 +30,12 @@ def make_single(spec: EnvSpec, kwargs: Mapping[str, Any]) -> gym.Env:
             f"{spec.id} cannot be made with {dict(kwargs)} ({str(error).split(' was raised')[0]}); "
             f"its arguments are {names}"
         ) from error
+
+
+def _draw_without_display() -> None:
+    """Keep SDL from looking for a display that is not there, and from complaining about it."""
+    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 
 def make_batch(
