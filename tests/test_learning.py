@@ -5,7 +5,7 @@ import torch
 
 from worldmodel.config import build_config
 from worldmodel.data import load_or_collect
-from worldmodel.evaluation import evaluate, evaluation_set, fit_probes
+from worldmodel.evaluation import HeldOut, evaluate, evaluation_set, fit_probes
 from worldmodel.models import ModelSpec, WorldModel, describe_actions
 from worldmodel.training.grounding import GroundingTrainer
 from worldmodel.training.jepa import JEPATrainer
@@ -49,7 +49,7 @@ def judge(model, buffer):
         "validation", training_seeds=buffer.seeds, policy="passive", episodes=128, **ENV
     ) as validation:
         return evaluate(
-            model, buffer, validation, dt=0.05, probes=fit_probes(model, buffer, seed=0)
+            model, buffer, HeldOut(validation), dt=0.05, probes=fit_probes(model, buffer, seed=0)
         )
 
 

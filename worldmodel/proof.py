@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,16 @@ from rich.console import Console
 from worldmodel.config import Config
 from worldmodel.data import ReplayBuffer
 from worldmodel.datasets import environment, open_datasets
-from worldmodel.evaluation import Probes, evaluate, evaluation_set, fit_probes, step_seconds
-from worldmodel.evaluation.evaluate import missing_states
+from worldmodel.evaluation import (
+    HeldOut,
+    Probes,
+    evaluate,
+    evaluation_set,
+    fit_probes,
+    missing_states,
+    pendulum_task,
+    step_seconds,
+)
 from worldmodel.models import WorldModel
 from worldmodel.playback import forecast_plot, forecast_video, reconstruction_figure
 from worldmodel.run import Run, load
@@ -59,24 +69,46 @@ def _evaluate(
 ) -> dict[str, Any]:
     world = environment(config)
     dt = step_seconds(world["env_id"], world["env_kwargs"])
+    task = pendulum_task(world["env_id"], world["env_kwargs"])
     console.print("Evaluating on held-out episodes ...")
-    with evaluation_set(
-        "heldout",
-        training_seeds=train.seeds,
-        policy=config.data.policy,
-        episodes=config.data.heldout_size,
-        **world,
-    ) as heldout:
+    with _heldout(config, train, has_passive=task is not None) as heldout:
         probes = fit_probes(model, train) if missing_states(train) is None else None
         metrics = evaluate(
-            model, train, heldout, dt=dt, privileged_updates=privileged_updates, probes=probes
+            model,
+            train,
+            heldout,
+            dt=dt,
+            task=task,
+            privileged_updates=privileged_updates,
+            probes=probes,
         )
         run.save_metrics(metrics)
         if probes is not None:
             forecast_plot(metrics, run.path / "forecast.png")
         if model.decoder is not None:
-            _draw(run, model, heldout, probes, dt)
+            _draw(run, model, heldout.main, probes, dt)
     return metrics
+
+
+@contextmanager
+def _heldout(config: Config, train: ReplayBuffer, *, has_passive: bool) -> Iterator[HeldOut]:
+    """Collect the held-out episodes: as in training, passive, and driven by random actions."""
+    policies = {"main": config.data.policy, "driven": "random"}
+    if has_passive:
+        policies["passive"] = "passive"
+    with ExitStack() as stack:
+        collected: dict[str, ReplayBuffer] = {}
+        for policy in policies.values():
+            if policy not in collected:
+                buffer = evaluation_set(
+                    "heldout",
+                    training_seeds=train.seeds,
+                    policy=policy,
+                    episodes=config.data.heldout_size,
+                    **environment(config),
+                )
+                collected[policy] = stack.enter_context(buffer)
+        yield HeldOut(**{name: collected[policy] for name, policy in policies.items()})
 
 
 def _draw(

@@ -9,14 +9,15 @@ from tiny_model import DT, TinyModel, draw, simulate, write_buffer
 from worldmodel.evaluation.forecast import (
     STEPS,
     angle_errors,
-    angle_report,
-    forecast_errors,
-    horizon,
-    median_by_step,
+    angle_errors_by_step,
+    forecast_latents,
+    frame_errors,
+    latent_errors,
     open_loop,
+    recorded_actions,
 )
+from worldmodel.evaluation.images import frame_mse, psnr
 from worldmodel.evaluation.probes import angles_from_targets, fit_linear_probe, wrap
-from worldmodel.evaluation.psnr import frame_mse, psnr
 
 FRAMES = 42
 LAST = FRAMES - 2
@@ -40,10 +41,14 @@ def heldout(path, seed=0, push=0.0, frames=FRAMES):
     return write_buffer(path, states, actions, 20_000), states
 
 
+def angles_of(model, buffer):
+    return angle_errors_by_step(model, buffer, forecast_latents(model, buffer), LinearAngles(model))
+
+
 def test_a_model_that_runs_ahead_is_off_by_exactly_its_lead(tmp_path):
     buffer, states = heldout(tmp_path)
     model = TinyModel(rate=1.1)
-    errors = forecast_errors(model, buffer, LinearAngles(model)).angle
+    errors = angles_of(model, buffer).forecast
     k = np.arange(LAST + 1)[:, None, None]
     lead = np.abs(wrap(0.1 * states[None, :, 1, 2:] * k * DT))
     assert errors.shape == (LAST + 1, 40, 2)
@@ -54,9 +59,12 @@ def test_a_model_that_runs_ahead_is_off_by_exactly_its_lead(tmp_path):
 def test_a_perfect_model_is_exact_at_every_step_passive_and_driven(tmp_path, push):
     buffer, _ = heldout(tmp_path, push=push)
     model = TinyModel()
-    errors = forecast_errors(model, buffer, LinearAngles(model))
-    assert errors.angle.max() < 2e-2
-    assert min(psnr(mse) for mse in errors.mse.values()) > psnr(errors.mse_persistence[5]) + 3
+    assert angles_of(model, buffer).forecast.max() < 2e-2
+    frames = frame_errors(model, buffer, forecast_latents(model, buffer))
+    assert min(psnr(mse) for mse in frames.mse.values()) > psnr(frames.mse_persistence[5]) + 3
+    assert min(v.mean() for v in frames.ssim.values()) > frames.ssim_persistence[5].mean() + 0.1
+    latent = latent_errors(model, buffer, forecast_latents(model, buffer))
+    assert max(latent["error"].values()) < 1e-3 < latent["persistence"]["5"]
 
 
 @pytest.mark.parametrize("shift", [-1, 1])
@@ -88,12 +96,45 @@ def test_only_the_first_observation_is_looked_at(tmp_path):
 def test_persistence_holds_the_true_angles_and_the_true_frame_of_step_zero(tmp_path):
     buffer, states = heldout(tmp_path)
     model = TinyModel()
-    errors = forecast_errors(model, buffer, LinearAngles(model))
     moved = wrap(states[:, 1:, :2] - states[:, 1:2, :2]).swapaxes(0, 1)
-    assert_allclose(errors.angle_persistence, np.abs(moved), atol=1e-9)
+    assert_allclose(angles_of(model, buffer).persistence, np.abs(moved), atol=1e-9)
+    errors = frame_errors(model, buffer, forecast_latents(model, buffer))
     frames = draw(states[..., :2])
     assert_allclose(errors.mse_persistence[20], frame_mse(frames[:, 1], frames[:, 21]))
     assert not errors.mse_persistence[0].any()
+
+
+def test_constant_velocity_is_exact_on_hands_that_nobody_pushes(tmp_path):
+    free, _ = heldout(tmp_path / "free")
+    assert angles_of(TinyModel(), free).constant_velocity.max() < 1e-9
+    pushed, states = heldout(tmp_path / "pushed", push=0.5)
+    ahead = states[:, 1, :2] + 7 * (states[:, 1, :2] - states[:, 0, :2])
+    expected = np.abs(wrap(ahead - states[:, 8, :2]))
+    assert_allclose(angles_of(TinyModel(), pushed).constant_velocity[7], expected, atol=1e-9)
+
+
+def test_one_frame_shows_no_velocity_to_extrapolate(tmp_path):
+    class OneFrame(TinyModel):
+        frame_stack = 1
+
+        def encode(self, obs):
+            return super().encode(np.concatenate([obs, obs], axis=-1))
+
+    buffer, _ = heldout(tmp_path)
+    assert angles_of(OneFrame(), buffer).constant_velocity is None
+
+
+def test_latent_error_of_a_known_lead_is_a_share_of_the_variance(tmp_path):
+    buffer, _ = heldout(tmp_path)
+    model = TinyModel(rate=1.5)
+    latents = forecast_latents(model, buffer)
+    every, k = np.arange(40), 10
+    windows = buffer.windows(every, np.full(40, k), 2).frames
+    true = model.encode(np.concatenate([windows[:, 0], windows[:, 1]], -1)).numpy()
+    reported = latent_errors(model, buffer, latents)["error"]
+    distance = ((latents[k].numpy() - true) ** 2).sum(axis=1).mean()
+    assert reported["0"] == 0.0
+    assert reported["10"] * 0.5 < distance / true.var(axis=0).sum() < reported["10"] * 2.0
 
 
 class GreyDreams(TinyModel):
@@ -107,21 +148,30 @@ class GreyDreams(TinyModel):
 
 def test_decoded_newest_frame_is_held_to_the_true_frame_of_the_same_step(tmp_path):
     buffer, states = heldout(tmp_path)
-    errors = forecast_errors(GreyDreams(), buffer, None)
+    errors = frame_errors(GreyDreams(), buffer, forecast_latents(GreyDreams(), buffer))
     grey = np.full((40, 4, 6, 1), 100, np.uint8)
     for k in (0, 5, 20, LAST):
         true = draw(states[:, 1 + k, :2])
         assert_allclose(errors.mse[k], frame_mse(grey, true))
-    assert errors.angle is None
     assert list(errors.mse) == [step for step in STEPS if step <= LAST]
 
 
-def test_reported_steps_end_with_the_shortest_episode(tmp_path):
+def test_steps_end_with_the_shortest_episode(tmp_path):
     buffer, _ = heldout(tmp_path, frames=13)
-    model = TinyModel(decodes=False)
-    errors = forecast_errors(model, buffer, LinearAngles(model))
-    assert list(angle_report(errors.angle, DT)["error"]) == ["0", "5", "10"]
-    assert errors.mse is None
+    model = TinyModel()
+    assert len(angles_of(model, buffer).forecast) == 12
+    assert list(frame_errors(model, buffer, forecast_latents(model, buffer)).mse) == [0, 5, 10]
+
+
+def test_forecasts_go_under_the_actions_that_are_given(tmp_path):
+    buffer, states = heldout(tmp_path, push=0.5)
+    model = TinyModel()
+    recorded = recorded_actions(model, buffer)
+    assert recorded.shape == (40, LAST, 2)
+    assert_allclose(states[:, 1:-1, 2:] + recorded, states[:, 2:, 2:], atol=1e-6)
+    assert_array_equal(forecast_latents(model, buffer), forecast_latents(model, buffer, recorded))
+    other = forecast_latents(model, buffer, -recorded)
+    assert not np.allclose(other[-1], forecast_latents(model, buffer)[-1], atol=0.1)
 
 
 def test_an_episode_without_a_step_is_refused():
@@ -130,55 +180,15 @@ def test_an_episode_without_a_step_is_refused():
         open_loop(TinyModel(), frames, actions)
 
 
+def test_episodes_without_a_step_are_refused(tmp_path):
+    buffer, _ = heldout(tmp_path, frames=2)
+    with pytest.raises(ValueError, match="shortest episode has 2 frames"):
+        forecast_latents(TinyModel(), buffer)
+
+
 def test_a_forecast_that_diverged_counts_as_half_a_turn():
     assert_array_equal(angle_errors(np.array([np.nan, 0.5]), np.zeros(2)), [np.pi, 0.5])
 
 
 def test_errors_are_the_shorter_way_round():
     assert_allclose(angle_errors(np.array(3.0), np.array(-3.0)), 2.0 * np.pi - 6.0)
-
-
-def test_median_is_over_episodes_and_both_angles():
-    angle = np.array([[[0.0, 1.0], [2.0, 3.0], [4.0, 50.0]]])
-    assert_allclose(median_by_step(angle), [2.5])
-
-
-@pytest.mark.parametrize(
-    ("median", "steps"),
-    [
-        ([0.0, 0.1, 0.2, 0.4, 0.1], 2),
-        ([0.0, 0.1, 0.2], 2),
-        ([0.0, 0.5, 0.1, 0.1], 0),
-        ([0.4, 0.1, 0.1], 0),
-        ([0.0, 0.3, 0.1], 0),
-        ([0.0, 0.1, np.nan, 0.1], 1),
-    ],
-)
-def test_horizon_is_the_last_step_before_the_first_that_is_not_below(median, steps):
-    assert horizon(np.array(median), 0.3) == steps
-
-
-def test_report_gives_the_horizon_in_seconds_and_says_when_it_is_a_bound():
-    angle = np.full((8, 3, 2), 0.1)
-    assert angle_report(angle, 0.05)["horizon"] == {
-        "steps": 7,
-        "seconds": pytest.approx(0.35),
-        "threshold_rad": 0.3,
-        "lower_bound": True,
-    }
-    angle[5] = 1.0
-    report = angle_report(angle, 0.05)
-    assert report["horizon"]["steps"] == 4
-    assert not report["horizon"]["lower_bound"]
-    assert report["error"] == {"0": pytest.approx(0.1), "5": pytest.approx(1.0)}
-
-
-def test_psnr_matches_a_formula_in_unit_range():
-    rng = np.random.default_rng(0)
-    a, b = rng.integers(0, 256, (2, 5, 8, 6, 3), dtype=np.uint8)
-    mse = np.mean((a / 255.0 - b / 255.0) ** 2)
-    assert_allclose(psnr(frame_mse(a, b)), -10.0 * np.log10(mse), rtol=1e-6)
-    assert psnr(frame_mse(a, a)) == float("inf")
-    one_off = a.copy()
-    one_off[0, 0, 0, 0] ^= 255
-    assert frame_mse(a, one_off)[1:].sum() == 0.0 < frame_mse(a, one_off)[0]

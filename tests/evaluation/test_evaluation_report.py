@@ -11,7 +11,7 @@ from rich.console import Console
 from tiny_model import DT, TinyModel, simulate, write_buffer
 
 from worldmodel.data import ReplayBuffer
-from worldmodel.evaluation import evaluate, fit_probes, metrics_table
+from worldmodel.evaluation import HeldOut, evaluate, fit_probes, metrics_table
 from worldmodel.evaluation.observations import all_times, encode_at, observation_at, sample_times
 from worldmodel.evaluation.privileged import HORIZON, sample_windows, train_privileged
 
@@ -21,7 +21,21 @@ MODEL = TinyModel(rate=1.2)
 def buffers(folder, **kwargs):
     train = write_buffer(folder / "train", *simulate(90, 12, 1), 0, **kwargs)
     held = write_buffer(folder / "held", *simulate(40, 45, 2), 20_000, **kwargs)
-    return train, held
+    driven = write_buffer(folder / "driven", *simulate(40, 45, 3, push=0.5), 20_000, **kwargs)
+    return train, HeldOut(held, passive=held, driven=driven)
+
+
+class FreeHands:
+    """The physics of the tiny world: hands that nobody pushes."""
+
+    dt = DT
+
+    def advance(self, states, torques):
+        after = states + DT * np.concatenate([states[:, 2:], torques], axis=1)
+        return after, np.zeros(len(states))
+
+    def energy(self, states):
+        return 0.5 * np.sum(states[:, 2:] ** 2, axis=1)
 
 
 @pytest.fixture(scope="module")
@@ -31,18 +45,18 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def metrics(world):
-    return evaluate(MODEL, *world, dt=DT, privileged_updates=30)
+    return evaluate(MODEL, *world, dt=DT, task=FreeHands(), privileged_updates=30)
 
 
 def test_two_evaluations_agree_in_every_figure_with_probes_fitted_before_or_within(world, metrics):
     probes = fit_probes(MODEL, world[0], seed=0)
-    again = evaluate(MODEL, *world, dt=DT, privileged_updates=30, probes=probes)
+    again = evaluate(MODEL, *world, dt=DT, task=FreeHands(), privileged_updates=30, probes=probes)
     assert again == metrics
 
 
 def test_the_report_survives_strict_json(metrics):
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
-    assert metrics["schema_version"] == 1
+    assert metrics["schema_version"] == 2
 
 
 def test_the_report_says_what_it_was_taken_from(metrics):
@@ -70,8 +84,35 @@ def test_figures_are_those_of_the_model(metrics):
     first_above = np.argmax(np.array(angle["median_by_step"]) >= 0.3)
     assert angle["horizon"]["steps"] == first_above - 1
     assert metrics["forecast"]["frames"]["psnr_persistence"]["0"] is None
+    assert metrics["forecast"]["latent"]["error"]["5"] > 0.0
     assert metrics["collapse"]["dimensions"] == 8
+    spectrum = metrics["collapse"]["spectrum"]
+    assert sum(spectrum) == pytest.approx(
+        sum(s**2 for s in metrics["collapse"]["std"]["per_dimension"])
+    )
+    assert spectrum == sorted(spectrum, reverse=True)
     assert 2.0 < metrics["collapse"]["effective_rank"] <= 6.0
+
+
+def test_free_hands_neither_part_faster_than_straight_lines_nor_lose_energy(metrics):
+    assert metrics["lyapunov"]["exponent_per_second"] < 0.2
+    assert metrics["forecast"]["angle"]["horizon"]["lyapunov_times"] > 0.0
+    assert abs(metrics["energy"]["drift"]["20"]) < 0.1 * metrics["energy"]["true_std"]
+    assert not metrics["actions"]["trained_on"]
+    true, zeroed = (metrics["actions"]["angle"][name]["20"] for name in ("true", "zeroed"))
+    assert zeroed > 1.1 * true
+
+
+def test_what_was_not_given_is_left_out_with_a_word_why(world):
+    train, held = world
+    metrics = evaluate(MODEL, train, HeldOut(held.main), dt=DT)
+    assert "not known here" in metrics["lyapunov"]["reason"]
+    assert "not known here" in metrics["energy"]["reason"]
+    assert "no driven episodes" in metrics["actions"]["reason"]
+    assert metrics["forecast"]["angle"]["horizon"]["lyapunov_times"] is None
+    assert "Lyapunov" not in printed(metrics)
+    held_only = evaluate(MODEL, train, HeldOut(held.main), dt=DT, task=FreeHands())
+    assert "no passive episodes" in held_only["energy"]["reason"]
 
 
 def test_privileged_reference_stands_beside_the_forecast(metrics):
@@ -116,7 +157,7 @@ def test_privileged_reference_is_held_to_the_same_steps_as_the_forecast(tmp_path
     train = write_buffer(tmp_path / "train", *simulate(20, 12, 1), 0)
     states, actions = simulate(40, 30, 2, push=1.0)
     held = write_buffer(tmp_path / "held", states, actions, 20_000)
-    metrics = evaluate(MODEL, train, held, dt=DT, privileged_updates=1)
+    metrics = evaluate(MODEL, train, HeldOut(held), dt=DT, privileged_updates=1)
     for given in seen:
         assert_actions_lead_from_state_to_state(*given)
     assert_allclose(np.concatenate([given[0] for given in seen]), states[:, 1:])
@@ -143,7 +184,7 @@ def test_without_a_decoder_the_rest_is_still_reported(world):
 
 def test_training_episodes_are_refused_as_held_out(world):
     with pytest.raises(ValueError, match="90 evaluation episodes were trained on"):
-        evaluate(MODEL, world[0], world[0], dt=DT)
+        evaluate(MODEL, world[0], HeldOut(world[0]), dt=DT)
 
 
 def test_a_diverged_encoder_is_an_error_and_no_figure(world):
@@ -168,8 +209,14 @@ def test_the_table_shows_the_figures(metrics):
         assert f"{angle['error'][k]:.3f}" in text
     assert f"{metrics['probes']['linear']['r2']['omega2']:.3f}" in text
     assert f"{angle['horizon']['steps']} steps" in text
-    assert "privileged" in text
+    assert "true-state model, 30 updates" in text
     assert "exact" in text
+    low, high = angle["interval"]["20"]
+    assert f"{low:.3f}".lstrip("0") + "–" + f"{high:.3f}".lstrip("0") in text
+    assert f"{metrics['actions']['angle']['zeroed']['20']:.3f}" in text
+    assert f"{metrics['forecast']['frames']['ssim']['20']:.3f}" in text
+    assert f"{metrics['energy']['drift']['40']:+.2f} J" in text
+    assert f"{angle['horizon']['lyapunov_times']:.1f} Lyapunov times" in text
 
 
 def test_observations_join_frames_on_the_last_axis_oldest_first():

@@ -13,7 +13,9 @@ METRICS = {
     "forecast": {
         "angle": {
             "median_by_step": [0.0, 0.1, 0.2, 0.4],
+            "interval_by_step": [[0.0, 0.0], [0.05, 0.15], [0.1, 0.3], [0.3, 0.5]],
             "persistence_by_step": [0.0, 0.4, 0.8, 1.2],
+            "constant_velocity_by_step": [0.0, 0.2, 0.6, 1.3],
             "horizon": {"steps": 2, "seconds": 0.1, "threshold_rad": 0.3, "lower_bound": False},
         }
     },

@@ -297,6 +297,14 @@ class ReplayBuffer:
         """Episodes long enough for a window of ``length`` frames, (E',) int64, ascending."""
         return np.flatnonzero(self.lengths >= length)
 
+    def actions(self, episodes: Indices, starts: Indices, length: int) -> np.ndarray:
+        """The actions of given windows alone: (B, L-1, *action_shape), as :meth:`windows`."""
+        episodes, starts = self._validated_windows(episodes, starts, length)
+        out = np.empty(*self._window_layout(len(episodes), length)["actions"])
+        first = self._log.episodes.starts[episodes] + starts - episodes
+        self._gather("actions", first, length - 1, out)
+        return out
+
     def states(self, episodes: Indices, starts: Indices, length: int) -> np.ndarray:
         """The true states of given windows. For evaluation only: nothing may train on them.
 

@@ -17,11 +17,13 @@ class Collapse:
 
     Attributes:
         std: float64 (D,), standard deviation of each latent dimension over the batch.
+        spectrum: float64 (D,), eigenvalues of the covariance, greatest first.
         effective_rank: exp of the entropy of the covariance spectrum, between 0 and D.
         rankme: exp of the entropy of the singular values, between 0 and D.
     """
 
     std: np.ndarray
+    spectrum: np.ndarray
     effective_rank: float
     rankme: float
 
@@ -45,9 +47,11 @@ def collapse(latents: torch.Tensor | ArrayLike) -> Collapse:
     mean = z.mean(dim=0)
     second_moment = z.T @ z / len(z)
     covariance = second_moment - torch.outer(mean, mean)
+    eigenvalues = _eigenvalues(covariance)
     return Collapse(
         std=covariance.diagonal().clamp(min=0.0).sqrt().cpu().numpy(),
-        effective_rank=_exp_entropy(_eigenvalues(covariance)),
+        spectrum=eigenvalues.flip(0).cpu().numpy(),
+        effective_rank=_exp_entropy(eigenvalues),
         rankme=_exp_entropy(_eigenvalues(second_moment).sqrt()),
     )
 

@@ -1,4 +1,4 @@
-"""Open-loop forecasts from one observation, and how far they stay true.
+"""Open-loop forecasts from one observation, and their errors step by step.
 
 Indices: in a window of L frames the observation at k = 0 ends at frame S-1, and the forecast for
 step k is compared with frame S-1+k and its state. Action k-1 of the forecast is the window's
@@ -7,26 +7,20 @@ action S-2+k, which leads from frame S-2+k to frame S-1+k. K = L - S steps fit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from worldmodel.data import ReplayBuffer, Windows
-from worldmodel.evaluation.observations import observation_at
+from worldmodel.data import ReplayBuffer
+from worldmodel.evaluation.images import frame_mse, ssim
+from worldmodel.evaluation.observations import encode_at, observation_at
 from worldmodel.evaluation.probes import MLPProbe, wrap
-from worldmodel.evaluation.psnr import frame_mse, psnr
 from worldmodel.models import WorldModel
 
 STEPS = (0, 5, 10, 20, 30, 40, 60)
 """Steps at which forecasts are reported."""
-
-THRESHOLD = 0.3
-"""Median angle error in rad below which a forecast counts as true."""
-
-_EPISODES_AT_ONCE = 32
 
 
 def open_loop(wm: WorldModel, frames: np.ndarray, actions: np.ndarray) -> torch.Tensor:
@@ -50,7 +44,12 @@ def open_loop(wm: WorldModel, frames: np.ndarray, actions: np.ndarray) -> torch.
             f"observation needs at least {first + 2}"
         )
     z = wm.encode(observation_at(frames, first, wm.frame_stack))
-    ahead = torch.as_tensor(actions[:, first:], device=wm.device).transpose(0, 1)
+    return unroll(wm, z, actions[:, first:])
+
+
+def unroll(wm: WorldModel, z: torch.Tensor, actions: np.ndarray) -> torch.Tensor:
+    """Open loop from latents (B, D) by actions (B, K, ...): (K+1, B, D), the first is `z`."""
+    ahead = torch.as_tensor(actions, device=wm.device).transpose(0, 1)
     return torch.cat([z[None], wm.rollout(z, ahead)])
 
 
@@ -59,28 +58,25 @@ def newest_frame(images: torch.Tensor | np.ndarray, channels: int) -> np.ndarray
     return np.asarray(torch.as_tensor(images)[..., -channels:].cpu())
 
 
-@dataclass(frozen=True)
-class Errors:
-    """Errors of the forecasts of E episodes at steps k = 0 to K.
-
-    Attributes:
-        angle: float64 (K+1, E, 2), |wrap(θ̂ - θ)| in rad of the forecast; π where it has diverged
-            to NaN. None without a probe.
-        angle_persistence: the same, of the true angles at k = 0 held.
-        mse: step -> float64 (E,), squared error of the newest decoded frame against the true
-            frame of that step. None without a decoder.
-        mse_persistence: the same, of the true frame of k = 0 repeated.
-    """
-
-    angle: np.ndarray | None
-    angle_persistence: np.ndarray | None
-    mse: dict[int, np.ndarray] | None
-    mse_persistence: dict[int, np.ndarray] | None
-
-
 def window_length(wm: WorldModel, heldout: ReplayBuffer) -> int:
     """Frames in a forecast window: up to the last of `STEPS`, or the shortest episode."""
     return min(wm.frame_stack + STEPS[-1], int(np.min(heldout.lengths)))
+
+
+def recorded_actions(wm: WorldModel, heldout: ReplayBuffer) -> np.ndarray:
+    """The actions under which every episode is forecast, (E, K, A), or (E, K) if discrete."""
+    every = np.arange(heldout.num_episodes)
+    actions = heldout.actions(every, np.zeros_like(every), window_length(wm, heldout))
+    return actions[:, wm.frame_stack - 1 :]
+
+
+def true_states(wm: WorldModel, heldout: ReplayBuffer, k: int = 0) -> np.ndarray:
+    """True states of every episode from step `k` (negative: before) to K, float64 (E, K+1-k, 4)."""
+    episodes = np.arange(heldout.num_episodes)
+    start = wm.frame_stack - 1 + k
+    return heldout.states(
+        episodes, np.full_like(episodes, start), window_length(wm, heldout) - start
+    )
 
 
 def angle_errors(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
@@ -88,117 +84,137 @@ def angle_errors(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
     return np.nan_to_num(np.abs(wrap(predicted - true)), nan=np.pi)
 
 
-def forecast_errors(wm: WorldModel, heldout: ReplayBuffer, probe: MLPProbe | None) -> Errors:
-    """Forecast every held-out episode from its first observation.
+def forecast_latents(
+    wm: WorldModel, heldout: ReplayBuffer, actions: np.ndarray | None = None
+) -> torch.Tensor:
+    """Forecast every episode from its first observation.
 
     Args:
         wm: The world model.
         heldout: Held-out episodes.
-        probe: Reads angles from latents; None leaves the angle errors out.
+        actions: (E, K, A), or (E, K) if discrete; None takes those recorded.
+
+    Returns:
+        float32 (K+1, E, D), on the model's device.
     """
-    angle, persistence = [], []
-    mse: dict[int, list[np.ndarray]] = {}
-    mse_persistence: dict[int, list[np.ndarray]] = {}
-    for episodes, windows in forecast_windows(wm, heldout):
-        latents = open_loop(wm, windows.frames, windows.actions)
-        if probe is not None:
-            true = forecast_states(wm, heldout, episodes)[..., :2].swapaxes(0, 1)  # (K+1, B, 2)
-            angle.append(angle_errors(probe.angles(latents.cpu().numpy()), true))
-            persistence.append(angle_errors(true[:1], true))
-        if wm.decoder is not None:
-            for k, of_model, of_persistence in _frame_errors(wm, latents, windows.frames):
-                mse.setdefault(k, []).append(of_model)
-                mse_persistence.setdefault(k, []).append(of_persistence)
-    return Errors(
-        np.concatenate(angle, axis=1) if angle else None,
-        np.concatenate(persistence, axis=1) if persistence else None,
-        {k: np.concatenate(v) for k, v in mse.items()} or None,
-        {k: np.concatenate(v) for k, v in mse_persistence.items()} or None,
+    if actions is None:
+        actions = recorded_actions(wm, heldout)
+    if actions.shape[1] == 0:
+        raise ValueError(
+            f"the shortest episode has {window_length(wm, heldout)} frames; a forecast with "
+            f"{wm.frame_stack} frames in an observation needs at least {wm.frame_stack + 1}"
+        )
+    every = np.arange(heldout.num_episodes)
+    z = encode_at(wm, heldout, every, np.full_like(every, wm.frame_stack - 1))
+    return unroll(wm, torch.as_tensor(z, device=wm.device), actions)
+
+
+@dataclass(frozen=True)
+class AngleErrors:
+    """Angle errors of E episodes at k = 0 to K, each float64 (K+1, E, 2), in rad.
+
+    Attributes:
+        forecast: |wrap(θ̂ - θ)| of the forecast; π where it has diverged to NaN.
+        persistence: of the true angles at k = 0 held.
+        constant_velocity: of the angles extrapolated from the two newest frames of the
+            observation; None if an observation has one frame.
+    """
+
+    forecast: np.ndarray
+    persistence: np.ndarray
+    constant_velocity: np.ndarray | None
+
+
+def angle_errors_by_step(
+    wm: WorldModel, heldout: ReplayBuffer, latents: torch.Tensor, probe: MLPProbe
+) -> AngleErrors:
+    """Hold forecasts (K+1, E, D) to the true angles, read by `probe`."""
+    true = true_states(wm, heldout)[..., :2].swapaxes(0, 1)  # (K+1, E, 2)
+    extrapolated = None
+    if wm.frame_stack > 1:
+        before = true_states(wm, heldout, -1)[:, 0, :2]
+        steps = np.arange(len(true))[:, None, None]
+        extrapolated = angle_errors(true[0] + steps * wrap(true[0] - before), true)
+    return AngleErrors(
+        forecast=angle_errors(probe.angles(latents.cpu().numpy()), true),
+        persistence=angle_errors(true[:1], true),
+        constant_velocity=extrapolated,
     )
 
 
-def forecast_windows(wm: WorldModel, heldout: ReplayBuffer) -> Iterator[tuple[np.ndarray, Windows]]:
-    """The first window of every episode, some episodes (B,) at a time."""
-    length = window_length(wm, heldout)
-    for i in range(0, heldout.num_episodes, _EPISODES_AT_ONCE):
-        episodes = np.arange(i, min(i + _EPISODES_AT_ONCE, heldout.num_episodes))
-        yield episodes, heldout.windows(episodes, np.zeros_like(episodes), length)
+@dataclass(frozen=True)
+class FrameErrors:
+    """Errors of E newest decoded frames against the true ones of step k, each k -> float64 (E,).
+
+    Attributes:
+        mse: squared error in squared grey levels.
+        ssim: structural similarity.
+        mse_persistence: of the true frame of k = 0 repeated.
+        ssim_persistence: likewise.
+    """
+
+    mse: dict[int, np.ndarray]
+    ssim: dict[int, np.ndarray]
+    mse_persistence: dict[int, np.ndarray]
+    ssim_persistence: dict[int, np.ndarray]
 
 
-def forecast_states(wm: WorldModel, heldout: ReplayBuffer, episodes: np.ndarray) -> np.ndarray:
-    """True states at k = 0 to K of `forecast_windows`, float64 (B, K+1, 4)."""
-    first = wm.frame_stack - 1
-    length = window_length(wm, heldout) - first
-    return heldout.states(episodes, np.full_like(episodes, first), length)
+def frame_errors(wm: WorldModel, heldout: ReplayBuffer, latents: torch.Tensor) -> FrameErrors:
+    """Hold decoded forecasts (K+1, E, D) to the true frames, at the reported steps."""
+    start = _frames_at(wm, heldout, 0)
+    errors = FrameErrors({}, {}, {}, {})
+    for k in reported_steps(len(latents) - 1):
+        true = _frames_at(wm, heldout, k)
+        decoded = newest_frame(wm.decode(latents[k]), true.shape[-1])
+        errors.mse[k], errors.ssim[k] = frame_mse(decoded, true), ssim(decoded, true)
+        errors.mse_persistence[k] = frame_mse(start, true)
+        errors.ssim_persistence[k] = ssim(start, true)
+    return errors
 
 
-def _frame_errors(
-    wm: WorldModel, latents: torch.Tensor, frames: np.ndarray
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    first, channels = wm.frame_stack - 1, frames.shape[-1]
-    for k in _reported_steps(len(latents) - 1):
-        true = frames[:, first + k]
-        decoded = newest_frame(wm.decode(latents[k]), channels)
-        yield k, frame_mse(decoded, true), frame_mse(frames[:, first], true)
+def _frames_at(wm: WorldModel, heldout: ReplayBuffer, k: int) -> np.ndarray:
+    episodes = np.arange(heldout.num_episodes)
+    return heldout.windows(episodes, np.full_like(episodes, wm.frame_stack - 1 + k), 1).frames[:, 0]
 
 
-def _reported_steps(last: int) -> list[int]:
-    return [k for k in STEPS if k <= last]
-
-
-def at_reported_steps(angle: np.ndarray) -> dict[str, float]:
-    """Medians of angle errors (K+1, E, 2) in rad at those of `STEPS` that there are."""
-    median = median_by_step(angle)
-    return {str(k): float(median[k]) for k in _reported_steps(len(median) - 1)}
-
-
-def median_by_step(angle: np.ndarray) -> np.ndarray:
-    """Median over episodes and both angles: float (K+1, E, 2) to float (K+1,), in rad."""
-    return np.median(angle.reshape(len(angle), -1), axis=1)
-
-
-def horizon(median: np.ndarray, threshold: float = THRESHOLD) -> int:
-    """The largest k whose median, and that of every earlier step, is below the threshold.
+def latent_errors(wm: WorldModel, heldout: ReplayBuffer, latents: torch.Tensor) -> dict[str, Any]:
+    """How far forecasts are from the latents of what came, in shares of the latent's variance.
 
     Args:
-        median: float (K+1,), in rad, from `median_by_step`.
-        threshold: In rad.
+        wm: The world model.
+        heldout: The episodes that were forecast.
+        latents: float32 (K+1, E, D), from `forecast_latents`.
 
     Returns:
-        Steps. 0 too if already the reading at k = 0 is not below the threshold; K, a lower bound,
-        if all are.
+        `error` and `persistence` (the latent of k = 0 repeated): k as a string -> mean squared
+        distance to the encoding of the true observation, over the total variance of those.
     """
-    above = np.flatnonzero(~(median < threshold))
-    return len(median) - 1 if not len(above) else max(int(above[0]) - 1, 0)
-
-
-def angle_report(angle: np.ndarray, dt: float) -> dict[str, Any]:
-    """Summarise angle errors of any forecaster.
-
-    Args:
-        angle: float (K+1, E, 2), in rad.
-        dt: Seconds a step.
-
-    Returns:
-        `error` (k as a string -> median over episodes and both angles, in rad, at `STEPS`),
-        `median_by_step` (the same at every k from 0 to K) and `horizon`, with `steps`, `seconds`,
-        `threshold_rad` and `lower_bound` (true if the forecast is still good at the last step).
-    """
-    median = median_by_step(angle)
-    steps = horizon(median)
+    episodes = np.arange(heldout.num_episodes)
+    forecast = latents.cpu().numpy()
+    steps = reported_steps(len(latents) - 1)
+    error, persistence, spread = {}, {}, []
+    for k in steps:
+        true = encode_at(wm, heldout, episodes, np.full_like(episodes, wm.frame_stack - 1 + k))
+        error[k] = _mean_square(forecast[k] - true)
+        persistence[k] = _mean_square(forecast[0] - true)
+        spread.append(true)
+    variance = float(np.concatenate(spread).astype(np.float64).var(axis=0).sum())
     return {
-        "error": at_reported_steps(angle),
-        "median_by_step": median.tolist(),
-        "horizon": {
-            "steps": steps,
-            "seconds": steps * dt,
-            "threshold_rad": THRESHOLD,
-            "lower_bound": bool((median < THRESHOLD).all()),
-        },
+        "error": {str(k): _share(error[k], variance) for k in steps},
+        "persistence": {str(k): _share(persistence[k], variance) for k in steps},
     }
 
 
-def finite_psnr(mse: np.ndarray) -> float | None:
-    """PSNR in dB, None where it is infinite, as JSON has no infinity."""
-    value = psnr(mse)
-    return value if np.isfinite(value) else None
+def _mean_square(difference: np.ndarray) -> float:
+    return float(np.mean(np.sum(difference.astype(np.float64) ** 2, axis=-1)))
+
+
+def _share(value: float, variance: float) -> float | None:
+    """None where JSON has no number: a diverged forecast, or a latent that never changes."""
+    share = value / variance if variance > 0.0 else float("inf")
+    return share if np.isfinite(share) else None
+
+
+def reported_steps(last: int) -> list[int]:
+    """Those of `STEPS` up to `last`."""
+    return [k for k in STEPS if k <= last]

@@ -58,6 +58,18 @@ def angles_from_targets(values: np.ndarray) -> np.ndarray:
     return np.arctan2(values[..., 0:2], values[..., 2:4])
 
 
+def states_from_targets(values: np.ndarray) -> np.ndarray:
+    """States from the six targets.
+
+    Args:
+        values: float (..., 6), in the order of `TARGETS`.
+
+    Returns:
+        float (..., 4), [θ1, θ2, ω1, ω2] in rad and rad/s.
+    """
+    return np.concatenate([angles_from_targets(values), values[..., 4:6]], axis=-1)
+
+
 def wrap(angle: np.ndarray) -> np.ndarray:
     """The same angle in [-π, π), in rad, of any shape."""
     return (angle + np.pi) % (2.0 * np.pi) - np.pi

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -12,6 +13,8 @@ from worldmodel.evaluation.probes import TARGETS
 
 _LABELS = dict(zip(TARGETS, ("sin θ1", "sin θ2", "cos θ1", "cos θ2", "ω1", "ω2"), strict=True))
 
+Rows = list[tuple[str, dict[str, str]]]
+
 
 def metrics_table(metrics: dict[str, Any]) -> RenderableType:
     """Lay out the dict that `evaluate` returns; print it with a `rich` console.
@@ -20,43 +23,87 @@ def metrics_table(metrics: dict[str, Any]) -> RenderableType:
         metrics: From `evaluate`.
     """
     return Group(
-        Text(_heading(metrics["data"])),
-        _forecast(metrics),
-        Text(_horizon(metrics["forecast"]["angle"])),
+        Text(_heading(metrics)),
+        _angles(metrics),
+        Text(_horizon(metrics)),
+        _frames(metrics["forecast"]),
+        _actions(metrics["actions"]),
         _probes(metrics["probes"]),
+        Text(_energy(metrics["energy"])),
         Text(_collapse(metrics["collapse"])),
     )
 
 
-def _heading(data: dict[str, Any]) -> str:
+def _heading(metrics: dict[str, Any]) -> str:
+    data, statistics = metrics["data"], metrics["statistics"]
     first, last = data["heldout_seeds"]
-    return f"{data['heldout_episodes']} held-out episodes, seeds {first} to {last}"
+    return (
+        f"{data['heldout_episodes']} held-out episodes, seeds {first} to {last}; ranges are "
+        f"{statistics['confidence']:.0%} intervals, bootstrap over episodes"
+    )
 
 
-def _forecast(metrics: dict[str, Any]) -> RenderableType:
-    angle, frames = metrics["forecast"]["angle"], metrics["forecast"]["frames"]
-    rows: dict[str, tuple[dict[str, float | None], str]] = {}
-    if "error" in angle:
-        rows["median angle error, rad"] = (angle["error"], ".3f")
-        rows["  of persistence"] = (angle["persistence"], ".3f")
-    if "error" in metrics["privileged"]:
-        rows["  of the privileged reference"] = (metrics["privileged"]["error"], ".3f")
-    if "psnr" in frames:
-        rows["PSNR, dB"] = (frames["psnr"], ".1f")
-        rows["  of persistence, dB"] = (frames["psnr_persistence"], ".1f")
-    if not rows:
-        return Text(f"No forecast figures: {angle['reason']}; {frames['reason']}.")
-    return _table("Open-loop forecast, k steps ahead", "k", rows)
+def _angles(metrics: dict[str, Any]) -> RenderableType:
+    angle, privileged = metrics["forecast"]["angle"], metrics["privileged"]
+    if "reason" in angle:
+        return Text(f"No angle errors: {angle['reason']}.")
+    rows = [
+        ("forecast", _cells(angle["error"], ".3f")),
+        ("", {k: _range(low, high) for k, (low, high) in angle["interval"].items()}),
+        ("persistence", _cells(angle["persistence"], ".3f")),
+    ]
+    if "reason" not in angle["constant_velocity"]:
+        rows.append(("constant velocity", _cells(angle["constant_velocity"], ".3f")))
+    if "error" in privileged:
+        name = f"true-state model, {privileged['updates']} updates"
+        rows.append((name, _cells(privileged["error"], ".3f")))
+    return _table("Open-loop forecast, k steps ahead: median angle error, rad", "k", rows)
+
+
+def _range(low: float, high: float) -> str:
+    """Both ends without the zero in front, so that the table stays narrow."""
+    return f"{low:.3f}".removeprefix("0") + "–" + f"{high:.3f}".removeprefix("0")
+
+
+def _frames(forecast: dict[str, Any]) -> RenderableType:
+    frames, latent = forecast["frames"], forecast["latent"]
+    rows: Rows = []
+    if "reason" not in frames:
+        rows = [
+            ("PSNR, dB", _cells(frames["psnr"], ".1f")),
+            ("  of persistence", _cells(frames["psnr_persistence"], ".1f")),
+            ("SSIM", _cells(frames["ssim"], ".3f")),
+            ("  of persistence", _cells(frames["ssim_persistence"], ".3f")),
+        ]
+    rows += [
+        ("latent error / variance", _cells(latent["error"], ".3f", "diverged")),
+        ("  of persistence", _cells(latent["persistence"], ".3f", "diverged")),
+    ]
+    return _table("Decoded frames and latents", "k", rows)
+
+
+def _actions(actions: dict[str, Any]) -> RenderableType:
+    if "reason" in actions:
+        return Text(f"No driven forecasts: {actions['reason']}.\n")
+    by_angle = "reason" not in actions["angle"]
+    errors = actions["angle"] if by_angle else actions["latent"]
+    unit = "median angle error, rad" if by_angle else "latent error / variance"
+    rows = [(f"{name} actions", _cells(errors[name], ".3f", "diverged")) for name in errors]
+    note = "" if actions["trained_on"] else "; the training data held one action only"
+    return _table(f"Driven by random actions: {unit}{note}", "k", rows)
 
 
 def _probes(probes: dict[str, Any]) -> RenderableType:
     if "reason" in probes:
         return Text(f"No probes: {probes['reason']}.")
-    rows = {
-        name: ({**_labelled(probes[name]["r2"]), "worst": probes[name]["worst_r2"]}, ".3f")
+    rows = [
+        (
+            name,
+            _cells({**_labelled(probes[name]["r2"]), "worst": probes[name]["worst_r2"]}, ".3f"),
+        )
         for name in ("linear", "mlp")
-    }
-    rows["mlp, RMSE"] = (_labelled(probes["mlp"]["rmse"]), ".3f")
+    ]
+    rows.append(("mlp, RMSE", _cells(_labelled(probes["mlp"]["rmse"]), ".3f")))
     return _table("Probes, R² on held-out episodes (RMSE of ω in rad/s)", "probe", rows)
 
 
@@ -64,38 +111,57 @@ def _labelled(values: dict[str, float]) -> dict[str, float]:
     return {_LABELS[name]: value for name, value in values.items()}
 
 
-def _table(title: str, corner: str, rows: dict[str, tuple[dict[str, Any], str]]) -> Table:
+def _cells(values: Mapping[str, float | None], form: str, without: str = "exact") -> dict[str, str]:
+    return {k: without if value is None else format(value, form) for k, value in values.items()}
+
+
+def _table(title: str, corner: str, rows: Rows) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column(corner)
-    columns = list(next(iter(rows.values()))[0])
+    columns = list(rows[0][1])
     for column in columns:
         table.add_column(column, justify="right")
-    for name, (values, form) in rows.items():
-        table.add_row(name, *(_cell(values, column, form) for column in columns))
+    for name, cells in rows:
+        table.add_row(name, *(cells.get(column, "") for column in columns))
     return table
 
 
-def _cell(values: dict[str, Any], column: str, form: str) -> str:
-    if column not in values:
-        return ""
-    value = values[column]
-    return "exact" if value is None else format(value, form)
-
-
-def _horizon(angle: dict[str, Any]) -> str:
+def _horizon(metrics: dict[str, Any]) -> str:
+    angle, lyapunov = metrics["forecast"]["angle"], metrics["lyapunov"]
     if "horizon" not in angle:
-        return f"No horizon: {angle['reason']}."
+        return f"No horizon: {angle['reason']}.\n"
     horizon = angle["horizon"]
+    low, high = horizon["interval_steps"]
     bound = "at least " if horizon["lower_bound"] else ""
-    return (
+    text = (
         f"Horizon (median below {horizon['threshold_rad']} rad): "
-        f"{bound}{horizon['steps']} steps, {horizon['seconds']:.2f} s\n"
+        f"{bound}{horizon['steps']} steps [{low:.0f} {high:.0f}], {horizon['seconds']:.2f} s"
+    )
+    if horizon["lyapunov_times"] is None:
+        return text + "\n"
+    return (
+        f"{text}, {horizon['lyapunov_times']:.1f} Lyapunov times (exponent "
+        f"{lyapunov['exponent_per_second']:.2f} ± {lyapunov['standard_error']:.2f} per second)\n"
+    )
+
+
+def _energy(energy: dict[str, Any]) -> str:
+    if "reason" in energy:
+        return f"\nNo energy: {energy['reason']}."
+    k, drift = list(energy["drift"].items())[-1]
+    low, high = energy["drift_interval"][k]
+    if drift is None or low is None or high is None:
+        return f"\nEnergy of passive dreams: diverged after {k} steps."
+    return (
+        f"\nEnergy of passive dreams: median drift {drift:+.2f} J [{low:+.2f} {high:+.2f}] after "
+        f"{k} steps, read to {energy['read_rmse']:.2f} J; it varies by {energy['true_std']:.1f} J "
+        "between episodes"
     )
 
 
 def _collapse(collapse: dict[str, Any]) -> str:
     std = collapse["std"]
     return (
-        f"\nLatent of {collapse['dimensions']}: effective rank {collapse['effective_rank']:.1f}, "
+        f"Latent of {collapse['dimensions']}: effective rank {collapse['effective_rank']:.1f}, "
         f"RankMe {collapse['rankme']:.1f}, standard deviation {std['min']:.2g} to {std['max']:.2g}"
     )

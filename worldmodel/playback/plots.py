@@ -18,6 +18,7 @@ _COLUMNS = 8
 _DPI = 160
 
 _FORECAST, _PRIVILEGED, _PERSISTENCE = "#d9482b", "#2b7bb9", "#9aa0ad"
+_CONSTANT = "#b08a3e"
 
 
 def reconstruction_figure(
@@ -78,7 +79,8 @@ def _forecast(wm: WorldModel, frames: np.ndarray, actions: np.ndarray, dt: float
 def forecast_plot(metrics: dict[str, Any], path: str | Path) -> None:
     """Write a PNG of the forecast's angle error against time.
 
-    Beside it persistence, and the privileged reference if it was evaluated. The file appears
+    With its interval, beside persistence, extrapolation at constant velocity, and the privileged
+    reference if it was evaluated. The file appears
     whole or not at all.
 
     Args:
@@ -96,19 +98,24 @@ def forecast_plot(metrics: dict[str, Any], path: str | Path) -> None:
         ("persistence", angle["persistence_by_step"], _PERSISTENCE),
         ("forecast", angle["median_by_step"], _FORECAST),
     ]
+    if "constant_velocity_by_step" in angle:
+        curves.append(("constant velocity", angle["constant_velocity_by_step"], _CONSTANT))
     if "median_by_step" in metrics["privileged"]:
         name = "reference on the true state"
         curves.append((name, metrics["privileged"]["median_by_step"], _PRIVILEGED))
-    _save(_error_figure(curves, angle["horizon"], dt), path)
+    _save(_error_figure(curves, angle, dt), path)
 
 
 def _error_figure(
-    curves: list[tuple[str, list[float], str]], horizon: dict[str, Any], dt: float
+    curves: list[tuple[str, list[float], str]], angle: dict[str, Any], dt: float
 ) -> Figure:
+    horizon = angle["horizon"]
     figure = Figure(figsize=(6.4, 3.8), facecolor="white", layout="constrained")
     axes = figure.add_subplot()
     for name, errors, colour in curves:
         axes.plot(np.arange(len(errors)) * dt, errors, color=colour, lw=2, label=name)
+    low, high = np.transpose(angle["interval_by_step"])
+    axes.fill_between(np.arange(len(low)) * dt, low, high, color=_FORECAST, alpha=0.2, lw=0)
     threshold = horizon["threshold_rad"]
     axes.axhline(threshold, color=FAINT, lw=0.9, ls=(0, (4, 3)), zorder=0)
     bound = "at least " if horizon["lower_bound"] else ""
