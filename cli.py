@@ -118,7 +118,9 @@ def train(
     decoder_epochs: Annotated[int | None, typer.Option(help="Epochs of phase 2.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Windows an update.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the frames in pixels.")] = None,
-    objective: Annotated[str | None, typer.Option(help="vicreg, sigreg or variance.")] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="vicreg, sigreg, variance or prediction.")
+    ] = None,
     seed: Seed = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
     output_dir: Annotated[Path | None, typer.Option(help="Where run directories go.")] = None,

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Mode = Literal["pendulum_image", "pendulum"]
-ObjectiveName = Literal["variance", "vicreg", "sigreg"]
+ObjectiveName = Literal["prediction", "variance", "vicreg", "sigreg"]
 
 DEFAULT_ENVS = {"pendulum_image": "DoublePendulumPixels-v0", "pendulum": "DoublePendulum-v0"}
 
@@ -53,11 +53,12 @@ class Data(_Section):
 
 
 class Model(_Section):
-    """Sizes of the networks."""
+    """Sizes of the networks, and the predictor: ``residual``, or ``identity`` as a weak one."""
 
     latent_dim: int = Field(64, ge=2, le=4096)
     width: int = Field(16, ge=4, le=256)
     hidden: int = Field(512, ge=8, le=8192)
+    predictor: Literal["residual", "identity"] = "residual"
 
 
 class Objective(_Section):
@@ -106,6 +107,7 @@ class Objective(_Section):
 
 
 OBJECTIVES: dict[str, dict[str, float]] = {
+    "prediction": {"variance_weight": 0.0, "covariance_weight": 0.0, "sigreg_weight": 0.0},
     "variance": {"variance_weight": 0.1, "covariance_weight": 0.0, "sigreg_weight": 0.0},
     "vicreg": {"variance_weight": 1.0, "covariance_weight": 0.05, "sigreg_weight": 0.0},
     "sigreg": {"variance_weight": 0.0, "covariance_weight": 0.0, "sigreg_weight": 0.02},

@@ -1,4 +1,4 @@
-"""The residual, action-conditioned predictor of the next latent."""
+"""Predictors of the next latent: the residual one, and one that predicts no change."""
 
 from __future__ import annotations
 
@@ -42,3 +42,19 @@ class ResidualPredictor(nn.Module):
             z = self(z, action)
             steps.append(z)
         return torch.stack(steps)
+
+
+class IdentityPredictor(nn.Module):
+    """Predicts that nothing changes: the weakest predictor, without parameters.
+
+    An encoder trained with it is rewarded only for what two observations share, so it may forget
+    whatever moves (see docs/phenomena.md).
+    """
+
+    def forward(self, z: Tensor, action: Tensor) -> Tensor:
+        """Latents (B, D) as they are, whatever the action vectors (B, A)."""
+        return z
+
+    def unroll(self, z: Tensor, actions: Tensor) -> Tensor:
+        """Latents (B, D) repeated: actions (T, B, A) to (T, B, D)."""
+        return z.expand(len(actions), *z.shape)

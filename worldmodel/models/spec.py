@@ -8,6 +8,8 @@ import gymnasium as gym
 from gymnasium import spaces
 from pydantic import BaseModel, ConfigDict, Field
 
+PredictorName = Literal["residual", "identity"]
+
 
 class BoxActions(BaseModel):
     """Bounds of a flat continuous action space; actions are scaled to [-1, 1] by them."""
@@ -50,6 +52,7 @@ class ModelSpec(BaseModel):
         latent_dim: size D of the latent.
         width: channel multiplier of the pixel encoder.
         hidden: width of the predictor's hidden layers.
+        predictor: ``residual``, or ``identity`` to predict no change.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -59,6 +62,7 @@ class ModelSpec(BaseModel):
     latent_dim: int
     width: int
     hidden: int
+    predictor: PredictorName = "residual"
 
     @property
     def pixels(self) -> bool:

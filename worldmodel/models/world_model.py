@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from worldmodel.models.decoder import PixelDecoder
 from worldmodel.models.encoder import PixelEncoder, VectorEncoder
 from worldmodel.models.heads import OutcomeHead
-from worldmodel.models.predictor import ResidualPredictor
+from worldmodel.models.predictor import IdentityPredictor, ResidualPredictor
 from worldmodel.models.spec import DiscreteActions, ModelSpec
 
 
@@ -35,7 +35,11 @@ class WorldModel(nn.Module):
         self.target_encoder = self._new_encoder().requires_grad_(False)
         self.target_encoder.load_state_dict(self.encoder.state_dict())
         d, a = spec.latent_dim, spec.actions.dim
-        self.predictor = ResidualPredictor(d, a, spec.hidden)
+        self.predictor: ResidualPredictor | IdentityPredictor = (
+            IdentityPredictor()
+            if spec.predictor == "identity"
+            else ResidualPredictor(d, a, spec.hidden)
+        )
         self.decoder = self._new_decoder()
         self.reward_head = OutcomeHead(d, a)
         self.termination_head = OutcomeHead(d, a)
