@@ -26,6 +26,10 @@ WRONG_USAGE = 2
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of initialisation and data order.")]
+StateKey = Annotated[
+    str | None,
+    typer.Option(metavar="KEY", help="Key of info that tells the true state, for probes."),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any key, as in phase1.learning_rate=1e-3."),
@@ -84,13 +88,13 @@ def _settings(items: list[str] | None) -> list[dict[str, Any]]:
     return [parse_setting(item) for item in items or []]
 
 
-def _report(metrics: dict[str, Any], as_json: bool) -> None:
-    from worldmodel.evaluation import metrics_table
+def _report(runs: list[dict[str, Any]], as_json: bool) -> None:
+    from worldmodel.evaluation import comparison_table, metrics_table
 
     if as_json:
-        typer.echo(json.dumps(metrics, allow_nan=False))
+        typer.echo(json.dumps(runs[0] if len(runs) == 1 else {"runs": runs}, allow_nan=False))
     else:
-        _console().print(metrics_table(metrics))
+        _console().print(metrics_table(runs[0]) if len(runs) == 1 else comparison_table(runs))
 
 
 def _print_facts(facts: dict[str, Any], as_json: bool) -> None:
@@ -121,6 +125,7 @@ def train(
     objective: Annotated[
         str | None, typer.Option(help="vicreg, sigreg, variance or prediction.")
     ] = None,
+    state_key: StateKey = None,
     seed: Seed = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = None,
     output_dir: Annotated[Path | None, typer.Option(help="Where run directories go.")] = None,
@@ -146,6 +151,7 @@ def train(
             phase2__batch_size=batch_size,
             image_size=image_size,
             objective__name=objective,
+            data__state_key=state_key,
             seed=seed,
             device=device,
             output_dir=output_dir,
@@ -160,25 +166,34 @@ def train(
             layers = [read_yaml(config)] if config else []
             resolved = build_config(*layers, options, *_settings(settings), preset=preset)
             run = pipeline.train(resolved, _console())
-        _report(run.load_metrics(), as_json)
-        _console().print(f"Proof: {run.path}/forecast.mp4, reconstruction.png, metrics.json")
+        _report([run.load_metrics()], as_json)
+        _console().print(f"Proof: {run.path}/report.html, forecast.mp4, metrics.json")
 
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    runs: Annotated[list[Path], typer.Argument(help="Run directories.", metavar="RUN...")],
     privileged: Annotated[
         int,
         typer.Option(min=0, help="Updates of a reference trained on the true state; 0 for none."),
     ] = 500,
+    output: Annotated[
+        Path, typer.Option(help="Where the report that compares several runs goes.")
+    ] = Path("comparison.html"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Probes, forecasts, energy and collapse on held-out episodes, within 90 s on two cores."""
-    with _user_errors():
-        from worldmodel.proof import evaluate_run
+    """Probes, forecasts, energy and collapse on held-out episodes, within 90 s on two cores.
 
-        _report(evaluate_run(run, device, privileged, _console()), as_json)
+    Writes metrics.json and report.html into each run; several runs are compared in one more report.
+    """
+    with _user_errors():
+        from worldmodel.proof import evaluate_runs
+
+        metrics = evaluate_runs(runs, device, privileged, output, _console())
+        _report(metrics, as_json)
+        if len(runs) == 1:
+            _console().print(f"Report: {runs[0]}/report.html")
 
 
 @app.command()
@@ -197,6 +212,7 @@ def collect(
         int | None,
         typer.Option(min=0, help="Seed of the first trajectory; the next free one if not given."),
     ] = None,
+    state_key: StateKey = None,
     env_kwargs: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="For gym.make, as start=uniform.")
     ] = None,
@@ -215,6 +231,7 @@ def collect(
             steps=steps,
             policy=policy,
             image_size=image_size,
+            state_key=state_key or "state",
             first_seed=seed,
             console=_console(),
         )

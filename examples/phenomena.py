@@ -22,10 +22,16 @@ from rich.console import Console
 from worldmodel.config import Config, build_config
 from worldmodel.data import ReplayBuffer
 from worldmodel.datasets import environment, open_datasets
-from worldmodel.evaluation import collapse, evaluation_set, fit_probes
+from worldmodel.evaluation import (
+    choose_readout,
+    collapse,
+    evaluation_set,
+    fit_probes,
+    pendulum_task,
+)
 from worldmodel.evaluation.forecast import angle_errors_by_step, forecast_latents, latent_errors
 from worldmodel.evaluation.observations import all_times, encode_at, states_at
-from worldmodel.evaluation.probes import score_probe
+from worldmodel.evaluation.scores import score_probe
 from worldmodel.evaluation.summaries import median_by_step
 from worldmodel.files import replacing
 from worldmodel.models import ModelSpec, WorldModel, describe_actions
@@ -81,10 +87,12 @@ def train(config: Config, buffer: ReplayBuffer, updates: int) -> WorldModel:
 
 def judge(model: WorldModel, train_buffer: ReplayBuffer, validation: ReplayBuffer) -> Figures:
     """The figures of one trained model, see `COLUMNS`."""
-    probe = fit_probes(model, train_buffer).mlp
+    readout = choose_readout(pendulum_task("DoublePendulumPixels-v0"), train_buffer.state_dim)
+    probe = fit_probes(model, train_buffer, readout).mlp
     episodes, times = all_times(validation, model.frame_stack)
     latents = encode_at(model, validation, episodes, times)
-    r2 = score_probe(probe.predict(latents), states_at(validation, episodes, times))["r2"]
+    states = states_at(validation, episodes, times)
+    r2 = score_probe(readout, probe.predict(latents), states, episodes)["r2"]
     forecast = forecast_latents(model, validation)
     angles = median_by_step(angle_errors_by_step(model, validation, forecast, probe).forecast)
     error = latent_errors(model, validation, forecast)

@@ -40,6 +40,7 @@ class Data(_Section):
             anywhere instead of hanging down.
         validation_size: trajectories with validation seeds, to watch the training.
         heldout_size: trajectories with held-out seeds, to judge the finished model.
+        state_key: of the environment's ``info``, where probes find the true state.
         dir: where data sets are kept, one folder for each distinct way of collecting.
     """
 
@@ -49,6 +50,7 @@ class Data(_Section):
     env_kwargs: dict[str, Any] = {}
     validation_size: int = Field(128, ge=8, le=10_000)
     heldout_size: int = Field(256, ge=4)
+    state_key: str = "state"
     dir: Path = Path("data")
 
 

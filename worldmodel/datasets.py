@@ -47,6 +47,7 @@ def environment(config: Config) -> dict[str, Any]:
         "env_kwargs": {**config.env.kwargs, **config.data.env_kwargs},
         "image_size": config.image_size,
         "observation": "vector" if config.mode == "pendulum" else "auto",
+        "state_key": config.data.state_key,
     }
 
 
@@ -152,6 +153,7 @@ def collect_to(
     steps: int,
     policy: str,
     image_size: int,
+    state_key: str,
     first_seed: int | None,
     console: Console,
 ) -> dict[str, Any]:
@@ -182,6 +184,7 @@ def collect_to(
             policy=policy,
             env_kwargs=env_kwargs,
             image_size=image_size,
+            state_key=state_key,
             append=append,
             progress=bar,
         ) as buffer,

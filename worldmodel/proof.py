@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,20 @@ from worldmodel.data import ReplayBuffer
 from worldmodel.datasets import environment, open_datasets
 from worldmodel.evaluation import (
     HeldOut,
-    Probes,
+    MLPProbe,
+    choose_readout,
     evaluate,
     evaluation_set,
     fit_probes,
+    missing_angles,
     missing_states,
     pendulum_task,
     step_seconds,
 )
+from worldmodel.facts import run_facts
 from worldmodel.models import WorldModel
 from worldmodel.playback import forecast_plot, forecast_video, reconstruction_figure
+from worldmodel.report import ReportRun, gather_media, write_report
 from worldmodel.run import Run, load
 
 PICTURED = 16
@@ -34,29 +38,50 @@ FILMED = 4
 def prove(
     run: Run, config: Config, model: WorldModel, train: ReplayBuffer, console: Console
 ) -> dict[str, Any]:
-    """Evaluate on held-out episodes; write metrics.json, the video and the pictures."""
-    return _evaluate(run, config, model, train, 0, console)
+    """Evaluate on held-out episodes; write metrics.json, the video, the pictures, the report."""
+    return _evaluate(run, config, model, train, 0, console).metrics
 
 
-def evaluate_run(
-    path: Path, device: str, privileged_updates: int, console: Console
-) -> dict[str, Any]:
-    """Evaluate a finished run anew and write its metrics.json and pictures.
+def evaluate_runs(
+    paths: Sequence[Path],
+    device: str,
+    privileged_updates: int,
+    comparison: Path,
+    console: Console,
+) -> list[dict[str, Any]]:
+    """Evaluate finished runs anew and write the metrics.json, pictures and report of each.
 
     Args:
-        path: run directory.
+        paths: run directories, at least one.
         device: see :func:`worldmodel.run.choose_device`.
         privileged_updates: of the reference trained on the true state; 0 leaves it out.
+        comparison: where the report of all runs goes if there are several.
         console: shows progress.
+
+    Returns:
+        The metrics of each run.
 
     Raises:
         RunError: there is no finished run.
+        ValueError: a run is named twice, or no report can be written to `comparison`.
     """
-    run = Run(path)
-    config = run.config()
-    model = load(path, device)
-    with open_datasets(config, console) as datasets:
-        return _evaluate(run, config, model, datasets.train, privileged_updates, console)
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ValueError("a run is named twice; name every run once")
+    if len(paths) > 1 and not comparison.absolute().parent.is_dir():
+        raise ValueError(f"there is no directory {comparison.absolute().parent} for the report")
+    opened = [(Run(path), Run(path).config(), load(path, device)) for path in paths]
+    reported = []
+    for run, config, model in opened:
+        if len(paths) > 1:
+            console.print(f"Run {run.path}")
+        with open_datasets(config, console) as datasets:
+            reported.append(
+                _evaluate(run, config, model, datasets.train, privileged_updates, console)
+            )
+    if len(reported) > 1:
+        write_report(comparison, reported)
+        console.print(f"Comparison: {comparison}")
+    return [run.metrics for run in reported]
 
 
 def _evaluate(
@@ -66,28 +91,36 @@ def _evaluate(
     train: ReplayBuffer,
     privileged_updates: int,
     console: Console,
-) -> dict[str, Any]:
+) -> ReportRun:
     world = environment(config)
     dt = step_seconds(world["env_id"], world["env_kwargs"])
     task = pendulum_task(world["env_id"], world["env_kwargs"])
+    readout = choose_readout(task, train.state_dim)
     console.print("Evaluating on held-out episodes ...")
     with _heldout(config, train, has_passive=task is not None) as heldout:
-        probes = fit_probes(model, train) if missing_states(train) is None else None
-        metrics = evaluate(
-            model,
-            train,
-            heldout,
-            dt=dt,
-            task=task,
-            privileged_updates=privileged_updates,
-            probes=probes,
-        )
+        probes = fit_probes(model, train, readout) if missing_states(train) is None else None
+        metrics = {
+            "run": run_facts(run.path, config, model),
+            **evaluate(
+                model,
+                train,
+                heldout,
+                dt=dt,
+                task=task,
+                privileged_updates=privileged_updates,
+                probes=probes,
+            ),
+        }
         run.save_metrics(metrics)
-        if probes is not None:
+        angles = probes.mlp if probes and missing_angles(train, readout) is None else None
+        if angles is not None:
             forecast_plot(metrics, run.path / "forecast.png")
         if model.decoder is not None:
-            _draw(run, model, heldout.main, probes, dt)
-    return metrics
+            _draw(run, model, heldout.main, angles, dt)
+        media = gather_media(model, heldout.main, angles, task.energy if task else None)
+    reported = ReportRun(run.path.resolve().name, metrics, media)
+    write_report(run.report, [reported])
+    return reported
 
 
 @contextmanager
@@ -112,7 +145,7 @@ def _heldout(config: Config, train: ReplayBuffer, *, has_passive: bool) -> Itera
 
 
 def _draw(
-    run: Run, model: WorldModel, heldout: ReplayBuffer, probes: Probes | None, dt: float
+    run: Run, model: WorldModel, heldout: ReplayBuffer, probe: MLPProbe | None, dt: float
 ) -> None:
     """Video and pictures of the held-out episodes that are as long as most."""
     length = int(np.median(heldout.lengths))
@@ -124,9 +157,9 @@ def _draw(
     )
     filmed = slice(FILMED)
     told: dict[str, Any] = {}
-    if probes is not None:
+    if probe is not None:
         states = heldout.states(episodes[filmed], starts[filmed], length)
-        told = {"states": states, "probe": probes.mlp}
+        told = {"states": states, "probe": probe}
     forecast_video(
         model,
         windows.frames[filmed],

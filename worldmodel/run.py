@@ -29,6 +29,7 @@ class Run:
         models/           spec.json, and one .pth of weights for each part
         checkpoint.pt     what resumption needs
         metrics.json      the evaluation on held-out episodes
+        report.html       the same to look at, in one file
         forecast.mp4  reconstruction.png  forecast.png
         tensorboard/      training curves
     """
@@ -38,6 +39,7 @@ class Run:
         self.models = self.path / "models"
         self.checkpoint = self.path / "checkpoint.pt"
         self.metrics = self.path / "metrics.json"
+        self.report = self.path / "report.html"
         self.tensorboard = self.path / "tensorboard"
 
     @classmethod

@@ -15,7 +15,7 @@ from worldmodel.data.episode_log import LOCK_FILE
 from worldmodel.data.errors import ReplayBufferError
 from worldmodel.data.header import HEADER_FILE
 from worldmodel.data.policies import Policy
-from worldmodel.data.recipe import Recipe, differences, resolve
+from worldmodel.data.recipe import STATE_KEY, Recipe, differences, resolve
 from worldmodel.data.replay import ReplayBuffer
 from worldmodel.data.rollout import Rollout
 
@@ -32,6 +32,7 @@ def collect(
     env_kwargs: Mapping[str, Any] | None = None,
     image_size: int = 64,
     observation: str = "auto",
+    state_key: str = STATE_KEY,
     append: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> ReplayBuffer:
@@ -57,6 +58,8 @@ def collect(
         observation: ``"image"`` (the environment's own uint8 image), ``"render"`` (its
             ``rgb_array`` rendering), ``"vector"`` (a 1-D observation, float32), or ``"auto"``:
             the first of these that it offers. Of stacked observations the newest is stored.
+        state_key: where ``info`` tells the true state, a number or a vector of numbers, stored
+            beside each frame for evaluation. The default may be missing.
         append: add to an existing buffer that was collected in the same way.
         progress: called after each episode with the number of episodes in the buffer.
 
@@ -84,6 +87,7 @@ def collect(
         steps=steps,
         image_size=image_size,
         observation=observation,
+        state_key=state_key,
     )
     with (
         _player(recipe, num_envs, len(wanted)) as player,
@@ -111,6 +115,7 @@ def load_or_collect(
     env_kwargs: Mapping[str, Any] | None = None,
     image_size: int = 64,
     observation: str = "auto",
+    state_key: str = STATE_KEY,
     progress: Callable[[int], None] | None = None,
 ) -> ReplayBuffer:
     """Open the data that `collect` would make, collecting only the episodes that are missing.
@@ -136,6 +141,7 @@ def load_or_collect(
         steps=steps,
         image_size=image_size,
         observation=observation,
+        state_key=state_key,
     )
     missing, begun = wanted, _is_begun(path)
     if begun:
@@ -186,7 +192,7 @@ def _player(recipe: Recipe, num_envs: int | None, episodes: int) -> Iterator[Rol
         start = recipe.policy.bind(
             envs.single_action_space, envs.single_observation_space, recipe.steps
         )
-        yield Rollout(envs, recipe.source, start, recipe.steps, recipe.state_dim)
+        yield Rollout(envs, recipe.source, start, recipe.steps, recipe.state_key, recipe.state_dim)
     finally:
         envs.close()
 

@@ -22,6 +22,7 @@ from worldmodel.data.policies import Mixed, Passive, Policy, Random
 
 POLICIES = {"passive": Passive, "random": Random, "mixed": Mixed}
 MADE_WITH = "made_with"
+STATE_KEY = "state"
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Recipe:
         policy: who acts.
         steps: longest episode.
         action_space: of the environment.
-        state_dim: length of ``info["state"]``, 0 without.
+        state_key: of the environment's ``info``, where it tells its true state.
+        state_dim: length of that state, 0 without.
     """
 
     spec: EnvSpec
@@ -44,6 +46,7 @@ class Recipe:
     policy: Policy
     steps: int
     action_space: gym.Space
+    state_key: str
     state_dim: int
 
     def identity(self) -> dict[str, Any]:
@@ -58,6 +61,7 @@ class Recipe:
             "observation": self.source.kind,
             "frame_shape": self.source.shape,
             "policy": self.policy.identity(),
+            "state_key": self.state_key,
             "steps": self.steps,
             "versions": {
                 name: _version(name) for name in sorted({"gymnasium", _package(self.spec)})
@@ -97,6 +101,7 @@ def resolve(
     steps: int,
     image_size: int,
     observation: str,
+    state_key: str = STATE_KEY,
 ) -> Recipe:
     """Look at an environment and decide how to collect from it; see `collect` for arguments.
 
@@ -128,7 +133,8 @@ def resolve(
             policy=who,
             steps=steps,
             action_space=env.action_space,
-            state_dim=_state_dim(info.get("state")),
+            state_key=state_key,
+            state_dim=_state_dim(spec.id, info, state_key),
         )
     finally:
         env.close()
@@ -199,8 +205,19 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _state_dim(state: Any) -> int:
-    """Length of a state that is a vector of numbers; anything else is not stored."""
-    if isinstance(state, np.ndarray) and state.ndim == 1 and state.dtype.kind in "fiu":
-        return len(state)
-    return 0
+def _state_dim(env_id: str, info: Mapping[str, Any], key: str) -> int:
+    """Length of the state; of the default key, anything but numbers counts as no state.
+
+    Raises:
+        ValueError: a key that the user named is not there or holds no numbers.
+    """
+    state = np.asarray(info.get(key, ()))
+    if state.ndim <= 1 and state.size and state.dtype.kind in "fiu":
+        return state.size
+    if key == STATE_KEY:
+        return 0
+    told = ", ".join(map(repr, sorted(info))) or "nothing"
+    raise ValueError(
+        f"{env_id} tells no numbers under info[{key!r}] when it is reset; it tells {told}: name a "
+        "key that holds a number or a vector of numbers"
+    )

@@ -35,7 +35,8 @@ class Rollout:
         source: takes the frames.
         start: makes an actor from an episode's seed.
         steps: longest episode.
-        state_dim: length of ``info["state"]``, 0 to leave it.
+        state_key: of ``info``, where the true state is.
+        state_dim: length of that state, 0 to leave it.
     """
 
     def __init__(
@@ -44,10 +45,12 @@ class Rollout:
         source: FrameSource,
         start: ActorFactory,
         steps: int,
+        state_key: str,
         state_dim: int,
     ) -> None:
         n, space = envs.num_envs, envs.single_action_space
         self._envs, self._source, self._start, self._steps = envs, source, start, steps
+        self._state_key = state_key
         self._frames = np.empty((n, steps + 1, *source.shape), source.dtype)
         self._actions = np.empty((n, steps, *(space.shape or ())), space.dtype)
         self._rewards = np.empty((n, steps), np.float32)
@@ -123,7 +126,8 @@ class Rollout:
         times = self._time[which]
         self._frames[which, times] = self._source(self._envs, self._observations, which)
         if self._states is not None:
-            self._states[which, times] = info["state"][which]
+            states = np.asarray(info[self._state_key])[which]
+            self._states[which, times] = states.reshape(len(which), -1)
 
     def _recorded(self, i: int, seeds: Sequence[int], terminated: bool) -> Episode:
         steps = int(self._time[i])

@@ -9,9 +9,10 @@ import numpy as np
 
 from worldmodel.data import ReplayBuffer
 from worldmodel.evaluation.forecast import forecast_latents, reported_steps, true_states
-from worldmodel.evaluation.probes import MLPProbe, states_from_targets
+from worldmodel.evaluation.probes import MLPProbe
 from worldmodel.evaluation.statistics import interval
 from worldmodel.evaluation.summaries import finite, median_by_step, resampled_medians
+from worldmodel.evaluation.targets import states_from_targets
 from worldmodel.models import WorldModel
 
 Energy = Callable[[np.ndarray], np.ndarray]

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.pipeline import Pipeline
 
 from worldmodel.data import ReplayBuffer
 from worldmodel.evaluation.ablation import action_report, holds_several_actions
@@ -22,60 +21,25 @@ from worldmodel.evaluation.forecast import (
 )
 from worldmodel.evaluation.heldout import require_disjoint
 from worldmodel.evaluation.lyapunov import lyapunov_report
-from worldmodel.evaluation.observations import all_times, encode_at, sample_times, states_at
+from worldmodel.evaluation.observations import all_times, encode_at
 from worldmodel.evaluation.privileged import train_privileged
-from worldmodel.evaluation.probes import (
-    MLPProbe,
-    fit_linear_probe,
-    fit_mlp_probe,
-    score_probe,
+from worldmodel.evaluation.probes import MLPProbe
+from worldmodel.evaluation.probing import (
+    Probes,
+    fit_probes,
+    missing_angles,
+    missing_states,
+    probe_report,
 )
 from worldmodel.evaluation.statistics import CONFIDENCE, METHOD, RESAMPLES
 from worldmodel.evaluation.summaries import angle_forecast_report, angle_report, frame_report
+from worldmodel.evaluation.targets import choose_readout
 from worldmodel.models import WorldModel
 
 if TYPE_CHECKING:
     from worldmodel.envs.task import Task
 
 SCHEMA_VERSION = 2
-
-_PROBE_OBSERVATIONS = 60_000
-
-
-@dataclass(frozen=True)
-class Probes:
-    """Both probes, fitted on the same `observations` latents of training episodes."""
-
-    linear: Pipeline
-    mlp: MLPProbe
-    observations: int
-
-
-def missing_states(buffer: ReplayBuffer) -> str | None:
-    """Why the figures that need the true state are left out for a buffer; None if they are not."""
-    if buffer.state_dim == 0:
-        return "the environment does not tell its true state"
-    if buffer.state_dim != 4:
-        return (
-            f"the true state has {buffer.state_dim} numbers; "
-            "probes read the double pendulum's [theta1, theta2, omega1, omega2]"
-        )
-    return None
-
-
-def fit_probes(wm: WorldModel, train_buffer: ReplayBuffer, *, seed: int = 0) -> Probes:
-    """Fit the probes on at most 60,000 observations of the training episodes.
-
-    Args:
-        wm: The world model.
-        train_buffer: Training episodes, with states.
-        seed: Of the choice of observations and of the MLP probe.
-    """
-    episodes, times = sample_times(train_buffer, wm.frame_stack, _PROBE_OBSERVATIONS, seed)
-    latents = encode_at(wm, train_buffer, episodes, times)
-    states = states_at(train_buffer, episodes, times)
-    mlp = fit_mlp_probe(latents, states, seed=seed)
-    return Probes(fit_linear_probe(latents, states), mlp, len(latents))
 
 
 @dataclass(frozen=True)
@@ -113,7 +77,8 @@ def evaluate(
         train_buffer: The episodes it was trained on; probes are fitted here.
         heldout: Episodes it has not seen; every figure is taken here.
         dt: Seconds a step.
-        task: The true system, for its Lyapunov time and its energy; None leaves them out.
+        task: The double pendulum's physics; None for another environment, of which only the
+            numbers of its state are probed.
         seed: Of the probes and of the privileged reference.
         privileged_updates: Updates of the privileged reference; 0 leaves it out.
         probes: Probes already fitted by `fit_probes`; None fits them.
@@ -127,32 +92,33 @@ def evaluate(
             finite.
     """
     require_disjoint(train_buffer.seeds, heldout.main.seeds)
-    reason = missing_states(train_buffer) or missing_states(heldout.main)
-    probes = None if reason else probes or fit_probes(wm, train_buffer, seed=seed)
-    episodes, times = all_times(heldout.main, wm.frame_stack)
-    latents = encode_at(wm, heldout.main, episodes, times)
-    lyapunov = _lyapunov(wm, heldout.main, task, reason)
-    without: dict[str, Any] = {"reason": reason}
-    report = {
+    main = heldout.main
+    readout = probes.readout if probes else choose_readout(task, train_buffer.state_dim)
+    blind, unread = missing_states(main), missing_angles(main, readout)
+    if blind is None and probes is None:
+        probes = fit_probes(wm, train_buffer, readout, seed=seed)
+    angle_probe = probes.mlp if probes and unread is None else None
+    lyapunov = _lyapunov(wm, main, task, unread)
+    episodes, times = all_times(main, wm.frame_stack)
+    latents = encode_at(wm, main, episodes, times)
+    return {
         "schema_version": SCHEMA_VERSION,
         "seed": seed,
         "dt_seconds": dt,
-        "data": _data(train_buffer, heldout.main),
+        "data": _data(train_buffer, main),
         "statistics": {"method": METHOD, "confidence": CONFIDENCE, "resamples": RESAMPLES},
         "collapse": _collapse(latents),
-        "probes": without,
-        "forecast": _forecast(wm, heldout.main, probes, dt, lyapunov, reason),
-        "privileged": without,
+        "probes": {"reason": blind}
+        if probes is None
+        else probe_report(wm, probes, train_buffer, main, latents, episodes, times, seed=seed),
+        "forecast": _forecast(wm, main, angle_probe, dt, lyapunov, unread),
+        "privileged": {"reason": unread}
+        if unread
+        else _privileged(wm, train_buffer, main, privileged_updates, seed, dt, lyapunov),
         "lyapunov": lyapunov,
-        "actions": _actions(wm, train_buffer, heldout.driven, probes, reason),
-        "energy": _energy(wm, heldout.passive, probes, task, reason),
+        "actions": _actions(wm, train_buffer, heldout.driven, angle_probe, unread),
+        "energy": _energy(wm, heldout.passive, angle_probe, task, unread),
     }
-    if probes:
-        report["probes"] = _probes(probes, latents, states_at(heldout.main, episodes, times))
-        report["privileged"] = _privileged(
-            wm, train_buffer, heldout.main, privileged_updates, seed, dt, lyapunov
-        )
-    return report
 
 
 def _data(train_buffer: ReplayBuffer, heldout: ReplayBuffer) -> dict[str, Any]:
@@ -186,20 +152,11 @@ def _collapse(latents: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _probes(probes: Probes, latents: np.ndarray, states: np.ndarray) -> dict[str, Any]:
-    return {
-        "train_observations": probes.observations,
-        "heldout_observations": len(latents),
-        "linear": score_probe(probes.linear.predict(latents), states),
-        "mlp": score_probe(probes.mlp.predict(latents), states),
-    }
-
-
 def _lyapunov(
-    wm: WorldModel, heldout: ReplayBuffer, task: Task | None, reason: str | None
+    wm: WorldModel, heldout: ReplayBuffer, task: Task | None, unread: str | None
 ) -> dict[str, Any]:
-    if task is None or reason:
-        return {"reason": reason or "the physics of this environment is not known here"}
+    if task is None or unread:
+        return {"reason": unread}
     still = np.zeros((1, 2))
     return lyapunov_report(
         lambda states: task.advance(states, np.repeat(still, len(states), axis=0))[0],
@@ -211,15 +168,15 @@ def _lyapunov(
 def _forecast(
     wm: WorldModel,
     heldout: ReplayBuffer,
-    probes: Probes | None,
+    probe: MLPProbe | None,
     dt: float,
     lyapunov: dict[str, Any],
-    reason: str | None,
+    unread: str | None,
 ) -> dict[str, Any]:
     latents = forecast_latents(wm, heldout)
-    angle: dict[str, Any] = {"reason": reason}
-    if probes is not None:
-        errors = angle_errors_by_step(wm, heldout, latents, probes.mlp)
+    angle: dict[str, Any] = {"reason": unread}
+    if probe is not None:
+        errors = angle_errors_by_step(wm, heldout, latents, probe)
         angle = angle_forecast_report(errors, dt, lyapunov.get("time_seconds"))
     frames: dict[str, Any] = {"reason": "the model has no decoder"}
     if wm.decoder is not None:
@@ -249,29 +206,25 @@ def _actions(
     wm: WorldModel,
     train_buffer: ReplayBuffer,
     driven: ReplayBuffer | None,
-    probes: Probes | None,
-    reason: str | None,
+    probe: MLPProbe | None,
+    unread: str | None,
 ) -> dict[str, Any]:
     if driven is None:
         return {"reason": "no driven episodes were given"}
     return action_report(
-        wm,
-        driven,
-        probes.mlp if probes else None,
-        reason=reason,
-        trained_on=holds_several_actions(train_buffer),
+        wm, driven, probe, reason=unread, trained_on=holds_several_actions(train_buffer)
     )
 
 
 def _energy(
     wm: WorldModel,
     passive: ReplayBuffer | None,
-    probes: Probes | None,
+    probe: MLPProbe | None,
     task: Task | None,
-    reason: str | None,
+    unread: str | None,
 ) -> dict[str, Any]:
-    if task is None or probes is None:
-        return {"reason": reason or "the energy of this environment is not known here"}
+    if task is None or probe is None:
+        return {"reason": unread}
     if passive is None:
         return {"reason": "no passive episodes were given"}
-    return energy_report(wm, passive, probes.mlp, task.energy)
+    return energy_report(wm, passive, probe, task.energy)

@@ -16,7 +16,8 @@ import torch
 from worldmodel.data import ReplayBuffer
 from worldmodel.evaluation.images import frame_mse, ssim
 from worldmodel.evaluation.observations import encode_at, observation_at
-from worldmodel.evaluation.probes import MLPProbe, wrap
+from worldmodel.evaluation.probes import MLPProbe
+from worldmodel.evaluation.targets import wrap
 from worldmodel.models import WorldModel
 
 STEPS = (0, 5, 10, 20, 30, 40, 60)

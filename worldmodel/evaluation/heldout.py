@@ -35,6 +35,7 @@ def evaluation_set(
     env_kwargs: Mapping[str, Any] | None = None,
     image_size: int = 64,
     observation: str = "auto",
+    state_key: str = "state",
     episodes: int = EPISODES,
     frames: int = FRAMES,
     progress: Callable[[int], None] | None = None,
@@ -49,6 +50,7 @@ def evaluation_set(
         env_kwargs: Passed to the environment; as in training, but for what is to be tested.
         image_size: Side of the frames in pixels.
         observation: What is stored, see `collect`.
+        state_key: Where ``info`` tells the true state, see `collect`.
         episodes: How many, with the first seeds of the split.
         frames: Of an episode, unless the environment ends it earlier.
         progress: Called after each episode with the number collected.
@@ -73,6 +75,7 @@ def evaluation_set(
             env_kwargs=env_kwargs,
             image_size=image_size,
             observation=observation,
+            state_key=state_key,
             progress=progress,
         )
         with buffer:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from worldmodel.evaluation.probes import wrap
+from worldmodel.evaluation.targets import wrap
 
 TRAJECTORIES = 128
 SECONDS = 20.0

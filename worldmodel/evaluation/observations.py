@@ -6,6 +6,8 @@ axis, oldest first; the first S-1 frames of an episode have none.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
@@ -59,20 +61,35 @@ def encode_at(
     Raises:
         ValueError: If a latent is not finite: the model has diverged.
     """
-    stack = wm.frame_stack
-    latents = []
-    for i in range(0, len(episodes), _BATCH):
-        chunk = slice(i, i + _BATCH)
-        windows = buffer.windows(episodes[chunk], times[chunk] - (stack - 1), stack)
-        latents.append(wm.encode(observation_at(windows.frames, stack - 1, stack)).cpu())
-    z = torch.cat(latents).numpy()
+    batches = observe_in_batches(buffer, wm.frame_stack, episodes, times)
+    z = torch.cat([wm.encode(batch).cpu() for batch in batches]).numpy()
     if not np.isfinite(z).all():
         raise ValueError("the encoder gives NaN or infinity; train with a lower learning rate")
     return z
 
 
+def observe_in_batches(
+    buffer: ReplayBuffer, stack: int, episodes: np.ndarray, times: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Observations at given times of given episodes, at most 128 at once.
+
+    Args:
+        buffer: Where the frames are.
+        stack: S, frames in an observation.
+        episodes: int (N,), episode indices.
+        times: int (N,), index of the newest frame in its episode, at least S - 1.
+
+    Yields:
+        (B, H, W, S*C) or (B, S*d), in order.
+    """
+    for i in range(0, len(episodes), _BATCH):
+        chunk = slice(i, i + _BATCH)
+        windows = buffer.windows(episodes[chunk], times[chunk] - (stack - 1), stack)
+        yield observation_at(windows.frames, stack - 1, stack)
+
+
 def states_at(buffer: ReplayBuffer, episodes: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """True states at given times of given episodes, float64 (N, 4), in rad and rad/s."""
+    """True states at given times of given episodes, float64 (N, d)."""
     return buffer.states(episodes, times, 1)[:, 0]
 
 

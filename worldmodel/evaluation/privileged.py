@@ -14,7 +14,7 @@ from torch import nn
 from worldmodel.data import ReplayBuffer
 from worldmodel.data.sampling import uniform_starts
 from worldmodel.evaluation.forecast import angle_errors
-from worldmodel.evaluation.probes import TARGETS, angles_from_targets, targets
+from worldmodel.evaluation.targets import TARGETS, angles_from_targets, targets
 from worldmodel.models.predictor import ResidualPredictor
 from worldmodel.training.muon import make_optimizers
 from worldmodel.training.schedule import learning_rate, set_learning_rate

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from worldmodel.evaluation.probes import TARGETS
+from worldmodel.evaluation.targets import TARGETS
 
 _LABELS = dict(zip(TARGETS, ("sin θ1", "sin θ2", "cos θ1", "cos θ2", "ω1", "ω2"), strict=True))
 
@@ -32,6 +32,42 @@ def metrics_table(metrics: dict[str, Any]) -> RenderableType:
         Text(_energy(metrics["energy"])),
         Text(_collapse(metrics["collapse"])),
     )
+
+
+def comparison_table(runs: Sequence[dict[str, Any]]) -> RenderableType:
+    """Lay several evaluations side by side, one row a run.
+
+    Args:
+        runs: From `evaluate`, each with `run`, see `worldmodel.facts.run_facts`.
+    """
+    return _table(
+        "Median angle error in rad k steps ahead; worst R² of probes",
+        "run",
+        [(metrics["run"]["name"], _compared(metrics)) for metrics in runs],
+    )
+
+
+def _compared(metrics: dict[str, Any]) -> dict[str, str]:
+    run, probes = metrics["run"], metrics["probes"]
+    angle, frames = metrics["forecast"]["angle"], metrics["forecast"]["frames"]
+    error, horizon = angle.get("error", {}), angle.get("horizon", {})
+    return {
+        "objective": run["objective"],
+        "seed": str(run["seed"]),
+        "data": str(run["trajectories"]),
+        "epochs": str(run["epochs"]["phase1"]),
+        "weights": f"{sum(run['parameters'].values()):,d}",
+        **{f"k={k}": _maybe(error.get(k), ".3f") for k in ("5", "10", "20", "40")},
+        "horizon": _maybe(horizon.get("seconds"), ".2f") + " s",
+        "linear": _maybe(probes.get("linear", {}).get("worst_r2"), ".3f"),
+        "mlp": _maybe(probes.get("mlp", {}).get("worst_r2"), ".3f"),
+        "dB, k=10": _maybe(frames.get("psnr", {}).get("10"), ".1f"),
+        "rank": f"{metrics['collapse']['effective_rank']:.1f}",
+    }
+
+
+def _maybe(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
 
 
 def _heading(metrics: dict[str, Any]) -> str:
@@ -96,19 +132,22 @@ def _actions(actions: dict[str, Any]) -> RenderableType:
 def _probes(probes: dict[str, Any]) -> RenderableType:
     if "reason" in probes:
         return Text(f"No probes: {probes['reason']}.")
-    rows = [
-        (
-            name,
-            _cells({**_labelled(probes[name]["r2"]), "worst": probes[name]["worst_r2"]}, ".3f"),
-        )
-        for name in ("linear", "mlp")
-    ]
+    rows: Rows = []
+    for name, part in (
+        ("", probes),
+        ("untrained encoder, ", probes["untrained"]),
+        ("pixels (PCA), ", probes["pixels"]),
+    ):
+        for kind in ("linear", "mlp"):
+            cells = {**_labelled(part[kind]["r2"]), "worst": part[kind]["worst_r2"]}
+            rows.append((name + kind, _cells(cells, ".3f")))
     rows.append(("mlp, RMSE", _cells(_labelled(probes["mlp"]["rmse"]), ".3f")))
-    return _table("Probes, R² on held-out episodes (RMSE of ω in rad/s)", "probe", rows)
+    unit = " (RMSE of ω in rad/s, of energy in J)" if "energy" in probes["mlp"]["r2"] else ""
+    return _table(f"Probes, R² on held-out episodes{unit}", "probe", rows)
 
 
 def _labelled(values: dict[str, float]) -> dict[str, float]:
-    return {_LABELS[name]: value for name, value in values.items()}
+    return {_LABELS.get(name, name): value for name, value in values.items()}
 
 
 def _cells(values: Mapping[str, float | None], form: str, without: str = "exact") -> dict[str, str]:

@@ -58,6 +58,15 @@ class WorldModel(nn.Module):
         side, _, channels = s.frame_shape
         return PixelDecoder(side, s.frame_stack * channels, s.latent_dim)
 
+    def untrained(self, seed: int) -> WorldModel:
+        """A model of the same sizes with the weights that `seed` gives, on the same device.
+
+        The global random state is untouched.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return WorldModel(self.spec).to(self.device).eval().requires_grad_(False)
+
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""

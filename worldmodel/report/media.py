@@ -135,9 +135,7 @@ def project(latents: np.ndarray) -> np.ndarray:
     return xy / np.where(spread > 0.0, spread, 1.0)
 
 
-def _quantity(
-    name: str, unit: str, values: np.ndarray, *, cyclic: bool = False
-) -> dict[str, Any]:
+def _quantity(name: str, unit: str, values: np.ndarray, *, cyclic: bool = False) -> dict[str, Any]:
     return {"name": name, "unit": unit, "cyclic": cyclic, "values": _rounded(values)}
 
 

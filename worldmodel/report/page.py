@@ -63,8 +63,7 @@ def _render(runs: Sequence[ReportRun]) -> str:
     )
     script, style = _asset("report.js"), _asset("report.css")
     data = [
-        {"name": r.name, "metrics": r.metrics, **(asdict(r.media) if r.media else {})}
-        for r in runs
+        {"name": r.name, "metrics": r.metrics, **(asdict(r.media) if r.media else {})} for r in runs
     ]
     return environment.get_template("report.html").render(
         runs=[{"name": run.name, "m": run.metrics, "media": run.media} for run in runs],

@@ -25,7 +25,7 @@ def sprite_sheet(frames: np.ndarray, side: int) -> dict[str, Any]:
         `uri`, `width` and `height` of a tile, and `columns`: tile i starts at column i % columns
         and row i // columns.
     """
-    height, width = _tile(*frames.shape[1:3], side)
+    height, width = _tile(frames.shape[1], frames.shape[2], side)
     columns = min(max(int(np.ceil(np.sqrt(len(frames) * height / width))), 1), _LARGEST // width)
     rows = -(-len(frames) // columns)
     sheet = Image.new("RGB", (columns * width, rows * height))
