@@ -21,7 +21,7 @@ from worldmodel.config import (
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("mode", ["pendulum_image", "pendulum"])
-@pytest.mark.parametrize("objective", ["vicreg", "sigreg", "variance"])
+@pytest.mark.parametrize("objective", ["vicreg", "sigreg", "variance", "prediction"])
 def test_a_saved_configuration_reads_back_the_same(tmp_path, preset, mode, objective):
     config = build_config({"mode": mode, "objective": {"name": objective}}, preset=preset)
     path = tmp_path / "config.yaml"

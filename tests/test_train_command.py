@@ -79,6 +79,7 @@ def test_a_run_leaves_everything_that_proves_it():
         "config.yaml",
         "checkpoint.pt",
         "metrics.json",
+        "report.html",
         "forecast.mp4",
         "forecast.png",
         "reconstruction.png",
@@ -105,7 +106,27 @@ def test_a_stopped_run_resumes_as_if_never_stopped(monkeypatch, updates):
     resumed = invoke("train", "--resume", run.path, "--json")
     assert resumed.exit_code == 0, resumed.output
     assert_same_weights(weights(whole), weights(Run(run.path)))
-    assert json.loads(resumed.stdout) == metrics
+    again = json.loads(resumed.stdout)
+    assert again.pop("run") != metrics.pop("run")
+    assert again == metrics
+
+
+def test_several_runs_are_compared_in_one_report():
+    (left, _), (right, _) = train(), train("--seed", 1)
+    result = invoke("evaluate", left.path, right.path, "--privileged", 0, "--json")
+    assert result.exit_code == 0, result.output
+    runs = json.loads(result.stdout)["runs"]
+    assert [run["run"]["seed"] for run in runs] == [0, 1]
+    assert runs == [json.loads(run.metrics.read_text()) for run in (left, right)]
+    page = Path("comparison.html").read_text()
+    assert left.path.name in page
+    assert right.path.name in page
+    twice = invoke("evaluate", left.path, left.path)
+    assert twice.exit_code == 2
+    assert "named twice" in twice.stderr
+    nowhere = invoke("evaluate", left.path, right.path, "--output", "none/of/it.html")
+    assert nowhere.exit_code == 2
+    assert "there is no directory" in nowhere.stderr
 
 
 def test_an_unfinished_run_says_how_to_finish_it(monkeypatch):

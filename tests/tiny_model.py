@@ -104,6 +104,10 @@ class TinyModel:
         self.channels = channels
         self.decoder = self.decode if decodes else None
 
+    def untrained(self, seed: int) -> TinyModel:
+        """A model whose encoder sees the brightness of the frames alone."""
+        return BlindModel(self.rate, self.channels)
+
     def encode(self, obs) -> torch.Tensor:
         """uint8 (B, 4, 6, 2C) to float32 (B, 8)."""
         obs = np.asarray(obs)
@@ -142,6 +146,14 @@ class TinyModel:
     def _state(self, z: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         features = z.numpy().astype(np.float64) @ _UNMIX * _SCALE
         return np.arctan2(features[:, :2], features[:, 2:4]), features[:, 4:]
+
+
+class BlindModel(TinyModel):
+    """A tiny model whose latent is the mean brightness of an observation."""
+
+    def encode(self, obs) -> torch.Tensor:
+        brightness = np.asarray(obs, np.float64).reshape(len(obs), -1).mean(axis=1)
+        return torch.as_tensor(np.repeat(brightness[:, None], LATENT, 1), dtype=torch.float32)
 
 
 def _wrap(angle: np.ndarray) -> np.ndarray:

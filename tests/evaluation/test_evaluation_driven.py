@@ -11,6 +11,7 @@ from worldmodel.data import ReplayBuffer
 from worldmodel.evaluation.ablation import action_report, holds_several_actions
 from worldmodel.evaluation.energy import energy_report
 from worldmodel.evaluation.probes import fit_linear_probe
+from worldmodel.evaluation.targets import targets
 
 MODEL = TinyModel()
 
@@ -21,7 +22,7 @@ class ExactProbe:
     def __init__(self):
         states, _ = simulate(400, 2, seed=99)
         z = MODEL.encode(np.concatenate([draw(states[:, 0, :2]), draw(states[:, 1, :2])], -1))
-        self.probe = fit_linear_probe(z.numpy(), states[:, 1])
+        self.probe = fit_linear_probe(z.numpy(), targets(states[:, 1]))
 
     def predict(self, latents):
         flat = self.probe.predict(latents.reshape(-1, latents.shape[-1]))

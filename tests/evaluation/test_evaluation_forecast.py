@@ -17,7 +17,8 @@ from worldmodel.evaluation.forecast import (
     recorded_actions,
 )
 from worldmodel.evaluation.images import frame_mse, psnr
-from worldmodel.evaluation.probes import angles_from_targets, fit_linear_probe, wrap
+from worldmodel.evaluation.probes import fit_linear_probe
+from worldmodel.evaluation.targets import angles_from_targets, targets, wrap
 
 FRAMES = 42
 LAST = FRAMES - 2
@@ -29,7 +30,7 @@ class LinearAngles:
     def __init__(self, model):
         states, _ = simulate(400, 2, seed=99)
         z = model.encode(np.concatenate([draw(states[:, 0, :2]), draw(states[:, 1, :2])], -1))
-        self.probe = fit_linear_probe(z.numpy(), states[:, 1])
+        self.probe = fit_linear_probe(z.numpy(), targets(states[:, 1]))
 
     def angles(self, latents):
         flat = self.probe.predict(latents.reshape(-1, latents.shape[-1]))

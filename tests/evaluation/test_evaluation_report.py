@@ -11,7 +11,14 @@ from rich.console import Console
 from tiny_model import DT, TinyModel, simulate, write_buffer
 
 from worldmodel.data import ReplayBuffer
-from worldmodel.evaluation import HeldOut, evaluate, fit_probes, metrics_table
+from worldmodel.evaluation import (
+    HeldOut,
+    choose_readout,
+    comparison_table,
+    evaluate,
+    fit_probes,
+    metrics_table,
+)
 from worldmodel.evaluation.observations import all_times, encode_at, observation_at, sample_times
 from worldmodel.evaluation.privileged import HORIZON, sample_windows, train_privileged
 
@@ -49,7 +56,7 @@ def metrics(world):
 
 
 def test_two_evaluations_agree_in_every_figure_with_probes_fitted_before_or_within(world, metrics):
-    probes = fit_probes(MODEL, world[0], seed=0)
+    probes = fit_probes(MODEL, world[0], choose_readout(FreeHands(), 4), seed=0)
     again = evaluate(MODEL, *world, dt=DT, task=FreeHands(), privileged_updates=30, probes=probes)
     assert again == metrics
 
@@ -105,14 +112,32 @@ def test_free_hands_neither_part_faster_than_straight_lines_nor_lose_energy(metr
 
 def test_what_was_not_given_is_left_out_with_a_word_why(world):
     train, held = world
-    metrics = evaluate(MODEL, train, HeldOut(held.main), dt=DT)
-    assert "not known here" in metrics["lyapunov"]["reason"]
-    assert "not known here" in metrics["energy"]["reason"]
+    metrics = evaluate(MODEL, train, HeldOut(held.main), dt=DT, task=FreeHands())
     assert "no driven episodes" in metrics["actions"]["reason"]
-    assert metrics["forecast"]["angle"]["horizon"]["lyapunov_times"] is None
-    assert "Lyapunov" not in printed(metrics)
-    held_only = evaluate(MODEL, train, HeldOut(held.main), dt=DT, task=FreeHands())
-    assert "no passive episodes" in held_only["energy"]["reason"]
+    assert "no passive episodes" in metrics["energy"]["reason"]
+
+
+def test_the_state_of_an_unknown_system_is_probed_but_not_taken_for_angles(world):
+    train, held = world
+    metrics = evaluate(MODEL, train, held, dt=DT, privileged_updates=5)
+    assert set(metrics["probes"]["mlp"]["r2"]) == {f"state_{i}" for i in range(4)}
+    for part in ("lyapunov", "energy", "privileged"):
+        assert "only the double pendulum" in metrics[part]["reason"]
+    assert "only the double pendulum" in metrics["forecast"]["angle"]["reason"]
+    assert metrics["actions"]["latent"]["true"]["5"] is not None
+    text = printed(metrics)
+    assert "Lyapunov" not in text
+    assert "state_3" in text
+
+
+def test_training_is_seen_against_an_untrained_encoder_and_pixels(metrics):
+    probes = metrics["probes"]
+    assert probes["untrained"]["mlp"]["worst_r2"] < 0.3
+    assert probes["pixels"]["linear"]["worst_r2"] < 0.9 < probes["linear"]["worst_r2"]
+    assert probes["pixels"]["train_observations"] == probes["train_observations"]
+    assert probes["mlp"]["r2"]["energy"] > 0.9
+    low, high = probes["mlp"]["worst_r2_interval"]
+    assert low <= probes["mlp"]["worst_r2"] <= high
 
 
 def test_privileged_reference_stands_beside_the_forecast(metrics):
@@ -157,7 +182,7 @@ def test_privileged_reference_is_held_to_the_same_steps_as_the_forecast(tmp_path
     train = write_buffer(tmp_path / "train", *simulate(20, 12, 1), 0)
     states, actions = simulate(40, 30, 2, push=1.0)
     held = write_buffer(tmp_path / "held", states, actions, 20_000)
-    metrics = evaluate(MODEL, train, HeldOut(held), dt=DT, privileged_updates=1)
+    metrics = evaluate(MODEL, train, HeldOut(held), dt=DT, task=FreeHands(), privileged_updates=1)
     for given in seen:
         assert_actions_lead_from_state_to_state(*given)
     assert_allclose(np.concatenate([given[0] for given in seen]), states[:, 1:])
@@ -166,16 +191,19 @@ def test_privileged_reference_is_held_to_the_same_steps_as_the_forecast(tmp_path
 
 
 def test_without_states_the_rest_is_still_reported(tmp_path):
-    metrics = evaluate(MODEL, *buffers(tmp_path, with_states=False), dt=DT, privileged_updates=5)
+    world = buffers(tmp_path, with_states=False)
+    metrics = evaluate(MODEL, *world, dt=DT, task=FreeHands(), privileged_updates=5)
     for part in (metrics["probes"], metrics["forecast"]["angle"], metrics["privileged"]):
-        assert part == {"reason": "the environment does not tell its true state"}
+        assert list(part) == ["reason"]
+        assert "does not tell its true state" in part["reason"]
+        assert "--state-key" in part["reason"]
     assert metrics["forecast"]["frames"]["psnr"]["0"] > 20
     assert metrics["collapse"]["effective_rank"] > 2.0
     assert "does not tell its true state" in printed(metrics)
 
 
 def test_without_a_decoder_the_rest_is_still_reported(world):
-    metrics = evaluate(TinyModel(decodes=False), *world, dt=DT)
+    metrics = evaluate(TinyModel(decodes=False), *world, dt=DT, task=FreeHands())
     assert metrics["forecast"]["frames"] == {"reason": "the model has no decoder"}
     assert metrics["forecast"]["angle"]["error"]["20"] < 0.2
     assert "reason" in metrics["privileged"]
@@ -217,6 +245,21 @@ def test_the_table_shows_the_figures(metrics):
     assert f"{metrics['forecast']['frames']['ssim']['20']:.3f}" in text
     assert f"{metrics['energy']['drift']['40']:+.2f} J" in text
     assert f"{angle['horizon']['lyapunov_times']:.1f} Lyapunov times" in text
+
+
+def test_runs_are_compared_row_by_row(metrics):
+    facts = {"objective": "sigreg", "seed": 3, "trajectories": 90, "epochs": {"phase1": 7}}
+    runs = [
+        {**metrics, "run": {"name": name, "parameters": {"encoder": 1200}, **facts}}
+        for name in ("first_of_two_runs", "second_of_two_runs")
+    ]
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(comparison_table(runs))
+    rows = [line for line in console.export_text().splitlines() if "of_two_runs" in line]
+    assert len(rows) == 2
+    for row in rows:
+        for figure in ("sigreg", "1,200", f"{metrics['forecast']['angle']['error']['10']:.3f}"):
+            assert figure in row
 
 
 def test_observations_join_frames_on_the_last_axis_oldest_first():

@@ -156,7 +156,7 @@ def _cells(values: Mapping[str, float | None], form: str, without: str = "exact"
 
 def _table(title: str, corner: str, rows: Rows) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column(corner)
+    table.add_column(corner, overflow="fold")
     columns = list(rows[0][1])
     for column in columns:
         table.add_column(column, justify="right")
