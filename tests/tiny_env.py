@@ -29,6 +29,7 @@ class TinyEnv(gym.Env[np.ndarray, Any]):
         channels: of image observations.
         frame_stack: frames in an observation, newest last.
         state: whether ``info["state"]`` is given.
+        tells: whether half the step is given too, as ``info["told"]`` and twice ``info["pair"]``.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
@@ -43,10 +44,11 @@ class TinyEnv(gym.Env[np.ndarray, Any]):
         channels: int = 3,
         frame_stack: int = 1,
         state: bool = True,
+        tells: bool = False,
         render_mode: str | None = None,
     ) -> None:
         self.render_mode = render_mode
-        self.length, self.terminates, self.state = length, terminates, state
+        self.length, self.terminates, self.state, self.tells = length, terminates, state, tells
         self._frame_shape = (size, size, channels) if observation == "image" else (3,)
         self._stack = frame_stack
         *sides, last = self._frame_shape
@@ -95,4 +97,7 @@ class TinyEnv(gym.Env[np.ndarray, Any]):
 
     def _observe(self) -> tuple[np.ndarray, dict[str, Any]]:
         state = np.array([self._step, self._seed], np.float64)
-        return np.concatenate(self._frames, axis=-1), {"state": state} if self.state else {}
+        info: dict[str, Any] = {"state": state} if self.state else {}
+        if self.tells:
+            info |= {"told": self._step / 2, "pair": np.full(2, self._step / 2)}
+        return np.concatenate(self._frames, axis=-1), info

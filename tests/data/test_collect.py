@@ -284,3 +284,25 @@ def test_progress_counts_the_episodes_in_the_buffer(tmp_path):
 @pytest.mark.parametrize("policy", [Passive(), Random((2, 3)), Mixed(0.25)])
 def test_policies_can_be_given_as_objects(tmp_path, policy):
     assert gather(tmp_path, policy=policy).metadata["policy"] == policy.identity()
+
+
+@pytest.mark.parametrize(("key", "dim"), [("told", 1), ("pair", 2)])
+def test_a_named_key_of_info_is_stored_as_the_state(tmp_path, key, dim):
+    buffer = gather(tmp_path, env_kwargs={"tells": True}, state_key=key, num_envs=2)
+    assert buffer.state_dim == dim
+    states = buffer.states([1], [0], 6)[0]
+    assert_array_equal(states, np.repeat(np.arange(6.0)[:, None], dim, axis=1) / 2)
+
+
+def test_a_key_that_tells_no_numbers_is_refused_with_those_there_are(tmp_path):
+    with pytest.raises(
+        ValueError, match="under info\\['speed'\\].* it tells 'pair', 'state', 'told'"
+    ):
+        gather(tmp_path / "buffer", env_kwargs={"tells": True}, state_key="speed")
+    assert not (tmp_path / "buffer").exists()
+
+
+def test_states_under_different_keys_are_different_data(tmp_path):
+    gather(tmp_path, env_kwargs={"tells": True}, state_key="told").close()
+    with pytest.raises(ReplayBufferError, match="state_key is 'told', wanted 'pair'"):
+        gather(tmp_path, seeds=(50,), env_kwargs={"tells": True}, state_key="pair", append=True)

@@ -146,7 +146,8 @@ def test_another_state_is_read_number_by_number_and_holds_no_angles():
 
 def test_r2_is_that_of_scikit_learn_and_its_interval_that_of_drawn_episodes():
     states, episodes = random_states(400), np.arange(400) // 10
-    predicted = read(states) + RNG.normal(0.0, 1.0, (400, 7)) * (1.0 + (episodes % 3 == 0))[:, None]
+    noise = RNG.normal(0.0, 1.0, (400, 7)) * (1.0 + (episodes % 3 == 0))[:, None]
+    predicted = read(states) + noise
     score = scores.score_probe(READOUT, predicted, states, episodes)
     assert_allclose(
         list(score["r2"].values()), r2_score(read(states), predicted, multioutput="raw_values")

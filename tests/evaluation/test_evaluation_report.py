@@ -6,6 +6,7 @@ import json
 import gymnasium as gym
 import numpy as np
 import pytest
+from free_hands import FreeHands
 from numpy.testing import assert_allclose
 from rich.console import Console
 from tiny_model import DT, TinyModel, simulate, write_buffer
@@ -30,19 +31,6 @@ def buffers(folder, **kwargs):
     held = write_buffer(folder / "held", *simulate(40, 45, 2), 20_000, **kwargs)
     driven = write_buffer(folder / "driven", *simulate(40, 45, 3, push=0.5), 20_000, **kwargs)
     return train, HeldOut(held, passive=held, driven=driven)
-
-
-class FreeHands:
-    """The physics of the tiny world: hands that nobody pushes."""
-
-    dt = DT
-
-    def advance(self, states, torques):
-        after = states + DT * np.concatenate([states[:, 2:], torques], axis=1)
-        return after, np.zeros(len(states))
-
-    def energy(self, states):
-        return 0.5 * np.sum(states[:, 2:] ** 2, axis=1)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 "use strict";
 const RUNS = JSON.parse(document.getElementById("data").textContent);
 const SVG = "http://www.w3.org/2000/svg";
-const WIDTH = 800;
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const round = (value, digits) => (value === null || value === undefined ? "–" : value.toFixed(digits));
 
@@ -40,12 +39,13 @@ class Chart {
   constructor(figure, options) {
     Object.assign(this, { height: 330, digits: 3, x: (i) => i, xDigits: 2, onMove: null }, options);
     this.figure = figure;
+    this.width = clamp(figure.clientWidth, 280, 1040);
     const all = this.series.flatMap((s) => [...s.values, ...(s.band || []).flat()]).filter((v) => v !== null);
     this.last = Math.max(...this.series.map((s) => s.values.length)) - 1;
     this.low = this.zero === false ? Math.min(...all, 0) : 0;
     this.high = Math.max(...all, this.threshold || 0, this.low + 1e-9);
     this.box = { left: 66, right: 14, top: 14, bottom: 52 };
-    this.svg = make("svg", { viewBox: `0 0 ${WIDTH} ${this.height}`, tabindex: 0, role: "slider",
+    this.svg = make("svg", { viewBox: `0 0 ${this.width} ${this.height}`, tabindex: 0, role: "slider",
       "aria-label": figure.getAttribute("aria-label"), "aria-valuemin": 0, "aria-valuemax": this.last }, figure);
     this.axes();
     this.series.forEach((s) => this.draw(s));
@@ -54,7 +54,7 @@ class Chart {
     this.listen();
     this.move(options.start || 0, false);
   }
-  px(i) { return this.box.left + (i / Math.max(this.last, 1)) * (WIDTH - this.box.left - this.box.right); }
+  px(i) { return this.box.left + (i / Math.max(this.last, 1)) * (this.width - this.box.left - this.box.right); }
   py(v) {
     const room = this.height - this.box.top - this.box.bottom;
     return this.box.top + room * (1 - (v - this.low) / (this.high - this.low));
@@ -64,20 +64,20 @@ class Chart {
     const vertical = ticks(this.low, this.high, 5);
     for (const value of vertical.marks) {
       const y = this.py(value);
-      make("line", { class: "grid", x1: left, x2: WIDTH - right, y1: y, y2: y }, this.svg);
+      make("line", { class: "grid", x1: left, x2: this.width - right, y1: y, y2: y }, this.svg);
       make("text", { x: left - 8, y: y + 4, "text-anchor": "end" }, this.svg, value.toFixed(vertical.digits));
     }
-    const across = ticks(this.x(0), this.x(this.last), 6);
+    const across = ticks(this.x(0), this.x(this.last), clamp(this.width / 110, 3, 8));
     const unit = (this.x(this.last) - this.x(0)) / Math.max(this.last, 1) || 1;
     for (const value of across.marks) {
       make("text", { x: this.px((value - this.x(0)) / unit), y: this.height - bottom + 20, "text-anchor": "middle" },
         this.svg, value.toFixed(across.digits));
     }
-    make("text", { x: WIDTH - right, y: this.height - 8, "text-anchor": "end" }, this.svg, this.xLabel);
+    make("text", { x: this.width - right, y: this.height - 8, "text-anchor": "end" }, this.svg, this.xLabel);
     make("text", { x: left, y: this.height - 8 }, this.svg, this.yLabel);
     if (this.threshold) {
       const y = this.py(this.threshold);
-      make("line", { class: "threshold", x1: left, x2: WIDTH - right, y1: y, y2: y }, this.svg);
+      make("line", { class: "threshold", x1: left, x2: this.width - right, y1: y, y2: y }, this.svg);
     }
   }
   draw(series) {
@@ -93,8 +93,8 @@ class Chart {
   listen() {
     const at = (event) => {
       const box = this.svg.getBoundingClientRect();
-      const x = ((event.clientX - box.left) / box.width) * WIDTH;
-      return Math.round(((x - this.box.left) / (WIDTH - this.box.left - this.box.right)) * this.last);
+      const x = ((event.clientX - box.left) / box.width) * this.width;
+      return Math.round(((x - this.box.left) / (this.width - this.box.left - this.box.right)) * this.last);
     };
     const follow = (event) => {
       if (!this.clickOnly || event.type === "pointerdown" || event.buttons) this.move(at(event));
