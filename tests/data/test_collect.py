@@ -296,7 +296,7 @@ def test_a_named_key_of_info_is_stored_as_the_state(tmp_path, key, dim):
 
 def test_a_key_that_tells_no_numbers_is_refused_with_those_there_are(tmp_path):
     with pytest.raises(
-        ValueError, match="under info\\['speed'\\].* it tells 'pair', 'state', 'told'"
+        ValueError, match=r"under info\['speed'\].* it tells 'pair', 'state', 'told'"
     ):
         gather(tmp_path / "buffer", env_kwargs={"tells": True}, state_key="speed")
     assert not (tmp_path / "buffer").exists()

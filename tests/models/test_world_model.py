@@ -22,6 +22,7 @@ def make(frame_shape=(64, 64, 3), frame_stack=2, space=None, **sizes):
             latent_dim=sizes.get("latent_dim", 8),
             width=4,
             hidden=16,
+            predictor=sizes.get("predictor", "residual"),
         )
     )
 
@@ -74,6 +75,31 @@ def test_rollout_is_repeated_prediction():
     for step, action in zip(zs, actions, strict=True):
         z = model.predict(z, action)
         torch.testing.assert_close(step, z)
+
+
+def test_an_untrained_twin_has_the_sizes_and_the_weights_of_its_seed():
+    model = make()
+    before = torch.get_rng_state()
+    one, same, other = model.untrained(1), model.untrained(1), model.untrained(2)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert one.spec == model.spec
+    frames = observations(model)
+    assert torch.equal(one.encode(frames), same.encode(frames))
+    assert not torch.equal(one.encode(frames), other.encode(frames))
+
+
+def test_the_identity_predictor_moves_nothing_and_has_nothing_to_learn():
+    model = make(predictor="identity")
+    z = model.encode(observations(model))
+    assert torch.equal(model.predict(z, torch.ones(3, 2)), z)
+    assert torch.equal(model.rollout(z, torch.ones(4, 3, 2)), z.expand(4, -1, -1))
+    assert not list(model.predictor.parameters())
+
+
+def test_a_spec_from_before_there_was_a_choice_of_predictors_is_residual():
+    spec = make().spec.model_dump()
+    del spec["predictor"]
+    assert ModelSpec.model_validate(spec).predictor == "residual"
 
 
 def test_the_action_steers_the_prediction():

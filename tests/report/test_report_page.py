@@ -118,7 +118,9 @@ def test_the_page_works_in_a_browser_by_mouse_and_keyboard(run, page):
         tab.keyboard.press("Home")
         assert time.inner_text().startswith("k = 0,")
         tab.locator('[data-act="play"]').click()
-        tab.wait_for_function("document.querySelector('[data-act=scrub]').value > 2")
+        tab.locator('[data-act="play"][aria-label="Pause"]').wait_for()
+        while time.inner_text().startswith("k = 0,"):
+            tab.wait_for_timeout(20)
         tab.locator('[data-act="episode"]').select_option("1")
         told = tab.locator('[data-chart="player"] .readout').inner_text()
         assert "error of the dream" in told

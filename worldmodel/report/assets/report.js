@@ -44,7 +44,7 @@ class Chart {
     this.last = Math.max(...this.series.map((s) => s.values.length)) - 1;
     this.low = this.zero === false ? Math.min(...all, 0) : 0;
     this.high = Math.max(...all, this.threshold || 0, this.low + 1e-9);
-    this.box = { left: 66, right: 14, top: 14, bottom: 52 };
+    this.box = { left: 66, right: 14, top: 32, bottom: 46 };
     this.svg = make("svg", { viewBox: `0 0 ${this.width} ${this.height}`, tabindex: 0, role: "slider",
       "aria-label": figure.getAttribute("aria-label"), "aria-valuemin": 0, "aria-valuemax": this.last }, figure);
     this.axes();
@@ -74,7 +74,7 @@ class Chart {
         this.svg, value.toFixed(across.digits));
     }
     make("text", { x: this.width - right, y: this.height - 8, "text-anchor": "end" }, this.svg, this.xLabel);
-    make("text", { x: left, y: this.height - 8 }, this.svg, this.yLabel);
+    make("text", { x: 10, y: 20 }, this.svg, this.yLabel);
     if (this.threshold) {
       const y = this.py(this.threshold);
       make("line", { class: "threshold", x1: left, x2: this.width - right, y1: y, y2: y }, this.svg);
