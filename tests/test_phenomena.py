@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TINY = ["--updates", "3", "--seeds", "0", "1", "--size", "40", "--episodes", "8"]
+TINY = "--updates 3 --seeds 0 1 --size 40 --episodes 8 --image-size 16".split()
 
 
 def phenomena(name, folder):
+    places = ["--data-dir", folder / "data", "--out", folder]
     return subprocess.run(
-        [sys.executable, ROOT / "examples" / "phenomena.py", name, *TINY]
-        + ["--image-size", "16", "--data-dir", folder / "data", "--out", folder],
+        [sys.executable, ROOT / "examples" / "phenomena.py", name, *TINY, *places],
         check=True,
         capture_output=True,
         text=True,
