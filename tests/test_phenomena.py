@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TINY = "--updates 3 --seeds 0 1 --size 40 --episodes 8 --image-size 16".split()
+TINY = ["--updates", "3", "--seeds", "0", "1", "--size", "40", "--episodes", "8"]
 
 
 def phenomena(name, folder):
-    places = ["--data-dir", folder / "data", "--out", folder]
+    places = ["--image-size", "16", "--data-dir", folder / "data", "--out", folder]
     return subprocess.run(
         [sys.executable, ROOT / "examples" / "phenomena.py", name, *TINY, *places],
         check=True,

@@ -29,7 +29,7 @@ def metrics_table(metrics: dict[str, Any]) -> RenderableType:
         _frames(metrics["forecast"]),
         _actions(metrics["actions"]),
         _probes(metrics["probes"]),
-        Text(_energy(metrics["energy"])),
+        Text(_energy(metrics["energy"], known=metrics["forecast"]["angle"].get("reason"))),
         Text(_collapse(metrics["collapse"])),
     )
 
@@ -168,7 +168,7 @@ def _table(title: str, corner: str, rows: Rows) -> Table:
 def _horizon(metrics: dict[str, Any]) -> str:
     angle, lyapunov = metrics["forecast"]["angle"], metrics["lyapunov"]
     if "horizon" not in angle:
-        return f"No horizon: {angle['reason']}.\n"
+        return ""
     horizon = angle["horizon"]
     low, high = horizon["interval_steps"]
     bound = "at least " if horizon["lower_bound"] else ""
@@ -184,7 +184,10 @@ def _horizon(metrics: dict[str, Any]) -> str:
     )
 
 
-def _energy(energy: dict[str, Any]) -> str:
+def _energy(energy: dict[str, Any], known: str | None) -> str:
+    """`known` is a reason that has been told and need not be again."""
+    if "reason" in energy and energy["reason"] == known:
+        return ""
     if "reason" in energy:
         return f"\nNo energy: {energy['reason']}."
     k, drift = list(energy["drift"].items())[-1]
