@@ -9,6 +9,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -90,6 +91,10 @@ def test_a_run_leaves_everything_that_proves_it():
     assert metrics["data"]["heldout_seeds"][0] == 20_000
     wm = worldmodel.load(run.path)
     assert wm.encode(torch.zeros(2, 16, 16, 6, dtype=torch.uint8)).shape == (2, 8)
+    env = gym.make("worldmodel/Latent-v0", run=run.path)
+    assert env.reset(seed=0)[0].shape == (8,)
+    dreams = gym.make_vec("worldmodel/Latent-v0", num_envs=5, run=run.path)
+    assert dreams.reset(seed=0)[0].shape == (5, 8)
     again = invoke("evaluate", run.path, "--privileged", 0, "--json")
     assert json.loads(again.stdout) == metrics
 

@@ -22,6 +22,8 @@ _PUBLIC = {
     "ReplayBuffer": "worldmodel.data",
     "WorldModel": "worldmodel.models",
     "Config": "worldmodel.config",
+    "LatentEnv": "worldmodel.imagination",
+    "LatentVectorEnv": "worldmodel.imagination",
     "load": "worldmodel.run",
 }
 
@@ -49,4 +51,9 @@ register(
     entry_point="worldmodel.envs.double_pendulum:DoublePendulumPixelsEnv",
     vector_entry_point="worldmodel.envs.vector:DoublePendulumPixelsVectorEnv",
     max_episode_steps=200,
+)
+register(
+    id="worldmodel/Latent-v0",
+    entry_point="worldmodel.imagination.env:make_latent_env",
+    vector_entry_point="worldmodel.imagination.env:make_latent_vector_env",
 )

@@ -26,6 +26,7 @@ from worldmodel.evaluation import (
     step_seconds,
 )
 from worldmodel.facts import run_facts
+from worldmodel.imagination.store import dream_path, save_dream
 from worldmodel.models import WorldModel
 from worldmodel.playback import forecast_plot, forecast_video, reconstruction_figure
 from worldmodel.report import ReportRun, gather_media, write_report
@@ -118,6 +119,8 @@ def _evaluate(
         if model.decoder is not None:
             _draw(run, model, heldout.main, angles, dt)
         media = gather_media(model, heldout.main, angles, task.energy if task else None)
+    if not dream_path(run.path).exists():
+        save_dream(run.path, model, train)
     reported = ReportRun(run.path.resolve().name, metrics, media)
     write_report(run.report, [reported])
     return reported

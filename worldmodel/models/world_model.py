@@ -14,7 +14,7 @@ from worldmodel.models.decoder import PixelDecoder
 from worldmodel.models.encoder import PixelEncoder, VectorEncoder
 from worldmodel.models.heads import OutcomeHead
 from worldmodel.models.predictor import IdentityPredictor, ResidualPredictor
-from worldmodel.models.spec import DiscreteActions, ModelSpec
+from worldmodel.models.spec import BoxActions, DiscreteActions, ModelSpec
 
 
 class WorldModel(nn.Module):
@@ -41,6 +41,7 @@ class WorldModel(nn.Module):
             else ResidualPredictor(d, a, spec.hidden)
         )
         self.decoder = self._new_decoder()
+        self._bounds: tuple[Tensor, Tensor] | None = None
         self.reward_head = OutcomeHead(d, a)
         self.termination_head = OutcomeHead(d, a)
 
@@ -90,9 +91,17 @@ class WorldModel(nn.Module):
         action = torch.as_tensor(action, device=self.device)
         if isinstance(actions, DiscreteActions):
             return F.one_hot(action.long() - actions.start, actions.n).float()
-        low = torch.tensor(actions.low, device=self.device)
-        high = torch.tensor(actions.high, device=self.device)
+        low, high = self._action_bounds(self.device)
         return (action.float() - low) / (high - low) * 2 - 1
+
+    def _action_bounds(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Made once a device: making small tensors costs as much as a layer of the predictor."""
+        if self._bounds is None or self._bounds[0].device != device:
+            actions = self.spec.actions
+            assert isinstance(actions, BoxActions)
+            low, high = (torch.tensor(b, device=device) for b in (actions.low, actions.high))
+            self._bounds = (low, high)
+        return self._bounds
 
     @torch.no_grad()
     def encode(self, obs: ArrayLike | Tensor) -> Tensor:

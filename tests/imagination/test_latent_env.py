@@ -1,0 +1,178 @@
+"""Dreams keep the contract of Gymnasium, and do what the model's parts say."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers import RecordEpisodeStatistics, TimeLimit
+from numpy.testing import assert_allclose, assert_array_equal
+from stable_baselines3.common.env_checker import check_env as sb3_check_env
+
+from worldmodel.imagination import Domain, LatentEnv, LatentVectorEnv
+from worldmodel.models import ModelSpec, WorldModel, describe_actions
+
+D = 8
+BOX, PUSHES = spaces.Box(-2.0, 2.0, (2,)), spaces.Discrete(3)
+
+
+def model(space=BOX, frame_shape=(16, 16, 1)):
+    torch.manual_seed(0)
+    spec = ModelSpec(
+        frame_shape=frame_shape,
+        frame_stack=2,
+        actions=describe_actions(space),
+        latent_dim=D,
+        width=4,
+        hidden=16,
+    )
+    wm = WorldModel(spec).eval().requires_grad_(False)
+    torch.nn.init.normal_(wm.predictor.net[-1].weight, std=0.02)
+    torch.nn.init.constant_(wm.termination_head.net[-1].bias, -5.0)
+    return wm
+
+
+def domain(radius=100.0):
+    return Domain(
+        torch.zeros(D), torch.eye(D), radius, torch.full((D,), -9.0), torch.full((D,), 9.0)
+    )
+
+
+STARTS = torch.randn(64, D, generator=torch.Generator().manual_seed(1))
+
+
+def dreams(num_envs=4, space=BOX, wm=None, radius=100.0, **settings):
+    return LatentVectorEnv(
+        wm or model(space), num_envs, starts=STARTS, domain=domain(radius), **settings
+    )
+
+
+def one(space=BOX, wm=None, radius=100.0, **settings):
+    return LatentEnv(wm or model(space), starts=STARTS, domain=domain(radius), **settings)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("space", [spaces.Box(-1.0, 1.0, (2,)), PUSHES])
+def test_both_checkers_are_content(space):
+    check_env(one(space, render_mode="rgb_array"), skip_render_check=True)
+    sb3_check_env(one(space))
+
+
+def test_a_step_is_the_models_prediction_and_outcome():
+    env, wm = dreams(), model()
+    before, _ = env.reset(seed=3)
+    actions = env.action_space.sample()
+    after, rewards, terminated, truncated, info = env.step(actions)
+    z = torch.as_tensor(before)
+    expected = wm.predict(z, actions)
+    reward, _ = wm.outcome(z, actions, expected)
+    assert_allclose(after, expected, rtol=1e-5)
+    assert_allclose(rewards, reward, rtol=1e-4, atol=1e-6)
+    assert not terminated.any()
+    assert not truncated.any()
+    assert not info["out_of_domain"].any()
+    assert env.observation_space.contains(after)
+
+
+def test_seeds_decide_where_dreams_begin_and_starts_are_those_given():
+    env = dreams(num_envs=16)
+    (first, _), (again, _), (other, _) = (env.reset(seed=s) for s in (7, 7, 8))
+    assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert all((torch.as_tensor(z) == STARTS).all(1).any() for z in first)
+    at = np.full((16, D), 0.25, np.float32)
+    assert_array_equal(env.reset(options={"latents": at})[0], at)
+    single = one()
+    assert_array_equal(single.reset(seed=7)[0], single.reset(seed=7)[0])
+    assert_array_equal(single.reset(options={"latent": at[0]})[0], at[0])
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_ended_dreams_begin_anew_as_the_mode_says(mode):
+    env = dreams(max_episode_steps=2, autoreset_mode=mode)
+    env.reset(seed=0)
+    actions = np.zeros((4, 2), np.float32)
+    env.step(actions)
+    last, _, _, truncated, info = env.step(actions)
+    assert truncated.all()
+    if mode is AutoresetMode.SAME_STEP:
+        assert all((torch.as_tensor(z) == STARTS).all(1).any() for z in last)
+        assert len(info["final_obs"]) == 4
+        assert not np.array_equal(info["final_obs"][0], last[0])
+    elif mode is AutoresetMode.NEXT_STEP:
+        begun, rewards, _, truncated, _ = env.step(actions)
+        assert not truncated.any()
+        assert not rewards.any()
+        assert all((torch.as_tensor(z) == STARTS).all(1).any() for z in begun)
+    else:
+        with pytest.raises(gym.error.ResetNeeded, match="autoreset is disabled"):
+            env.step(actions)
+        mask = np.array([True, False, True, True])
+        begun, _ = env.reset(options={"reset_mask": mask})
+        assert_array_equal(begun[1], last[1])
+        assert not np.array_equal(begun[0], last[0])
+
+
+def test_leaving_the_domain_truncates_and_is_told():
+    env = dreams(radius=0.0)
+    env.reset(seed=0)
+    _, _, terminated, truncated, info = env.step(env.action_space.sample())
+    assert truncated.all()
+    assert info["out_of_domain"].all()
+    assert not terminated.any()
+    wild = model()
+    torch.nn.init.constant_(wild.predictor.net[-1].bias, float("nan"))
+    env = one(wm=wild)
+    env.reset(seed=0)
+    z, reward, _, truncated, info = env.step(env.action_space.sample())
+    assert truncated
+    assert info["out_of_domain"]
+    assert env.observation_space.contains(z)
+    assert np.isfinite(reward)
+
+
+def test_the_termination_head_ends_a_dream():
+    wm = model()
+    torch.nn.init.constant_(wm.termination_head.net[-1].bias, 5.0)
+    env = one(wm=wm, max_episode_steps=1)
+    env.reset(seed=0)
+    _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+    assert terminated
+    assert not truncated
+
+
+def test_gymnasiums_wrappers_work_on_dreams():
+    env = RecordEpisodeStatistics(TimeLimit(one(), 3))
+    env.reset(seed=0)
+    for _ in range(3):
+        *_, truncated, info = env.step(env.action_space.sample())
+    assert truncated
+    assert info["episode"]["l"] == 3
+
+
+def test_frames_are_the_decoders_newest():
+    env = dreams(render_mode="rgb_array")
+    z, _ = env.reset(seed=0)
+    expected = model().decode(torch.as_tensor(z))[..., -1:].numpy()
+    frames = env.render()
+    assert len(frames) == 4
+    assert frames[2].shape == (16, 16, 3)
+    assert_array_equal(frames[2], np.repeat(expected[2], 3, -1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_envs": 0}, "num_envs is 0"),
+        ({"max_episode_steps": 0}, "max_episode_steps is 0"),
+        ({"render_mode": "ansi"}, "render_mode is 'ansi'"),
+        ({"wm": model(frame_shape=(3,)), "render_mode": "rgb_array"}, "no decoder"),
+    ],
+)
+def test_what_does_not_fit_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dreams(**changes)
+    with pytest.raises(ValueError, match="expected latents"):
+        LatentEnv(model(), starts=torch.zeros(0, D), domain=domain())
