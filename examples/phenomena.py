@@ -151,7 +151,8 @@ def table(results: dict[str, list[Figures]]) -> str:
         for key, (_, form) in COLUMNS.items():
             values = [value for f in figures if (value := f[key]) is not None]
             told = f"{np.mean(values):{form}} ± {np.std(values):{form}}" if values else "none"
-            cells.append(told)
+            partial = f" ({len(values)} of {len(figures)} seeds)"
+            cells.append(told + partial * (0 < len(values) < len(figures)))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
