@@ -23,7 +23,9 @@ _PUBLIC = {
     "WorldModel": "worldmodel.models",
     "Config": "worldmodel.config",
     "LatentEnv": "worldmodel.imagination",
+    "LatentObservation": "worldmodel.imagination",
     "LatentVectorEnv": "worldmodel.imagination",
+    "VectorLatentObservation": "worldmodel.imagination",
     "load": "worldmodel.run",
 }
 
