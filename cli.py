@@ -94,7 +94,10 @@ def _report(runs: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(runs[0] if len(runs) == 1 else {"runs": runs}, allow_nan=False))
     else:
-        _console().print(metrics_table(runs[0]) if len(runs) == 1 else comparison_table(runs))
+        from rich.console import Console
+
+        table = metrics_table(runs[0]) if len(runs) == 1 else comparison_table(runs)
+        Console(soft_wrap=False, highlight=False).print(table)
 
 
 def _print_facts(facts: dict[str, Any], as_json: bool) -> None:
@@ -167,7 +170,7 @@ def train(
             resolved = build_config(*layers, options, *_settings(settings), preset=preset)
             run = pipeline.train(resolved, _console())
         _report([run.load_metrics()], as_json)
-        _console().print(f"Proof: {run.path}/report.html, forecast.mp4, metrics.json")
+        _console().print(f"Proof: {run.report}")
 
 
 @app.command()
@@ -178,8 +181,9 @@ def evaluate(
         typer.Option(min=0, help="Updates of a reference trained on the true state; 0 for none."),
     ] = 500,
     output: Annotated[
-        Path, typer.Option(help="Where the report that compares several runs goes.")
-    ] = Path("comparison.html"),
+        Path | None,
+        typer.Option(help="Report that compares several runs; comparison.html if not given."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     as_json: Json = False,
 ) -> None:

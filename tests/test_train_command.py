@@ -131,7 +131,10 @@ def test_several_runs_are_compared_in_one_report():
     assert "named twice" in twice.stderr
     nowhere = invoke("evaluate", left.path, right.path, "--output", "none/of/it.html")
     assert nowhere.exit_code == 2
-    assert "there is no directory" in nowhere.stderr
+    assert "cannot be written" in nowhere.stderr
+    alone = invoke("evaluate", left.path, "--output", "alone.html")
+    assert alone.exit_code == 2
+    assert "several runs" in alone.stderr
 
 
 def test_an_unfinished_run_says_how_to_finish_it(monkeypatch):

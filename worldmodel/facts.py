@@ -23,7 +23,7 @@ def run_facts(path: Path, config: Config, model: WorldModel) -> dict[str, Any]:
         "policy": Path(config.data.policy).name,
         "objective": config.objective.name,
         "seed": config.seed,
-        "latent_dim": config.model.latent_dim,
+        "latent_dim": model.spec.latent_dim,
         "trajectories": config.data.size,
         "epochs": {"phase1": config.phase1.epochs, "phase2": config.phase2.epochs},
         "parameters": {

@@ -47,7 +47,7 @@ def evaluate_runs(
     paths: Sequence[Path],
     device: str,
     privileged_updates: int,
-    comparison: Path,
+    comparison: Path | None,
     console: Console,
 ) -> list[dict[str, Any]]:
     """Evaluate finished runs anew and write the metrics.json, pictures and report of each.
@@ -56,7 +56,8 @@ def evaluate_runs(
         paths: run directories, at least one.
         device: see :func:`worldmodel.run.choose_device`.
         privileged_updates: of the reference trained on the true state; 0 leaves it out.
-        comparison: where the report of all runs goes if there are several.
+        comparison: where the report of all runs goes if there are several; None for
+            ``comparison.html``.
         console: shows progress.
 
     Returns:
@@ -68,8 +69,13 @@ def evaluate_runs(
     """
     if len({path.resolve() for path in paths}) < len(paths):
         raise ValueError("a run is named twice; name every run once")
-    if len(paths) > 1 and not comparison.absolute().parent.is_dir():
-        raise ValueError(f"there is no directory {comparison.absolute().parent} for the report")
+    if comparison is not None and len(paths) == 1:
+        raise ValueError("--output is for the report on several runs; one run has its report.html")
+    comparison = comparison or Path("comparison.html")
+    if comparison.is_dir() or not comparison.absolute().parent.is_dir():
+        raise ValueError(
+            f"{comparison} cannot be written: give a file in a directory that there is"
+        )
     opened = [(Run(path), Run(path).config(), load(path, device)) for path in paths]
     reported = []
     for run, config, model in opened:

@@ -114,8 +114,18 @@ class Run:
             path.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
 
     def load_metrics(self) -> dict[str, Any]:
-        """Read the evaluation."""
-        return json.loads(self.metrics.read_text(encoding="utf-8"))
+        """Read the evaluation.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        try:
+            return json.loads(self.metrics.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RunError(
+                f"{self.metrics} is damaged ({error}); `worldmodel evaluate {self.path}` writes it "
+                "anew"
+            ) from error
 
     def load_model(self, device: torch.device) -> WorldModel:
         """Build the model and load its weights, in evaluation mode.

@@ -237,17 +237,18 @@ def test_the_table_shows_the_figures(metrics):
 
 def test_runs_are_compared_row_by_row(metrics):
     facts = {"objective": "sigreg", "seed": 3, "trajectories": 90, "epochs": {"phase1": 7}}
+    facts |= {"env": "Hands-v0", "policy": "passive"}
     runs = [
         {**metrics, "run": {"name": name, "parameters": {"encoder": 1200}, **facts}}
         for name in ("first_of_two_runs", "second_of_two_runs")
     ]
     console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(comparison_table(runs))
-    rows = [line for line in console.export_text().splitlines() if "of_two_runs" in line]
-    assert len(rows) == 2
-    for row in rows:
-        for figure in ("sigreg", "1,200", f"{metrics['forecast']['angle']['error']['10']:.3f}"):
-            assert figure in row
+    text = console.export_text()
+    for figure in ("sigreg", "1,200", f"{metrics['forecast']['angle']['error']['10']:.3f}"):
+        (row,) = (line for line in text.splitlines() if figure in line)
+        assert row.count(figure) == 2
+    assert "first_of_two_runs" in text
 
 
 def test_observations_join_frames_on_the_last_axis_oldest_first():

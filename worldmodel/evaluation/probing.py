@@ -42,11 +42,11 @@ def missing_states(buffer: ReplayBuffer) -> str | None:
 
 def missing_angles(buffer: ReplayBuffer, readout: Readout) -> str | None:
     """Why no angles can be told from what probes read; None if they can."""
-    if missing := missing_states(buffer):
-        return missing
-    if readout.is_pendulum and buffer.state_dim == PENDULUM_STATE:
-        return None
-    return "only the double pendulum's state is known to hold angles"
+    if not readout.is_pendulum:
+        return "only the double pendulum's state is known to hold angles"
+    if buffer.state_dim not in (0, PENDULUM_STATE):
+        return f"the state has {buffer.state_dim} numbers and not the double pendulum's four"
+    return missing_states(buffer)
 
 
 def fit_probes(

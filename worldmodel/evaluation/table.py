@@ -13,6 +13,8 @@ from worldmodel.evaluation.targets import TARGETS
 
 _LABELS = dict(zip(TARGETS, ("sin θ1", "sin θ2", "cos θ1", "cos θ2", "ω1", "ω2"), strict=True))
 
+_COMPARED = ("5", "10", "20", "40")
+
 Rows = list[tuple[str, dict[str, str]]]
 
 
@@ -35,16 +37,22 @@ def metrics_table(metrics: dict[str, Any]) -> RenderableType:
 
 
 def comparison_table(runs: Sequence[dict[str, Any]]) -> RenderableType:
-    """Lay several evaluations side by side, one row a run.
+    """Lay several evaluations side by side, one column a run.
 
     Args:
         runs: From `evaluate`, each with `run`, see `worldmodel.facts.run_facts`.
     """
-    return _table(
-        "Median angle error in rad k steps ahead; worst R² of probes",
-        "run",
-        [(metrics["run"]["name"], _compared(metrics)) for metrics in runs],
-    )
+    columns = [_compared(metrics) for metrics in runs]
+    rows = [
+        (label, {str(i): column[label] for i, column in enumerate(columns)}) for label in columns[0]
+    ]
+    table = Table(title="Runs compared", title_justify="left", title_style="bold")
+    table.add_column("")
+    for metrics in runs:
+        table.add_column(metrics["run"]["name"], justify="right", overflow="fold")
+    for label, cells in rows:
+        table.add_row(label, *cells.values())
+    return table
 
 
 def _compared(metrics: dict[str, Any]) -> dict[str, str]:
@@ -52,17 +60,19 @@ def _compared(metrics: dict[str, Any]) -> dict[str, str]:
     angle, frames = metrics["forecast"]["angle"], metrics["forecast"]["frames"]
     error, horizon = angle.get("error", {}), angle.get("horizon", {})
     return {
+        "environment": run["env"],
+        "policy": run["policy"],
         "objective": run["objective"],
         "seed": str(run["seed"]),
-        "data": str(run["trajectories"]),
+        "trajectories": str(run["trajectories"]),
         "epochs": str(run["epochs"]["phase1"]),
-        "weights": f"{sum(run['parameters'].values()):,d}",
-        **{f"k={k}": _maybe(error.get(k), ".3f") for k in ("5", "10", "20", "40")},
-        "horizon": _maybe(horizon.get("seconds"), ".2f") + " s",
-        "linear": _maybe(probes.get("linear", {}).get("worst_r2"), ".3f"),
-        "mlp": _maybe(probes.get("mlp", {}).get("worst_r2"), ".3f"),
-        "dB, k=10": _maybe(frames.get("psnr", {}).get("10"), ".1f"),
-        "rank": f"{metrics['collapse']['effective_rank']:.1f}",
+        "weights of the encoder": f"{run['parameters']['encoder']:,d}",
+        **{f"angle error, k = {k}, rad": _maybe(error.get(k), ".3f") for k in _COMPARED},
+        "horizon, s": _maybe(horizon.get("seconds"), ".2f"),
+        "linear probe, worst R²": _maybe(probes.get("linear", {}).get("worst_r2"), ".3f"),
+        "MLP probe, worst R²": _maybe(probes.get("mlp", {}).get("worst_r2"), ".3f"),
+        "PSNR at k = 10, dB": _maybe(frames.get("psnr", {}).get("10"), ".1f"),
+        "effective rank": f"{metrics['collapse']['effective_rank']:.1f}",
     }
 
 
@@ -136,7 +146,7 @@ def _probes(probes: dict[str, Any]) -> RenderableType:
     for name, part in (
         ("", probes),
         ("untrained encoder, ", probes["untrained"]),
-        ("pixels (PCA), ", probes["pixels"]),
+        ("observations (PCA), ", probes["pixels"]),
     ):
         for kind in ("linear", "mlp"):
             cells = {**_labelled(part[kind]["r2"]), "worst": part[kind]["worst_r2"]}
