@@ -5,7 +5,7 @@ import torch
 
 from worldmodel.config import build_config
 from worldmodel.data import load_or_collect
-from worldmodel.evaluation import HeldOut, evaluate, evaluation_set, fit_probes
+from worldmodel.evaluation import HeldOut, evaluate, evaluation_set, pendulum_task
 from worldmodel.models import ModelSpec, WorldModel, describe_actions
 from worldmodel.training.grounding import GroundingTrainer
 from worldmodel.training.jepa import JEPATrainer
@@ -48,9 +48,8 @@ def judge(model, buffer):
     with evaluation_set(
         "validation", training_seeds=buffer.seeds, policy="passive", episodes=128, **ENV
     ) as validation:
-        return evaluate(
-            model, buffer, HeldOut(validation), dt=0.05, probes=fit_probes(model, buffer, seed=0)
-        )
+        task = pendulum_task(ENV["env_id"], ENV["env_kwargs"])
+        return evaluate(model, buffer, HeldOut(validation), dt=task.dt, task=task)
 
 
 def test_the_default_recipe_learns_positions_velocities_and_forecasts(train_buffer):
