@@ -21,6 +21,7 @@ app = typer.Typer(
     },
 )
 
+POLICY_HELP = "passive, random, mixed, a saved SB3 agent's .zip, or RUN, to plan with its model."
 FAILED = 1
 WRONG_USAGE = 2
 
@@ -30,6 +31,8 @@ StateKey = Annotated[
     str | None,
     typer.Option(metavar="KEY", help="Key of info that tells the true state, for probes."),
 ]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+RunArgument = Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any key, as in phase1.learning_rate=1e-3."),
@@ -118,9 +121,7 @@ def train(
         Path | None, typer.Option(help="YAML laid over the preset.", metavar="FILE")
     ] = None,
     size: Annotated[int | None, typer.Option(help="Trajectories, 10000 if not given.")] = None,
-    policy: Annotated[
-        str | None, typer.Option(help="passive, random, mixed, or a saved SB3 agent's .zip.")
-    ] = None,
+    policy: Annotated[str | None, typer.Option(help=POLICY_HELP)] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of phase 1.")] = None,
     decoder_epochs: Annotated[int | None, typer.Option(help="Epochs of phase 2.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Windows an update.")] = None,
@@ -184,7 +185,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Report that compares several runs; comparison.html if not given."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Probes, forecasts, energy and collapse on held-out episodes, within 90 s on two cores.
@@ -201,6 +202,102 @@ def evaluate(
 
 
 @app.command()
+def rollout(
+    run: RunArgument,
+    seed: Annotated[int, typer.Option(min=0, help="Of the environment and the policy.")] = 20_000,
+    state: Annotated[
+        str | None,
+        typer.Option(metavar="NUMBERS", help='Start of the pendulum: "θ1 θ2 ω1 ω2", rad, rad/s.'),
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(help=f"{POLICY_HELP} That of the run's data if not given."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the dream at most.")] = 100,
+    output: Annotated[
+        Path | None, typer.Option(help="An .mp4 or .gif; RUN/rollout.mp4 if not given.")
+    ] = None,
+    window: Annotated[bool, typer.Option("--window", help="Show it in a window instead.")] = False,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Reality and the dream of it side by side, the error under them: a video, or a window."""
+    with _user_errors():
+        from worldmodel.rollout import parse_state
+        from worldmodel.rollout import rollout as roll_out
+
+        facts = roll_out(
+            run,
+            policy=policy,
+            seed=seed,
+            state=None if state is None else parse_state(state),
+            steps=steps,
+            output=output,
+            window=window,
+            device=device,
+        )
+        _print_facts(facts, as_json)
+
+
+@app.command()
+def play(
+    run: RunArgument,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first reset.")] = 20_000,
+    device: Device = "auto",
+) -> None:
+    """Drive reality and the dream of it at once with the keyboard."""
+    with _user_errors():
+        from worldmodel.play import play as play_run
+
+        play_run(run, seed=seed, device=device)
+
+
+@app.command()
+def plan(
+    run: RunArgument,
+    goal: Annotated[
+        str | None,
+        typer.Option(
+            help="reward, upright (the pendulum's default), or an image's path.", metavar="GOAL"
+        ),
+    ] = None,
+    method: Annotated[str, typer.Option(help="icem, cem or mppi.")] = "icem",
+    horizon: Annotated[int, typer.Option(min=1, help="Steps ahead.")] = 20,
+    samples: Annotated[
+        int | None, typer.Option(min=2, help="Candidates an iteration; the method's if not given.")
+    ] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Of the search.")] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes.")] = 10,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of an episode at most.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first episode.")] = 20_000,
+    output: Annotated[
+        Path | None, typer.Option(help="An .mp4 or .gif; RUN/plan.mp4 if not given.")
+    ] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Act in the real environment by planning in the dream; judge it there and film it."""
+    with _user_errors():
+        from worldmodel.plan import plan as plan_episodes
+
+        facts = plan_episodes(
+            run,
+            goal=goal,
+            method=method,
+            horizon=horizon,
+            samples=samples,
+            iterations=iterations,
+            episodes=episodes,
+            steps=steps,
+            seed=seed,
+            output=output,
+            device=device,
+            console=_console(),
+        )
+        _print_facts(facts, as_json)
+
+
+@app.command()
 def collect(
     path: Annotated[Path, typer.Argument(help="Where the replay buffer goes.")],
     env: Annotated[str, typer.Option(help="A Gymnasium environment's id.")] = (
@@ -208,9 +305,7 @@ def collect(
     ),
     size: Annotated[int, typer.Option(min=1, help="Trajectories.")] = 10_000,
     steps: Annotated[int, typer.Option(min=1, help="Steps a trajectory at most.")] = 30,
-    policy: Annotated[
-        str, typer.Option(help="passive, random, mixed, or a saved SB3 agent's .zip.")
-    ] = "passive",
+    policy: Annotated[str, typer.Option(help=POLICY_HELP)] = "passive",
     image_size: Annotated[int, typer.Option(min=8, help="Side of the frames in pixels.")] = 64,
     seed: Annotated[
         int | None,

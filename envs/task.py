@@ -150,6 +150,11 @@ class Task:
         """
         return energy(np.ascontiguousarray(states, dtype=np.float64), self.params)
 
+    def heights(self, states: Floats) -> Floats:
+        """Height of the tip of states (N, 4), 0 at its lowest and 1 at its highest: (N,)."""
+        reach = sum(self.lengths)
+        return (positions(states, self.params)[:, 1, 1] + reach) / (2.0 * reach)
+
     def rewards(self, states: Floats, torques: Floats) -> Floats:
         """Tip height in [0, 1] less the costs of torque and speed.
 
@@ -160,11 +165,9 @@ class Task:
         Returns:
             (N,) float64.
         """
-        reach = sum(self.lengths)
-        height = (positions(states, self.params)[:, 1, 1] + reach) / (2.0 * reach)
         effort = np.square(torques / self.max_torque).sum(axis=1) / self.action_size
         speed = 0.5 * (states[:, 2] ** 2 + states[:, 3] ** 2)
-        return height - TORQUE_COST * effort - SPEED_COST * speed
+        return self.heights(states) - TORQUE_COST * effort - SPEED_COST * speed
 
 
 def pop_state(options: Mapping[str, Any] | None, num_envs: int) -> Floats | None:

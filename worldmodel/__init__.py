@@ -25,8 +25,11 @@ _PUBLIC = {
     "LatentEnv": "worldmodel.imagination",
     "LatentObservation": "worldmodel.imagination",
     "LatentVectorEnv": "worldmodel.imagination",
+    "PlanningPolicy": "worldmodel.imagination",
+    "SB3VecEnv": "worldmodel.imagination",
     "VectorLatentObservation": "worldmodel.imagination",
     "load": "worldmodel.run",
+    "make_env": "worldmodel.reality",
 }
 
 __all__ = sorted([*_PUBLIC, "__version__"])

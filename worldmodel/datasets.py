@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from worldmodel.config import Config
-from worldmodel.data import Recipe, ReplayBuffer, collect, load_or_collect, resolve
+from worldmodel.data import Policy, Recipe, ReplayBuffer, collect, load_or_collect, resolve
 from worldmodel.evaluation.heldout import SEEDS, split_seeds
 from worldmodel.models.spec import describe_actions
 from worldmodel.progress import progress_bar
@@ -108,8 +108,18 @@ def _recipe(config: Config) -> Recipe:
     return recipe
 
 
+def named_policy(name: str) -> str | Policy:
+    """A policy as `collect` takes it; of the name of a run directory, its model's planner."""
+    if (Path(name) / "config.yaml").is_file():
+        from worldmodel.imagination.planned import Planned
+
+        return Planned(Path(name))
+    return name
+
+
 def _wish(config: Config) -> dict[str, Any]:
-    return {**environment(config), "policy": config.data.policy, "steps": config.data.steps}
+    policy = named_policy(config.data.policy)
+    return {**environment(config), "policy": policy, "steps": config.data.steps}
 
 
 def _open(config: Config, seeds: Sequence[int], title: str, console: Console) -> ReplayBuffer:
@@ -181,7 +191,7 @@ def collect_to(
             episodes=size,
             seeds=range(first_seed, first_seed + size),
             steps=steps,
-            policy=policy,
+            policy=named_policy(policy),
             env_kwargs=env_kwargs,
             image_size=image_size,
             state_key=state_key,

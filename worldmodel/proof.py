@@ -12,7 +12,7 @@ from rich.console import Console
 
 from worldmodel.config import Config
 from worldmodel.data import ReplayBuffer
-from worldmodel.datasets import environment, open_datasets
+from worldmodel.datasets import environment, named_policy, open_datasets
 from worldmodel.evaluation import (
     HeldOut,
     MLPProbe,
@@ -25,6 +25,7 @@ from worldmodel.evaluation import (
     pendulum_task,
     step_seconds,
 )
+from worldmodel.evaluation.probe_file import save_probe
 from worldmodel.facts import run_facts
 from worldmodel.imagination.store import dream_path, save_dream
 from worldmodel.models import WorldModel
@@ -121,6 +122,7 @@ def _evaluate(
         run.save_metrics(metrics)
         angles = probes.mlp if probes and missing_angles(train, readout) is None else None
         if angles is not None:
+            save_probe(run.path, angles)
             forecast_plot(metrics, run.path / "forecast.png")
         if model.decoder is not None:
             _draw(run, model, heldout.main, angles, dt)
@@ -145,7 +147,7 @@ def _heldout(config: Config, train: ReplayBuffer, *, has_passive: bool) -> Itera
                 buffer = evaluation_set(
                     "heldout",
                     training_seeds=train.seeds,
-                    policy=policy,
+                    policy=named_policy(policy),
                     episodes=config.data.heldout_size,
                     **environment(config),
                 )

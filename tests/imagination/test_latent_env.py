@@ -1,18 +1,24 @@
 """Dreams keep the contract of Gymnasium, and do what the model's parts say."""
 
 import gymnasium as gym
+import imageio.v3
 import numpy as np
+import pygame
 import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
-from gymnasium.wrappers import RecordEpisodeStatistics, TimeLimit
+from gymnasium.wrappers import RecordEpisodeStatistics, RecordVideo, TimeLimit
 from numpy.testing import assert_allclose, assert_array_equal
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
+from stable_baselines3.common.monitor import Monitor
 
 from worldmodel.imagination import Domain, LatentEnv, LatentVectorEnv
 from worldmodel.models import ModelSpec, WorldModel, describe_actions
+from worldmodel.playback.canvas import enlarge
+from worldmodel.reality import make_env
+from worldmodel.run import load
 
 D = 8
 BOX, PUSHES = spaces.Box(-2.0, 2.0, (2,)), spaces.Discrete(3)
@@ -150,6 +156,57 @@ def test_gymnasiums_wrappers_work_on_dreams():
         *_, truncated, info = env.step(env.action_space.sample())
     assert truncated
     assert info["episode"]["l"] == 3
+
+
+def test_wrappers_that_record_take_dreams(tmp_path):
+    env = Monitor(
+        RecordVideo(
+            one(render_mode="rgb_array", max_episode_steps=4),
+            str(tmp_path / "videos"),
+            episode_trigger=lambda episode: True,
+            disable_logger=True,
+        )
+    )
+    env.reset(seed=0)
+    for _ in range(4):
+        *_, truncated, info = env.step(env.action_space.sample())
+    env.close()
+    assert truncated
+    assert info["episode"]["l"] == 4
+    (video,) = (tmp_path / "videos").glob("*.mp4")
+    assert imageio.v3.imread(video).shape == (5, 16, 16, 3)
+
+
+def test_a_window_shows_the_dream(monkeypatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    env = one(render_mode="human", max_episode_steps=4)
+    z, _ = env.reset(seed=0)
+    shown = pygame.surfarray.array3d(pygame.display.get_surface()).swapaxes(0, 1)
+    frame = model().decode(torch.as_tensor(z)[None])[0, ..., -1:].numpy()
+    assert_array_equal(shown, enlarge(frame))
+    assert env.render() is None
+    env.close()
+    assert pygame.display.get_surface() is None
+    env.step(env.action_space.sample())
+
+
+def test_dreams_of_a_run_begin_where_they_are_told(driven_run):
+    wm = load(driven_run)
+    real = make_env(driven_run)
+    observations = np.stack([real.reset(seed=s)[0] for s in range(3)])
+    given = gym.make("worldmodel/Latent-v0", run=driven_run, starts=observations)
+    resets = gym.make_vec("worldmodel/Latent-v0", run=driven_run, num_envs=5, starts="resets")
+    low, high = given.observation_space.low, given.observation_space.high
+    expected = np.clip(wm.encode(observations).numpy(), low, high)
+    for seed in range(4):
+        z, _ = given.reset(seed=seed)
+        assert np.isclose(expected, z, atol=1e-5).all(1).any()
+    every = np.stack([real.reset(seed=s)[0] for s in range(256)])
+    every = np.clip(wm.encode(every).numpy(), low, high)
+    for z in resets.reset(seed=0)[0]:
+        assert np.isclose(every, z, atol=1e-5).all(1).any()
+    with pytest.raises(ValueError, match="expected 'data', 'resets'"):
+        gym.make("worldmodel/Latent-v0", run=driven_run, starts="reset")
 
 
 def test_frames_are_the_decoders_newest():

@@ -17,7 +17,7 @@ from worldmodel.data.header import HEADER_FILE
 from worldmodel.data.policies import Policy
 from worldmodel.data.recipe import STATE_KEY, Recipe, differences, resolve
 from worldmodel.data.replay import ReplayBuffer
-from worldmodel.data.rollout import Rollout
+from worldmodel.data.rollout import Episode, Rollout
 
 
 def collect(
@@ -179,8 +179,22 @@ def _writer(path: str | Path, recipe: Recipe, append: bool) -> ReplayBuffer:
     return buffer
 
 
+def play_episode(recipe: Recipe, seed: int, options: dict[str, Any] | None = None) -> Episode:
+    """Play one episode without storing it.
+
+    Args:
+        recipe: from `resolve`.
+        seed: of the environment and of the policy.
+        options: for the environment's reset, as ``{"state": [...]}``.
+    """
+    with _player(recipe, 1, 1, options) as player:
+        return next(player.play([seed]))
+
+
 @contextmanager
-def _player(recipe: Recipe, num_envs: int | None, episodes: int) -> Iterator[Rollout]:
+def _player(
+    recipe: Recipe, num_envs: int | None, episodes: int, options: dict[str, Any] | None = None
+) -> Iterator[Rollout]:
     """The environments with someone to act in them, checked before any file is made."""
     if num_envs is None:
         num_envs = NATIVE_BATCH if recipe.native else 1
@@ -192,7 +206,8 @@ def _player(recipe: Recipe, num_envs: int | None, episodes: int) -> Iterator[Rol
         start = recipe.policy.bind(
             envs.single_action_space, envs.single_observation_space, recipe.steps
         )
-        yield Rollout(envs, recipe.source, start, recipe.steps, recipe.state_key, recipe.state_dim)
+        state = recipe.state_key, recipe.state_dim
+        yield Rollout(envs, recipe.source, start, recipe.steps, *state, options)
     finally:
         envs.close()
 

@@ -5,7 +5,7 @@ A frame is the environment's own image, its ``rgb_array`` rendering, or a vector
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,12 +34,12 @@ class FrameSource:
         return np.dtype(np.float32 if self.kind == "vector" else np.uint8)
 
     def __call__(
-        self, envs: gym.vector.VectorEnv, observations: np.ndarray, which: np.ndarray
+        self, render: Callable[[], Any], observations: np.ndarray, which: np.ndarray
     ) -> Sequence[np.ndarray] | np.ndarray:
         """Frames of some of the environments.
 
         Args:
-            envs: the environments.
+            render: draws all N environments; called if the source is a rendering.
             observations: (N, ...), what their last step or reset returned.
             which: (M,) int, the environments to take a frame of.
 
@@ -47,7 +47,7 @@ class FrameSource:
             M frames of `shape` and `dtype`.
         """
         if self.kind == "render":
-            images: Any = envs.render()
+            images = render()
             return [resize(images[i], self.shape[0]) for i in which]
         chosen = observations if len(which) == len(observations) else observations[which]
         if self.kind == "vector":

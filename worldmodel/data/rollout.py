@@ -37,6 +37,7 @@ class Rollout:
         steps: longest episode.
         state_key: of ``info``, where the true state is.
         state_dim: length of that state, 0 to leave it.
+        options: passed to every reset.
     """
 
     def __init__(
@@ -47,10 +48,12 @@ class Rollout:
         steps: int,
         state_key: str,
         state_dim: int,
+        options: dict[str, Any] | None = None,
     ) -> None:
         n, space = envs.num_envs, envs.single_action_space
         self._envs, self._source, self._start, self._steps = envs, source, start, steps
         self._state_key = state_key
+        self._options = options or {}
         self._frames = np.empty((n, steps + 1, *source.shape), source.dtype)
         self._actions = np.empty((n, steps, *(space.shape or ())), space.dtype)
         self._rewards = np.empty((n, steps), np.float32)
@@ -96,8 +99,8 @@ class Rollout:
                 reset_seeds[i] = seeds[waiting]
                 self._actors[i] = self._start(seeds[waiting])
                 waiting += 1
-        options = None if mask.all() else {"reset_mask": mask}
-        self._observations, info = self._envs.reset(seed=reset_seeds, options=options)
+        options = self._options | ({} if mask.all() else {"reset_mask": mask})
+        self._observations, info = self._envs.reset(seed=reset_seeds, options=options or None)
         self._record(which, info)
         return waiting
 
@@ -124,7 +127,7 @@ class Rollout:
         if not len(which):
             return
         times = self._time[which]
-        self._frames[which, times] = self._source(self._envs, self._observations, which)
+        self._frames[which, times] = self._source(self._envs.render, self._observations, which)
         if self._states is not None:
             states = np.asarray(info[self._state_key])[which]
             self._states[which, times] = states.reshape(len(which), -1)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,6 +58,24 @@ class MLPProbe:
         z = torch.as_tensor(self.inputs.transform(flat), dtype=torch.float32)
         values = self.outputs.inverse_transform(self.net(z).double().numpy())
         return values.reshape(*latents.shape[:-1], -1)
+
+    def state(self) -> dict[str, Any]:
+        """All that `from_state` needs, as tensors."""
+        scales = {
+            name: torch.as_tensor(np.stack([scaler.mean_, scaler.scale_]))
+            for name, scaler in (("inputs", self.inputs), ("outputs", self.outputs))
+        }
+        return {"net": self.net.state_dict(), **scales}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> MLPProbe:
+        """The probe whose `state` this is."""
+        scalers = [StandardScaler(), StandardScaler()]
+        for scaler, name in zip(scalers, ("inputs", "outputs")):
+            scaler.mean_, scaler.scale_ = state[name].numpy()
+        net = _mlp(state["inputs"].shape[1], state["outputs"].shape[1])
+        net.load_state_dict(state["net"])
+        return cls(net.eval(), *scalers)
 
     def angles(self, latents: np.ndarray) -> np.ndarray:
         """Read a pendulum's angles: float (..., D) to float64 (..., 2), in rad, in (-π, π]."""

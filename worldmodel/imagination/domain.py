@@ -17,7 +17,6 @@ RATE = 1e-3
 """Share of true observations that count as outside by mistake."""
 
 OBSERVATIONS = 20_000
-STARTS = 4096
 _MARGIN = 0.25
 
 
@@ -52,14 +51,6 @@ class Domain:
         """Which latents (B, D) are not like those of training: bool (B,). NaN is outside."""
         inside = (self.distance(z) <= self.radius) & ((z >= self.low) & (z <= self.high)).all(-1)
         return ~inside
-
-
-def start_latents(wm: WorldModel, buffer: ReplayBuffer, *, seed: int = 0) -> Tensor:
-    """Latents of at most 4,096 observations of a buffer, to begin dreams at: float32 (M, D)."""
-    return torch.as_tensor(
-        encode_at(wm, buffer, *sample_times(buffer, wm.frame_stack, STARTS, seed)),
-        device=wm.device,
-    )
 
 
 def fit_domain(

@@ -11,9 +11,13 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from worldmodel.imagination.domain import Domain
+from worldmodel.imagination.starts import reset_latents
 from worldmodel.imagination.store import load_dream
 from worldmodel.imagination.vector import LatentVectorEnv
 from worldmodel.models import WorldModel
+from worldmodel.playback.canvas import enlarge
+from worldmodel.playback.window import Window
+from worldmodel.reality import make_env
 from worldmodel.run import load
 
 
@@ -25,10 +29,13 @@ class LatentEnv(gym.Env[np.ndarray, Any]):
         starts: float32 (M, D), latents that episodes begin at.
         domain: From `fit_domain`.
         max_episode_steps: Steps until truncation.
-        render_mode: None, or "rgb_array" for the decoder's newest frame.
+        render_mode: None, "rgb_array" for the decoder's newest frame, or "human" for a window.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
+    metadata: dict[str, Any] = {  # noqa: RUF012
+        "render_modes": ["rgb_array", "human"],
+        "render_fps": 20,
+    }
 
     def __init__(
         self,
@@ -46,9 +53,10 @@ class LatentEnv(gym.Env[np.ndarray, Any]):
             domain=domain,
             max_episode_steps=max_episode_steps,
             autoreset_mode=AutoresetMode.DISABLED,
-            render_mode=render_mode,
+            render_mode="rgb_array" if render_mode == "human" else render_mode,
         )
         self.render_mode = render_mode
+        self._window = Window("Dream") if render_mode == "human" else None
         self.observation_space = self._dreams.single_observation_space
         self.action_space = self._dreams.single_action_space
 
@@ -69,29 +77,86 @@ class LatentEnv(gym.Env[np.ndarray, Any]):
         if seed is None and self._dreams._np_random is None:
             seed = int(self.np_random.integers(2**31))
         observations, info = self._dreams.reset(seed=seed, options=rest)
+        self._show()
         return observations[0], {"out_of_domain": bool(info["out_of_domain"][0])}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Imagine one step; see `LatentVectorEnv`."""
         z, reward, terminated, truncated, info = self._dreams.step(np.asarray(action)[None])
+        self._show()
         left = {"out_of_domain": bool(info["out_of_domain"][0])}
         return z[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), left
 
-    def render(self) -> Any:
-        """The decoder's newest frame, uint8 (H, W, 3)."""
+    def render(self) -> np.ndarray | None:
+        """The decoder's newest frame, uint8 (H, W, 3); None after updating the window."""
+        if self._window is not None:
+            self._show()
+            return None
         frames = self._dreams.render()
         return None if frames is None else frames[0]
 
+    def close(self) -> None:
+        """Close the window."""
+        if self._window is not None:
+            self._window.close()
 
-def make_latent_env(run: str | Path, device: str = "auto", **settings: Any) -> LatentEnv:
-    """The dream of a run: ``gym.make("worldmodel/Latent-v0", run="results/<run>")``."""
-    wm = load(run, device)
-    return LatentEnv(wm, **load_dream(run, wm), **settings)
+    def _show(self) -> None:
+        if self._window is not None and (frames := self._dreams.render()) is not None:
+            self._window.show(enlarge(frames[0]))
+            self._window.wait(self.metadata["render_fps"])
+
+
+def make_latent_env(
+    run: str | Path, starts: str | np.ndarray = "data", device: str = "auto", **settings: Any
+) -> LatentEnv:
+    """The dream of a run: ``gym.make("worldmodel/Latent-v0", run="results/<run>")``.
+
+    Args:
+        run: A run directory.
+        starts: Where dreams begin: ``"data"`` at stored training observations, ``"resets"`` where
+            the real environment's episodes do, or at given observations, uint8 (M, H, W, S*C).
+        device: See `worldmodel.load`.
+        settings: Of `LatentEnv`.
+
+    Raises:
+        RunError: There is no finished run.
+        ValueError: `starts` is something else.
+    """
+    wm, dream = _open(run, starts, device)
+    return LatentEnv(wm, **dream, **settings)
 
 
 def make_latent_vector_env(
-    run: str | Path, num_envs: int = 1, device: str = "auto", **settings: Any
+    run: str | Path,
+    num_envs: int = 1,
+    starts: str | np.ndarray = "data",
+    device: str = "auto",
+    **settings: Any,
 ) -> LatentVectorEnv:
-    """The dreams of a run: ``gym.make_vec("worldmodel/Latent-v0", run=..., num_envs=1024)``."""
+    """The dreams of a run: ``gym.make_vec("worldmodel/Latent-v0", run=..., num_envs=1024)``.
+
+    Args:
+        run: See `make_latent_env`, as for `starts` and `device`.
+        num_envs: N.
+        starts: Where dreams begin.
+        device: Where they are computed.
+        settings: Of `LatentVectorEnv`.
+    """
+    wm, dream = _open(run, starts, device)
+    return LatentVectorEnv(wm, num_envs, **dream, **settings)
+
+
+def _open(
+    run: str | Path, starts: str | np.ndarray, device: str
+) -> tuple[WorldModel, dict[str, Any]]:
     wm = load(run, device)
-    return LatentVectorEnv(wm, num_envs, **load_dream(run, wm), **settings)
+    dream = load_dream(run, wm)
+    if isinstance(starts, np.ndarray):
+        dream["starts"] = wm.encode(starts)
+    elif starts == "resets":
+        dream["starts"] = reset_latents(wm, make_env(run))
+    elif starts != "data":
+        raise ValueError(
+            f"starts is {starts!r}; expected 'data', 'resets', or an array of observations"
+        )
+    return wm, dream

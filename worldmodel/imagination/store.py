@@ -10,7 +10,8 @@ import torch
 
 from worldmodel.data import ReplayBuffer
 from worldmodel.files import replacing
-from worldmodel.imagination.domain import Domain, fit_domain, start_latents
+from worldmodel.imagination.domain import Domain, fit_domain
+from worldmodel.imagination.starts import start_latents
 from worldmodel.models import WorldModel
 from worldmodel.run import RunError
 

@@ -17,12 +17,12 @@ GAP = 16
 STRIP = 46
 """Height of the strips above and below the panels, in pixels."""
 
-_BACKGROUND = (10, 12, 18)
-_BORDER = (52, 58, 74)
+BACKGROUND = (10, 12, 18)
+BORDER = (52, 58, 74)
 _LABEL = (236, 238, 243)
-_CAPTION = (164, 170, 184)
+CAPTION = (164, 170, 184)
 _LABEL_SIZE = 17
-_CAPTION_SIZE = 15
+CAPTION_SIZE = 15
 
 
 def panel_size(height: int, width: int) -> tuple[int, int]:
@@ -68,17 +68,17 @@ def compose(
     height, width = panel_size(*frames[0].shape[:2])
     _, right = panel_origin(len(frames) - 1, *frames[0].shape[:2])
     size = (_even(right + width + MARGIN), _even(2 * STRIP + height))
-    image = Image.new("RGB", size, _BACKGROUND)
+    image = Image.new("RGB", size, BACKGROUND)
     draw = ImageDraw.Draw(image)
     for i, (frame, label) in enumerate(zip(frames, labels, strict=True)):
         top, left = panel_origin(i, *frame.shape[:2])
-        draw.rectangle((left - 1, top - 1, left + width, top + height), outline=_BORDER)
+        draw.rectangle((left - 1, top - 1, left + width, top + height), outline=BORDER)
         image.paste(Image.fromarray(enlarge(frame)), (left, top))
-        draw.text((left, STRIP // 2), label, _LABEL, _font(_LABEL_SIZE), anchor="lm")
+        draw.text((left, STRIP // 2), label, _LABEL, font(_LABEL_SIZE), anchor="lm")
     middle = STRIP + height + STRIP // 2
-    font = _font(_CAPTION_SIZE)
-    draw.text((MARGIN, middle), caption, _CAPTION, font, anchor="lm")
-    draw.text((right + width, middle), note, _CAPTION, font, anchor="rm")
+    small = font(CAPTION_SIZE)
+    draw.text((MARGIN, middle), caption, CAPTION, small, anchor="lm")
+    draw.text((right + width, middle), note, CAPTION, small, anchor="rm")
     return np.asarray(image)
 
 
@@ -87,7 +87,7 @@ def _even(length: int) -> int:
 
 
 @lru_cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which matplotlib ships, so that labels look the same on every machine."""
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     return ImageFont.truetype(str(path), size)

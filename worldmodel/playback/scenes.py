@@ -21,12 +21,14 @@ class Scene(NamedTuple):
             observation at k = 0.
         reconstruction: uint8 (K+1, H, W, C), decoded from the latents of the true observations.
         latents: float32 (K+1, D), of the forecast.
+        encoded: float32 (K+1, D), of the true observations.
     """
 
     truth: np.ndarray
     forecast: np.ndarray
     reconstruction: np.ndarray
     latents: np.ndarray
+    encoded: np.ndarray
 
 
 def scene(wm: WorldModel, frames: np.ndarray, actions: np.ndarray) -> Scene:
@@ -41,11 +43,13 @@ def scene(wm: WorldModel, frames: np.ndarray, actions: np.ndarray) -> Scene:
         ValueError: If the model has no decoder, or no step fits.
     """
     latents = open_loop(wm, frames[None], actions[None])[:, 0]
+    encoded = _encode_all(wm, frames)
     return Scene(
         truth=frames[wm.frame_stack - 1 :],
         forecast=decode_newest(wm, latents, frames.shape[-1]),
-        reconstruction=reconstruct(wm, frames),
+        reconstruction=decode_newest(wm, encoded, frames.shape[-1]),
         latents=latents.cpu().numpy(),
+        encoded=encoded.cpu().numpy(),
     )
 
 
@@ -59,9 +63,13 @@ def reconstruct(wm: WorldModel, frames: np.ndarray) -> np.ndarray:
     Returns:
         uint8 (L-S+1, H, W, C), the newest frame of each.
     """
+    return decode_newest(wm, _encode_all(wm, frames), frames.shape[-1])
+
+
+def _encode_all(wm: WorldModel, frames: np.ndarray) -> torch.Tensor:
     times = range(wm.frame_stack - 1, len(frames))
     observations = [observation_at(frames[None], t, wm.frame_stack) for t in times]
-    return decode_newest(wm, wm.encode(np.concatenate(observations)), frames.shape[-1])
+    return wm.encode(np.concatenate(observations))
 
 
 def decode_newest(wm: WorldModel, latents: torch.Tensor, channels: int) -> np.ndarray:

@@ -9,15 +9,12 @@ import numpy as np
 
 from worldmodel.evaluation.forecast import angle_errors
 from worldmodel.evaluation.probes import MLPProbe
-from worldmodel.files import replacing
 from worldmodel.models import WorldModel
 from worldmodel.playback.canvas import compose
 from worldmodel.playback.scenes import scene
-from worldmodel.playback.writers import write_gif, write_mp4
+from worldmodel.playback.writers import write_video
 
 LABELS = ("ground truth", "forecast", "reconstruction")
-
-_WRITERS = {".mp4": write_mp4, ".gif": write_gif}
 
 
 def forecast_video(
@@ -53,14 +50,8 @@ def forecast_video(
         FileNotFoundError: If the folder of `path` does not exist.
         OSError: If the file cannot be written.
     """
-    path = Path(path)
-    if path.suffix not in _WRITERS:
-        raise ValueError(f"cannot write a video to {path}; give a path that ends in .mp4 or .gif")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"the folder {path.parent} does not exist; make it first")
     images = forecast_frames(wm, frames, actions, dt=dt, states=states, probe=probe)
-    with replacing(path) as temporary:
-        _WRITERS[path.suffix](temporary, images, 1.0 / dt if fps is None else fps)
+    write_video(path, images, 1.0 / dt if fps is None else fps)
 
 
 def forecast_frames(

@@ -11,6 +11,8 @@ import imageio_ffmpeg
 import numpy as np
 from PIL import Image
 
+from worldmodel.files import replacing
+
 _COLOURS = 128
 _PALETTE_FRAMES = 12
 
@@ -67,3 +69,38 @@ def write_gif(path: Path, images: Iterable[np.ndarray], fps: float) -> None:
     )
     duration = round(1000 / fps)
     first.save(path, save_all=True, append_images=rest, duration=duration, loop=0)
+
+
+_WRITERS = {".mp4": write_mp4, ".gif": write_gif}
+
+
+def check_video_path(path: str | Path) -> Path:
+    """Find out, before anything is computed, whether a video can go there.
+
+    Raises:
+        ValueError: If the suffix is neither `.mp4` nor `.gif`.
+        FileNotFoundError: If the folder does not exist.
+    """
+    path = Path(path)
+    if path.suffix not in _WRITERS:
+        raise ValueError(f"cannot write a video to {path}; give a path that ends in .mp4 or .gif")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder {path.parent} does not exist; make it first")
+    return path
+
+
+def write_video(path: str | Path, images: Iterable[np.ndarray], fps: float) -> None:
+    """Write an `.mp4` or a `.gif`, whole or not at all.
+
+    Args:
+        path: Of the file.
+        images: uint8 (H, W, 3) each, both sides even.
+        fps: Frames a second.
+
+    Raises:
+        ValueError: See `check_video_path`, as for `FileNotFoundError`.
+        OSError: If the file cannot be written.
+    """
+    path = check_video_path(path)
+    with replacing(path) as temporary:
+        _WRITERS[path.suffix](temporary, images, fps)

@@ -1,0 +1,170 @@
+"""`rollout`, `plan` and data from a planner, by the command line, on a hardly trained model."""
+
+import json
+
+import imageio.v3
+import numpy as np
+import pygame
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import worldmodel
+from cli import app
+from worldmodel import rollout as rollout_module
+from worldmodel.plan import Attempt
+from worldmodel.playback.window import Window
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def succeed(*arguments):
+    result = invoke(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_rollout_films_reality_beside_the_dream(driven_run, tmp_path):
+    told = succeed("rollout", driven_run, "--steps", 12, "--output", tmp_path / "a.mp4")
+    film = imageio.v3.imread(tmp_path / "a.mp4")
+    assert film.shape[0] == told["steps"] + 1 == 13
+    assert told["policy"] == "random"
+    assert set(told["error"]) == {"0", "5", "10", "12"}
+    again = succeed("rollout", driven_run, "--steps", 12, "--output", tmp_path / "b.gif")
+    assert again["error"] == told["error"]
+    other = succeed(
+        *("rollout", driven_run, "--steps", 12, "--policy", "passive"),
+        *("--seed", 5, "--output", tmp_path / "c.mp4"),
+    )
+    assert other["error"] != told["error"]
+
+
+def test_rollout_begins_at_a_state(driven_run, tmp_path, monkeypatch):
+    played = []
+    original = rollout_module.scene
+    monkeypatch.setattr(
+        rollout_module, "scene", lambda wm, f, a: played.append((f, a)) or original(wm, f, a)
+    )
+    film = tmp_path / "a.mp4"
+    succeed(
+        *("rollout", driven_run, "--state", "3.14159265 3.14159265 0 0", "--policy", "passive"),
+        *("--steps", 5, "--output", film),
+    )
+    frames, actions = played[0]
+    env = worldmodel.make_env(driven_run)
+    expected, _ = env.reset(options={"state": [np.pi, np.pi, 0, 0]})
+    assert np.array_equal(frames[0], expected[..., -3:])
+    assert not actions.any()
+
+
+def test_rollout_in_a_window_stays_until_a_key(driven_run, monkeypatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    waits = []
+
+    class Hand(Window):
+        def wait(self, fps):
+            waits.append(fps)
+            if len(waits) == 10:
+                pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=pygame.K_x))
+
+    monkeypatch.setattr(rollout_module, "Window", Hand)
+    assert succeed("rollout", driven_run, "--steps", 5, "--window")["video"] is None
+    assert waits == [20.0] * 10
+
+
+def test_plan_acts_judges_and_films(driven_run, tmp_path):
+    few = ("--episodes", 2, "--steps", 15, "--horizon", 4, "--samples", 16, "--iterations", 1)
+    told = succeed("plan", driven_run, *few, "--output", tmp_path / "plan.mp4")
+    assert told["goal"] == "upright"
+    assert [a["seed"] for a in told["attempts"]] == [20_000, 20_001]
+    assert all(a["steps"] == 15 for a in told["attempts"])
+    assert told["return_mean"] == pytest.approx(np.mean([a["return"] for a in told["attempts"]]))
+    assert told["successes"] == sum(a["steps_to_success"] is not None for a in told["attempts"])
+    assert len(imageio.v3.imread(told["video"])) == 15
+    assert json.loads((driven_run / "plan.json").read_text()) == told
+    for method in ("cem", "mppi"):
+        other = succeed("plan", driven_run, *few, "--goal", "reward", "--method", method)
+        assert other["successes"] is None
+
+
+def test_a_goal_image_is_reached_where_the_environment_shows_it(driven_run, tmp_path):
+    env = worldmodel.make_env(driven_run)
+    hanging, _ = env.reset(options={"state": [0.0, 0.0, 0.0, 0.0]})
+    up, _ = env.reset(options={"state": [np.pi, np.pi, 0.0, 0.0]})
+    for name, observation in (("down.png", hanging), ("up.png", up)):
+        Image.fromarray(observation[..., -3:]).resize((64, 64), 0).save(tmp_path / name)
+    few = ("--episodes", 1, "--steps", 25, "--horizon", 1, "--samples", 2, "--iterations", 1)
+    up = succeed("plan", driven_run, *few, "--method", "mppi", "--goal", tmp_path / "up.png")
+    assert up["successes"] == 0
+    assert "nearest 1% of training" in up["criterion"]
+
+
+def test_success_is_holding_the_goal_in_one_piece():
+    attempt = Attempt(0, at_goal=[True, True, False, True, True, True, False])
+    assert attempt.steps_to_success(2) == 2
+    assert attempt.steps_to_success(3) == 6
+    assert attempt.steps_to_success(4) is None
+
+
+def test_a_planner_collects_data_and_says_whose(driven_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = succeed(
+        *("collect", "planned", "--policy", driven_run, "--size", 20, "--steps", 6),
+        *("--image-size", 16),
+    )
+    assert told["episodes"] == 20
+    assert told["metadata"]["policy"]["name"] == "planned"
+    again = succeed(
+        *("collect", "again", "--policy", driven_run, "--size", 20, "--steps", 6),
+        *("--image-size", 16),
+    )
+    assert again["metadata"] == told["metadata"]
+    random = succeed(
+        *("collect", "random", "--policy", "random", "--size", 20, "--steps", 6),
+        *("--image-size", 16),
+    )
+    assert random["metadata"] != told["metadata"]
+    with (
+        worldmodel.ReplayBuffer.open("planned") as planned,
+        worldmodel.ReplayBuffer.open("again") as twice,
+        worldmodel.ReplayBuffer.open("random") as held,
+    ):
+        every, start = np.arange(20), np.zeros(20, int)
+        actions, same, others = (b.actions(every, start, 7) for b in (planned, twice, held))
+    assert np.array_equal(actions, same)
+    differ = (actions != others).any((1, 2))
+    assert 0 < differ.sum() < 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("rollout", "--output", "a.avi"), "ends in .mp4 or .gif"),
+        (("rollout", "--state", "1 2 x 4"), "expected numbers"),
+        (("rollout", "--state", "1 2"), "θ1"),
+        (("rollout", "--policy", "clever"), "policy is 'clever'"),
+        (("plan", "--goal", "nowhere.png"), "expected 'reward', 'upright', or an image's path"),
+        (("plan", "--method", "shooting"), "expected one of cem, icem, mppi"),
+        (("collect", "--image-size", "32"), "make it with the same image_size"),
+    ],
+)
+def test_mistakes_end_in_one_line(driven_run, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    command, *rest = arguments
+    target = ["there", "--policy", driven_run] if command == "collect" else [driven_run]
+    result = invoke(command, *target, *rest)
+    assert result.exit_code in (1, 2)
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_directory_that_is_no_run_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    for command in ("rollout", "plan", "play"):
+        result = invoke(command, tmp_path)
+        assert result.exit_code == 1
+        assert "is not a run directory" in result.stderr
