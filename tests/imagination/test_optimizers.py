@@ -85,7 +85,7 @@ def test_the_same_seed_finds_the_same():
 
 
 def test_methods_have_names_and_what_does_not_fit_is_refused():
-    assert make_optimizer("cem") == CEM()
+    assert make_optimizer("cem") == CEM(150, 3, 15)
     assert make_optimizer("mppi", samples=7).samples == 7
     few = make_optimizer("icem", samples=10, iterations=1)
     assert few.search(score, nothing(), generator()).actions.shape == (H, B, A)

@@ -22,14 +22,57 @@ from worldmodel.run import load
 
 
 class LatentEnv(gym.Env[np.ndarray, Any]):
-    """`LatentVectorEnv` with one dream, as a `gymnasium.Env`.
+    """
+    ## Description
 
-    Args:
-        wm: The world model.
-        starts: float32 (M, D), latents that episodes begin at.
-        domain: From `fit_domain`.
-        max_episode_steps: Steps until truncation.
-        render_mode: None, "rgb_array" for the decoder's newest frame, or "human" for a window.
+    A trained world model as an environment: each step is imagined by the predictor and judged by
+    the reward and termination heads, without the environment that was learned.
+
+    ## Action Space
+
+    That of the environment that was learned, a flat `Box` or a `Discrete`.
+
+    ## Observation Space
+
+    The latent, a `Box` of float32 (D,). Its bounds are the least and greatest value of each number
+    on training observations, and a quarter of that range more on both sides.
+
+    ## Rewards
+
+    The reward head's.
+
+    ## Starting State
+
+    A latent drawn uniformly from `starts`, or `reset(options={"latent": z})`, float32 (D,).
+
+    ## Episode End
+
+    Termination where the termination head gives 0.5 or more. Truncation after `max_episode_steps`,
+    or, with `info["out_of_domain"]`, where the dream leaves what the model was trained on: see
+    `Domain`. The latent that left is clipped to the bounds.
+
+    ## Arguments
+
+    | Parameter           | Type         | Default | Description                         |
+    | ------------------- | ------------ | ------- | ----------------------------------- |
+    | `wm`                | `WorldModel` |         | The model                           |
+    | `starts`            | Tensor       |         | float32 (M, D), see `start_latents` |
+    | `domain`            | `Domain`     |         | From `fit_domain`                   |
+    | `max_episode_steps` | int          | `200`   | Steps until truncation              |
+    | `render_mode`       | str          | `None`  | `"rgb_array"`, `"human"`            |
+
+    `gym.make("worldmodel/Latent-v0", run="results/<run>")` takes the first three from a run
+    directory: `starts` is then `"data"` (stored training observations), `"resets"` (where the real
+    environment's episodes begin) or an array of observations; and `device` as in
+    `worldmodel.load`.
+
+    ## Vectorized environment
+
+    `LatentVectorEnv` imagines all dreams in one batch; `gym.make_vec` gives it.
+
+    ## Version History
+
+    * v0: Initial version.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012

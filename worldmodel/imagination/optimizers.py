@@ -154,7 +154,7 @@ class MPPI:
         return Search(mean, mean, mean[:, :, None][:, :, :0])
 
 
-METHODS: dict[str, CEM | MPPI] = {"cem": CEM(), "icem": icem(), "mppi": MPPI()}
+METHODS: dict[str, CEM | MPPI] = {"cem": CEM(150, 3, 15), "icem": icem(), "mppi": MPPI()}
 
 
 def make_optimizer(

@@ -40,10 +40,14 @@ def imagined_return(wm: WorldModel, latents: Tensor, actions: Tensor) -> Tensor:
 
 
 def nearness(goal: Tensor) -> Objective:
-    """The negative distance to a goal latent, float32 (D,), summed over the steps."""
+    """The negative distance to a goal latent, float32 (D,): its mean over the steps and its least.
+
+    The least draws towards a goal that most of the steps cannot be near yet, the mean holds it.
+    """
 
     def value(wm: WorldModel, latents: Tensor, actions: Tensor) -> Tensor:
-        return -(latents[1:] - goal).norm(dim=-1).sum(0)
+        distance = (latents[1:] - goal).norm(dim=-1)  # (H, M)
+        return -distance.mean(0) - distance.amin(0)
 
     return value
 
