@@ -59,6 +59,15 @@ def test_rollout_begins_at_a_state(driven_run, tmp_path, monkeypatch):
     assert not actions.any()
 
 
+def test_rollout_plans_at_every_step_if_a_run_is_the_policy(driven_run, tmp_path):
+    few = ("--steps", 6, "--output", tmp_path / "a.mp4", "--seed", 3)
+    planned = succeed("rollout", driven_run, "--policy", driven_run, *few)
+    random = succeed("rollout", driven_run, "--policy", "random", *few)
+    assert planned["error"] != random["error"]
+    longer = succeed("rollout", driven_run, "--policy", "random", *few[2:], "--steps", 9)
+    assert longer["error"]["5"] == pytest.approx(random["error"]["5"], rel=1e-4)
+
+
 def test_rollout_in_a_window_stays_until_a_key(driven_run, monkeypatch):
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     waits = []
@@ -145,9 +154,10 @@ def test_a_planner_collects_data_and_says_whose(driven_run, tmp_path, monkeypatc
         (("rollout", "--state", "1 2 x 4"), "expected numbers"),
         (("rollout", "--state", "1 2"), "θ1"),
         (("rollout", "--policy", "clever"), "policy is 'clever'"),
+        (("rollout", "--window", "--output", "a.gif"), "give one of them"),
         (("plan", "--goal", "nowhere.png"), "expected 'reward', 'upright', or an image's path"),
         (("plan", "--method", "shooting"), "expected one of cem, icem, mppi"),
-        (("collect", "--image-size", "32"), "make it with the same image_size"),
+        (("collect", "--image-size", "32"), "use the same image_size"),
     ],
 )
 def test_mistakes_end_in_one_line(driven_run, tmp_path, monkeypatch, arguments, message):

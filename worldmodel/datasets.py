@@ -108,9 +108,14 @@ def _recipe(config: Config) -> Recipe:
     return recipe
 
 
+def is_run(policy: str) -> bool:
+    """Whether a policy's name is that of a run directory."""
+    return (Path(policy) / "config.yaml").is_file()
+
+
 def named_policy(name: str) -> str | Policy:
     """A policy as `collect` takes it; of the name of a run directory, its model's planner."""
-    if (Path(name) / "config.yaml").is_file():
+    if is_run(name):
         from worldmodel.imagination.planned import Planned
 
         return Planned(Path(name))

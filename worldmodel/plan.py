@@ -6,7 +6,7 @@ import json
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ def plan(
         console: Shows progress.
 
     Returns:
-        What is also written to ``plan.json`` beside the model: the settings, `successes` and
+        What is also written to ``plan.json`` in the run directory: the settings, `successes` and
         `criterion` (None without a test), `return_mean`, `decision_ms` (median), `video`, and for
         each of `attempts` its `seed`, `return`, `steps` and `steps_to_success`.
 
@@ -105,18 +105,15 @@ def plan(
     """
     config, wm = Run(run).config(), load(run, device)
     path = check_video_path(output or run / "plan.mp4")
+    if output is not None and wm.decoder is None:
+        raise ValueError(f"{run} learned from vectors, so there is nothing to film; omit --output")
     world = environment(config)
     if goal is None:
         is_pendulum = pendulum_task(world["env_id"], world["env_kwargs"]) is not None
         goal = "upright" if is_pendulum else "reward"
     chosen = choose_goal(goal, config, wm, load_dream(run, wm)["starts"])
-    policy = PlanningPolicy(
-        wm,
-        chosen.objective,
-        make_optimizer(method, samples, iterations),
-        horizon=horizon,
-        seed=seed,
-    )
+    optimizer = make_optimizer(method, samples, iterations)
+    policy = PlanningPolicy(wm, chosen.objective, optimizer, horizon=horizon, seed=seed)
     dt = step_seconds(world["env_id"], world["env_kwargs"])
     env = make_env(run)
     with progress_bar(console, "plan", episodes, 0) as bar:
@@ -130,7 +127,15 @@ def plan(
     if wm.decoder is not None:
         write_video(path, _frames(wm, attempts[0], policy.horizon, dt), 1.0 / dt)
         video = str(path)
-    settings = {"goal": goal, "method": method, "horizon": horizon, "seed": seed, "video": video}
+    settings = {
+        "goal": goal,
+        "method": method,
+        "optimizer": asdict(optimizer),
+        "horizon": horizon,
+        "steps": steps,
+        "seed": seed,
+        "video": video,
+    }
     result = settings | _judge(attempts, chosen, round(HELD_SECONDS / dt))
     with replacing(run / "plan.json") as temporary:
         temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -187,12 +192,11 @@ def _frames(wm: WorldModel, attempt: Attempt, horizon: int, dt: float) -> Iterat
     """Reality beside what each plan leads to, the reward under them."""
     imagined = decode_newest(wm, torch.cat(attempt.imagined), attempt.frames[0].shape[-1])
     last, rewards = len(attempt.rewards), attempt.rewards
-    low, high = min(0.0, *rewards), max(1e-3, *rewards)
+    low, high = np.floor(10 * min(0.0, *rewards)) / 10, np.ceil(10 * max(0.1, *rewards)) / 10
     labels = ("reality", f"planned for {horizon * dt:.2f} s later")
     for k in range(last):
         panels = (attempt.frames[k], imagined[k])
-        top = compose(panels, labels, f"t = {k * dt:.2f} s", f"step {k} of {last}")
-        curve = curve_strip(
-            rewards[:k], last, "reward", top.shape[1], low=round(low, 2), high=round(high, 2)
-        )
+        note = f"seed {attempt.seed}   step {k} of {last}"
+        top = compose(panels, labels, f"t = {k * dt:.2f} s", note)
+        curve = curve_strip(rewards[:k], last - 1, "reward", top.shape[1], low=low, high=high)
         yield np.concatenate([top, curve])

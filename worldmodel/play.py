@@ -138,8 +138,8 @@ def play(run: Path, *, seed: int, device: str) -> None:
         ValueError: It has nothing to show, or more actions than there are keys.
         OSError: There is no display.
     """
-    require_display()
     stage = open_stage(run, device)
+    require_display()
     env = make_env(run)
     session = Session(stage, env, seed, stage.config.data.state_key)
     window = Window(f"worldmodel play {run.name}")

@@ -59,11 +59,14 @@ class ModelObservation(gym.Wrapper[np.ndarray, Any, Any, Any], gym.utils.RecordC
         return np.concatenate(self._frames, axis=-1)
 
 
-def make_env(run: str | Path, **env_kwargs: Any) -> gym.Env[np.ndarray, Any]:
+def make_env(
+    run: str | Path, render_mode: str | None = None, **env_kwargs: Any
+) -> gym.Env[np.ndarray, Any]:
     """Make the environment that a run's model has learned, with observations for its encoder.
 
     Args:
         run: A run directory.
+        render_mode: As in `gym.make`; where the model learned from renderings, always "rgb_array".
         env_kwargs: Laid over the arguments of the run, as ``start="uniform"``. Those that only its
             data was collected with are left out.
 
@@ -76,6 +79,8 @@ def make_env(run: str | Path, **env_kwargs: Any) -> gym.Env[np.ndarray, Any]:
     recipe = resolve(**world, policy="random", steps=1)
     kwargs = dict(recipe.env_kwargs)
     if recipe.source.kind == "render":
-        kwargs["render_mode"] = "rgb_array"
+        render_mode = "rgb_array"
+    if render_mode is not None:
+        kwargs["render_mode"] = render_mode
     env = make_single(recipe.spec, kwargs)
     return ModelObservation(env, recipe.source, config.frame_stack)

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from worldmodel.data import Episode, play_episode, resolve
-from worldmodel.datasets import environment, named_policy
+from worldmodel.datasets import environment, is_run
 from worldmodel.evaluation import pendulum_task
 from worldmodel.evaluation.forecast import reported_steps
+from worldmodel.imagination.planned import planner_of
 from worldmodel.playback.canvas import compose
 from worldmodel.playback.meter import Meter
 from worldmodel.playback.scenes import Scene, scene
@@ -39,10 +40,12 @@ def rollout(
 
     Args:
         run: A run directory.
-        policy: Who acts, see `collect`; None for the policy of the run's data.
+        policy: Who acts, see `collect`; of a run directory, its model's planner at every step.
+            None for the policy of the run's data.
         seed: Of the environment and the policy.
         state: To start in, [θ1, θ2, ω1, ω2]; None to draw one as for the run's data.
-        steps: Of the dream at most.
+        steps: Of the dream at most; the environment may end the episode earlier. The dream begins
+            when as many frames have been seen as the model takes.
         output: The video; None for ``rollout.mp4`` in the run directory.
         window: Show it in a window instead.
         device: See `worldmodel.load`.
@@ -54,10 +57,12 @@ def rollout(
         RunError: There is no finished run.
         ValueError: An argument does not fit the run.
     """
+    stage = open_stage(run, device)
+    if window and output is not None:
+        raise ValueError("--window shows what --output would write; give one of them")
     path = None if window else check_video_path(output or run / "rollout.mp4")
     if window:
-        require_display()
-    stage = open_stage(run, device)
+        require_display("write a video with --output, or ")
     policy = policy or stage.config.data.policy
     episode = _play(stage, policy, seed, state, steps)
     played = scene(stage.wm, episode.frames, episode.actions)
@@ -128,6 +133,5 @@ def _play(
             raise ValueError(f"{world['env_id']} cannot be set to a state; start it from a seed")
         options = {"state": list(state)}
     first = stage.wm.frame_stack - 1
-    return play_episode(
-        resolve(**world, policy=named_policy(policy), steps=steps + first), seed, options
-    )
+    acting = planner_of(Path(policy)) if is_run(policy) else policy
+    return play_episode(resolve(**world, policy=acting, steps=steps + first), seed, options)

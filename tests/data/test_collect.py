@@ -191,7 +191,8 @@ class Watching:
 
     observes = True
 
-    def __init__(self):
+    def __init__(self, sees=None):
+        self.sees = sees
         self.seen = []
 
     def identity(self):
@@ -213,6 +214,20 @@ def test_a_policy_sees_the_whole_stack_and_the_newest_frame_is_stored(tmp_path):
     steps = [seen[0, 0, ::3].tolist() for seen in policy.seen]
     assert steps == [[0, 0, 0], [0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4]]
     assert episode_of(buffer, 0)[0][:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_policy_is_shown_the_stored_frames_of_an_environment_without_images(tmp_path):
+    policy = Watching(sees=((64, 64, 3), 2))
+    kwargs = {"observation": "vector"}
+    buffer = gather(tmp_path, seeds=[9, 8], policy=policy, env_kwargs=kwargs, num_envs=2)
+    assert [seen.shape for seen in policy.seen] == [(64, 64, 6)] * 10
+    steps = [seen[0, 0, ::3].tolist() for seen in policy.seen[::2]]
+    assert steps == [[0, 0], [0, 1], [1, 2], [2, 3], [3, 4]]
+    frames = episode_of(buffer, 0)[0]
+    assert np.array_equal(policy.seen[4], np.concatenate([frames[1], frames[2]], -1))
+    with pytest.raises(ValueError, match=r"looks at frames of shape \(8, 8, 3\)"):
+        gather(tmp_path / "other", policy=Watching(sees=((8, 8, 3), 2)), env_kwargs=kwargs)
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_stack_that_nobody_sees_is_not_made(tmp_path):

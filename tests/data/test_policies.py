@@ -55,6 +55,14 @@ def test_short_episodes_have_all_their_actions(steps):
     assert actions(Random((3, 8)), BOX, 1, steps).shape == (steps, 2)
 
 
+@pytest.mark.parametrize("policy", [Random(), Random((2, 5)), Mixed()])
+def test_a_longer_episode_begins_with_a_shorter_one(policy):
+    for seed in range(5):
+        long = actions(policy, AROUND_ZERO, seed, 90)
+        for steps in (1, 10, 41):
+            assert np.array_equal(actions(policy, AROUND_ZERO, seed, steps), long[:steps])
+
+
 @pytest.mark.parametrize("policy", [Random(), Mixed(), Passive()])
 def test_a_seed_decides_the_actions(policy):
     start = policy.bind(AROUND_ZERO, None, 50)

@@ -139,6 +139,28 @@ def test_leaving_the_domain_truncates_and_is_told():
     assert np.isfinite(reward)
 
 
+def test_a_start_outside_the_domain_is_told():
+    far = np.full((4, D), 8.0, np.float32)
+    far[1:] = 0.1
+    _, info = dreams(radius=10.0).reset(options={"latents": far})
+    assert info["out_of_domain"].tolist() == [True, False, False, False]
+
+
+def test_actions_beyond_the_bounds_are_clipped_and_nonsense_is_refused():
+    env = one()
+    env.reset(seed=0)
+    within, *_ = env.step(np.array([2.0, -2.0]))
+    env.reset(seed=0)
+    assert_array_equal(env.step(np.array([9.0, -9.0]))[0], within)
+    with pytest.raises(ValueError, match="not finite"):
+        env.step(np.array([np.nan, 0.0]))
+    with pytest.raises(ValueError, match=r"actions have shape \(1, 1\)"):
+        env.step(np.array([1.0]))
+    for latent in (np.zeros(3), np.full(D, np.nan)):
+        with pytest.raises(ValueError, match="latents to begin at"):
+            env.reset(options={"latent": latent})
+
+
 def test_the_termination_head_ends_a_dream():
     wm = model()
     torch.nn.init.constant_(wm.termination_head.net[-1].bias, 5.0)
@@ -205,6 +227,8 @@ def test_dreams_of_a_run_begin_where_they_are_told(driven_run):
     every = np.clip(wm.encode(every).numpy(), low, high)
     for z in resets.reset(seed=0)[0]:
         assert np.isclose(every, z, atol=1e-5).all(1).any()
+    with pytest.raises(ValueError, match="expected uint8 frames"):
+        gym.make("worldmodel/Latent-v0", run=driven_run, starts=observations / 255)
     with pytest.raises(ValueError, match="expected 'data', 'resets'"):
         gym.make("worldmodel/Latent-v0", run=driven_run, starts="reset")
 

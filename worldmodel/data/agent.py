@@ -40,6 +40,7 @@ class Agent:
     algo: str | None = None
     deterministic: bool = True
     observes = True
+    sees = None
 
     def __post_init__(self) -> None:
         if not zipfile.is_zipfile(self.path):
@@ -146,6 +147,13 @@ def _require_same(what: str, trained: gym.Space, given: gym.Space) -> None:
         same = trained == given
     if not same:
         raise ValueError(
-            f"the agent was trained with {what} {trained}, but the environment has {given}; "
-            "pass env_kwargs that give it what it was trained with"
+            f"the agent was trained with {what} {_told(trained)}, and the environment has "
+            f"{_told(given)}; give it an environment like the one it was trained in"
         )
+
+
+def _told(space: gym.Space) -> str:
+    """A space in a few words, without its bounds."""
+    if isinstance(space, gym.spaces.Box):
+        return f"{space.dtype} of shape {space.shape}"
+    return str(space)

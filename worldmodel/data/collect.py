@@ -207,7 +207,8 @@ def _player(
             envs.single_action_space, envs.single_observation_space, recipe.steps
         )
         state = recipe.state_key, recipe.state_dim
-        yield Rollout(envs, recipe.source, start, recipe.steps, *state, options)
+        shown = 0 if recipe.policy.sees is None else recipe.policy.sees[1]
+        yield Rollout(envs, recipe.source, start, recipe.steps, *state, options, shown)
     finally:
         envs.close()
 

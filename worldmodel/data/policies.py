@@ -28,7 +28,14 @@ class Policy(Protocol):
 
     @property
     def observes(self) -> bool:
-        """Whether actions depend on observations."""
+        """Whether actions depend on the environment's own observations."""
+
+    @property
+    def sees(self) -> tuple[tuple[int, ...], int] | None:
+        """Shape and number of the stored frames that actors are shown stacked, oldest first.
+
+        None if they are given the environment's own observations.
+        """
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides the actions, as JSON values."""
@@ -44,6 +51,7 @@ class Passive:
     """Zero action at every step: what the environment does by itself."""
 
     observes = False
+    sees = None
 
     def identity(self) -> dict[str, Any]:
         """See `Policy`."""
@@ -81,6 +89,7 @@ class Random:
 
     hold: tuple[int, int] = (1, 8)
     observes = False
+    sees = None
 
     def __post_init__(self) -> None:
         low, high = self.hold
@@ -89,7 +98,7 @@ class Random:
 
     def identity(self) -> dict[str, Any]:
         """See `Policy`."""
-        return {"name": "random", "hold": list(self.hold)}
+        return {"name": "random", "hold": list(self.hold), "streams": 2}
 
     def bind(
         self, action_space: gym.Space, observation_space: gym.Space, steps: int
@@ -102,22 +111,20 @@ class Random:
         draw = _uniform(action_space)
 
         def start(seed: int) -> Actor:
-            actions = self._held(draw, steps, np.random.default_rng((_STREAM, seed)))
+            actions = self._held(draw, steps, seed)
             return lambda t, observation: actions[t]
 
         return start
 
     def _held(
-        self,
-        draw: Callable[[np.random.Generator, int], np.ndarray],
-        steps: int,
-        rng: np.random.Generator,
+        self, draw: Callable[[np.random.Generator, int], np.ndarray], steps: int, seed: int
     ) -> np.ndarray:
-        """Actions of a whole episode, (steps, *action_shape)."""
+        """Actions of a whole episode, (steps, *action_shape); a longer one begins with them."""
         low, high = self.hold
-        holds = rng.integers(low, high, size=-(-steps // low), endpoint=True)
+        timing, choice = np.random.default_rng((_STREAM, seed)).spawn(2)
+        holds = timing.integers(low, high, size=-(-steps // low), endpoint=True)
         segments = int(np.searchsorted(np.cumsum(holds), steps)) + 1
-        return np.repeat(draw(rng, segments), holds[:segments], axis=0)[:steps]
+        return np.repeat(draw(choice, segments), holds[:segments], axis=0)[:steps]
 
 
 @dataclass(frozen=True)
@@ -132,6 +139,7 @@ class Mixed:
     random_fraction: float = 0.5
     hold: tuple[int, int] = (1, 8)
     observes = False
+    sees = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.random_fraction <= 1:
@@ -140,7 +148,8 @@ class Mixed:
     def identity(self) -> dict[str, Any]:
         """See `Policy`."""
         fraction = float(self.random_fraction)
-        return {"name": "mixed", "random_fraction": fraction, "hold": list(self.hold)}
+        random = Random(self.hold).identity()
+        return {"name": "mixed", "random_fraction": fraction, "random": random}
 
     def bind(
         self, action_space: gym.Space, observation_space: gym.Space, steps: int

@@ -125,6 +125,11 @@ def resolve(
     env = make_single(spec, unstacked)
     try:
         source = frame_source(observation, env, env.observation_space, image_size)
+        if who.sees is not None and who.sees[0] != source.shape:
+            raise ValueError(
+                f"the policy looks at frames of shape {who.sees[0]}, and {spec.id} would be stored "
+                f"in frames of {source.shape}; use the same image_size and observation"
+            )
         info = env.reset(seed=0)[1]
         return Recipe(
             spec=spec,
@@ -153,7 +158,7 @@ def as_policy(policy: str | Path | Policy) -> Policy:
     if not Path(policy).is_file():
         raise ValueError(
             f"policy is {str(policy)!r}; expected {', '.join(map(repr, POLICIES))}, "
-            "or the path of an agent saved by Stable-Baselines3"
+            "the path of an agent saved by Stable-Baselines3, or a run directory"
         )
     return Agent(policy)
 

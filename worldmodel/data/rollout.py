@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -38,6 +38,8 @@ class Rollout:
         state_key: of ``info``, where the true state is.
         state_dim: length of that state, 0 to leave it.
         options: passed to every reset.
+        frame_stack: newest stored frames that actors are given, joined on the last axis, oldest
+            first; 0 for the environment's own observations.
     """
 
     def __init__(
@@ -49,11 +51,13 @@ class Rollout:
         state_key: str,
         state_dim: int,
         options: dict[str, Any] | None = None,
+        frame_stack: int = 0,
     ) -> None:
         n, space = envs.num_envs, envs.single_action_space
         self._envs, self._source, self._start, self._steps = envs, source, start, steps
         self._state_key = state_key
         self._options = options or {}
+        self._frame_stack = frame_stack
         self._frames = np.empty((n, steps + 1, *source.shape), source.dtype)
         self._actions = np.empty((n, steps, *(space.shape or ())), space.dtype)
         self._rewards = np.empty((n, steps), np.float32)
@@ -107,11 +111,10 @@ class Rollout:
     def _step(self) -> tuple[np.ndarray, np.ndarray]:
         """Step all environments; which episodes ended, and which by termination, (N,) bool."""
         n = np.arange(self._envs.num_envs)
-        observations = iterate(self._envs.observation_space, self._observations)
         actions = np.stack(
             [
                 actor(int(t), observation)
-                for actor, t, observation in zip(self._actors, self._time, observations)
+                for actor, t, observation in zip(self._actors, self._time, self._shown())
             ]
         )
         self._observations, rewards, terminated, truncated, info = self._envs.step(actions)
@@ -120,6 +123,16 @@ class Rollout:
         self._time += 1
         self._record(n, info)
         return terminated | truncated | (self._time == self._steps), terminated
+
+    def _shown(self) -> Iterable[Any]:
+        """What each environment's actor is given."""
+        if not self._frame_stack:
+            return iterate(self._envs.observation_space, self._observations)
+        back = np.arange(self._frame_stack - 1, -1, -1)
+        return (
+            np.concatenate(frames[np.maximum(t - back, 0)], axis=-1)
+            for frames, t in zip(self._frames, self._time)
+        )
 
     def _record(self, which: np.ndarray, info: dict[str, Any]) -> None:
         """Store the newest frame and state of the environments that record."""

@@ -89,6 +89,10 @@ class LatentEnv(gym.Env[np.ndarray, Any]):
         max_episode_steps: int = 200,
         render_mode: str | None = None,
     ) -> None:
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(
+                f"render_mode is {render_mode!r}; expected None, 'rgb_array' or 'human'"
+            )
         self._dreams = LatentVectorEnv(
             wm,
             1,

@@ -159,7 +159,7 @@ METHODS: dict[str, CEM | MPPI] = {"cem": CEM(150, 3, 15), "icem": icem(), "mppi"
 
 def make_optimizer(
     method: str, samples: int | None = None, iterations: int | None = None
-) -> Optimizer:
+) -> CEM | MPPI:
     """An optimiser by its name, with another number of samples or iterations if given.
 
     Raises:

@@ -1,9 +1,9 @@
-"""A planner that collects data: random episodes, and some that are planned by a trained model."""
+"""A trained model's planner as a policy that collects data."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ import gymnasium as gym
 import numpy as np
 
 from worldmodel.data.policies import Actor, ActorFactory, Random
-from worldmodel.imagination.optimizers import icem
-from worldmodel.imagination.planning import PlanningPolicy, imagined_return
+from worldmodel.imagination.optimizers import CEM, icem
+from worldmodel.imagination.planning import HORIZON, PlanningPolicy
+from worldmodel.models.spec import describe_actions
 from worldmodel.run import Run, load
 
 _STREAM = 0x9A1
@@ -21,20 +22,30 @@ _PARTS = ("encoder", "predictor", "reward_head", "termination_head")
 
 @dataclass(frozen=True)
 class Planned:
-    """Each episode is random, or planned for return with noise on its actions, by its seed.
+    """Each episode is planned for return by a run's model, or random, by its seed.
 
-    Plans are short and drawn from few candidates, as they are to explore and not to be the best.
+    The defaults explore: few episodes are planned, with short searches and noise on the actions.
 
     Args:
         run: Directory of the run whose model plans.
         fraction: Share of planned episodes, in [0, 1].
         noise: Standard deviation of the noise, in half ranges of a Box action.
+        optimizer: Of the search.
+        horizon: Steps ahead.
     """
 
     run: Path
     fraction: float = 0.1
     noise: float = 0.3
-    observes = True
+    optimizer: CEM = icem(samples=32, iterations=2, elites=6)  # noqa: RUF009 (it is frozen)
+    horizon: int = 15
+    observes = False
+
+    @property
+    def sees(self) -> tuple[tuple[int, ...], int]:
+        """See `Policy`."""
+        spec = load(self.run, "cpu").spec
+        return spec.frame_shape, spec.frame_stack
 
     def identity(self) -> dict[str, Any]:
         """See `Policy`."""
@@ -46,6 +57,9 @@ class Planned:
             "sha256": digest.hexdigest(),
             "fraction": self.fraction,
             "noise": self.noise,
+            "optimizer": asdict(self.optimizer),
+            "horizon": self.horizon,
+            "random": Random().identity(),
         }
 
     def bind(
@@ -54,16 +68,13 @@ class Planned:
         """See `Policy`.
 
         Raises:
-            ValueError: If the model was trained on other observations, or on other actions.
+            ValueError: If the model was trained on other actions.
         """
         wm = load(self.run, "cpu")
-        *sides, last = wm.spec.frame_shape
-        expected = (*sides, wm.frame_stack * last)
-        if observation_space.shape != expected:
+        if describe_actions(action_space) != wm.spec.actions:
             raise ValueError(
-                f"the model of {self.run} plans from observations of shape {expected}, and the "
-                f"environment shows {observation_space.shape}; make it with the same image_size "
-                "and frame_stack, or use policy 'random'"
+                f"the model of {self.run} plans {wm.spec.actions}, and the environment takes "
+                f"{action_space}; use policy 'random'"
             )
         random = Random().bind(action_space, observation_space, steps)
 
@@ -71,8 +82,7 @@ class Planned:
             rng = np.random.default_rng((_STREAM, seed))
             if rng.random() >= self.fraction:
                 return random(seed)
-            optimizer = icem(samples=32, iterations=2, elites=6)
-            planner = PlanningPolicy(wm, imagined_return, optimizer, horizon=15, seed=seed)
+            planner = PlanningPolicy(wm, optimizer=self.optimizer, horizon=self.horizon, seed=seed)
 
             def act(t: int, observation: Any) -> np.ndarray:
                 action, _ = planner.predict(observation)
@@ -81,6 +91,11 @@ class Planned:
             return act
 
         return start
+
+
+def planner_of(run: Path) -> Planned:
+    """The planner at its best: every episode, without noise."""
+    return Planned(run, fraction=1.0, noise=0.0, optimizer=icem(), horizon=HORIZON)
 
 
 def _noisy(action: Any, space: gym.Space, noise: float, rng: np.random.Generator) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from worldmodel.imagination.optimizers import MAX_ACTION, Optimizer, Search, icem
+from worldmodel.imagination.optimizers import MAX_ACTION, Optimizer, Search, make_optimizer
 from worldmodel.models import WorldModel
 from worldmodel.models.spec import DiscreteActions
 
@@ -62,19 +62,19 @@ class PlanningPolicy:
     Args:
         wm: The world model.
         objective: `imagined_return`, `nearness(goal)`, or another.
-        optimizer: From `worldmodel.imagination.optimizers`; None for `icem()`.
+        optimizer: From `worldmodel.imagination.optimizers`, or "icem", "cem" or "mppi".
         horizon: H.
         seed: Of the search.
 
     Raises:
-        ValueError: If the horizon is below 1.
+        ValueError: If the horizon is below 1, or there is no such method.
     """
 
     def __init__(
         self,
         wm: WorldModel,
         objective: Objective = imagined_return,
-        optimizer: Optimizer | None = None,
+        optimizer: Optimizer | str = "icem",
         *,
         horizon: int = HORIZON,
         seed: int = 0,
@@ -83,7 +83,9 @@ class PlanningPolicy:
             raise ValueError(f"horizon is {horizon}; expected 1 step or more")
         self.wm = wm
         self.objective = objective
-        self.optimizer: Optimizer = optimizer or icem()
+        self.optimizer: Optimizer = (
+            make_optimizer(optimizer) if isinstance(optimizer, str) else optimizer
+        )
         self.horizon = horizon
         self._generator = torch.Generator(wm.device).manual_seed(seed)
         self._last: Search | None = None

@@ -119,20 +119,27 @@ class LatentVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             raise ValueError(f"unknown options {sorted(rest)}; expected 'reset_mask', 'latents'")
         if mask is None:
             mask = np.ones(self.num_envs, np.bool_)
-        self._begin(np.asarray(mask, np.bool_), given)
-        return self._observation(), self._info(np.zeros(self.num_envs, np.bool_))
+        left = self._begin(np.asarray(mask, np.bool_), given)
+        return self._observation(), self._info(left)
 
     @torch.no_grad()
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Imagine one step under actions of the environment that was learned, (N, A) or (N,)."""
+        """Imagine one step under actions of the environment that was learned, (N, A) or (N,).
+
+        Actions beyond the bounds of a Box are clipped.
+
+        Raises:
+            ValueError: They have another shape, or are not numbers.
+        """
         z = self.latents
         if self.autoreset_mode is AutoresetMode.DISABLED and self._done.any():
             raise ResetNeeded(
                 f"dreams {np.flatnonzero(self._done).tolist()} have ended and autoreset is "
                 'disabled: call reset(options={"reset_mask": mask}) first'
             )
+        actions = self._checked(actions)
         following = self.wm.predict(z, actions)
         reward, end = self.wm.outcome(z, actions, following)
         left = self.domain.outside(following).cpu().numpy()
@@ -165,7 +172,20 @@ class LatentVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         frames = newest_frame(self.wm.decode(self.latents), channels)
         return tuple(np.repeat(f, 3 // f.shape[-1], axis=-1) for f in frames)
 
-    def _begin(self, mask: np.ndarray, given: Any = None) -> None:
+    def _checked(self, actions: np.ndarray) -> np.ndarray:
+        actions = np.asarray(actions)
+        if actions.shape != self.action_space.shape:
+            raise ValueError(
+                f"actions have shape {actions.shape}, expected {self.action_space.shape}"
+            )
+        if isinstance(self.action_space, spaces.Box):
+            if not np.isfinite(actions).all():
+                raise ValueError("actions hold numbers that are not finite")
+            actions = np.clip(actions, self.action_space.low, self.action_space.high)
+        return actions
+
+    def _begin(self, mask: np.ndarray, given: Any = None) -> np.ndarray:
+        """Begin those in the mask; which of them are outside the domain, bool (N,)."""
         chosen = torch.as_tensor(np.flatnonzero(mask), device=self.wm.device)
         if self._z is None:
             self._z = torch.zeros((self.num_envs, self._starts.shape[1]), device=self.wm.device)
@@ -173,11 +193,20 @@ class LatentVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             drawn = self.np_random.integers(0, len(self._starts), len(chosen))
             starts = self._starts[torch.as_tensor(drawn, device=self.wm.device)]
         else:
-            starts = torch.as_tensor(given, dtype=torch.float32, device=self.wm.device)[chosen]
+            starts = torch.as_tensor(given, dtype=torch.float32, device=self.wm.device)
+            if starts.shape != self._z.shape or not starts.isfinite().all():
+                raise ValueError(
+                    f"latents to begin at have shape {tuple(starts.shape)}; expected finite "
+                    f"numbers {tuple(self._z.shape)}"
+                )
+            starts = starts[chosen]
         self._z = self._z.clone()
         self._z[chosen] = starts.clamp(self.domain.low, self.domain.high)
+        left = np.zeros(self.num_envs, np.bool_)
+        left[mask] = self.domain.outside(starts).cpu().numpy()
         self._steps[mask] = 0
         self._done[mask] = False
+        return left
 
     def _observation(self) -> np.ndarray:
         return self.latents.cpu().numpy().copy()

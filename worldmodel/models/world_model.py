@@ -114,7 +114,7 @@ class WorldModel(nn.Module):
             float32 (B, D).
 
         Raises:
-            ValueError: the observations have another shape.
+            ValueError: the observations have another shape, or are images but not uint8.
         """
         obs = torch.as_tensor(np.asarray(obs) if not isinstance(obs, Tensor) else obs)
         *sides, last = self.spec.frame_shape
@@ -123,6 +123,11 @@ class WorldModel(nn.Module):
             raise ValueError(
                 f"observations have shape {tuple(obs.shape)}, expected (B, "
                 f"{', '.join(map(str, expected))}): a batch of {self.frame_stack} stacked frames"
+            )
+        if self.spec.pixels and obs.dtype != torch.uint8:
+            raise ValueError(
+                f"observations are {str(obs.dtype).removeprefix('torch.')}, expected uint8 frames, "
+                "0 to 255"
             )
         return self.encoder(obs.to(self.device))
 

@@ -46,7 +46,7 @@ def curve_strip(
         draw.line((left, y, right, y), fill=BORDER)
         draw.text((left - 8, y), f"{value:.3g}", CAPTION, font(CAPTION_SIZE - 3), anchor="rm")
     x = left + np.arange(len(shown)) / max(span, 1) * (right - left)
-    height = (np.clip(shown, low, high) - low) / (high - low)
+    height = (np.clip(shown, low, high) - low) / max(high - low, 1e-9)
     points = list(zip(x.tolist(), (bottom - height * (bottom - top)).tolist()))
     if len(points) > 1:
         draw.line(points, fill=_CURVE, width=2, joint="curve")

@@ -90,8 +90,11 @@ class Window:
         return pressed
 
 
-def require_display() -> None:
+def require_display(instead: str = "") -> None:
     """Find out, before anything is computed, whether a window can be seen.
+
+    Args:
+        instead: What else the user may do, in front of "start a virtual display".
 
     Raises:
         OSError: If there is no display.
@@ -100,5 +103,5 @@ def require_display() -> None:
     if sys.platform == "linux" and not seen:
         raise OSError(
             "there is no display for a window (neither DISPLAY nor WAYLAND_DISPLAY is set); "
-            "write a video with --output, or start a virtual display with xvfb-run"
+            f"{instead}start a virtual display with xvfb-run"
         )
