@@ -30,12 +30,12 @@ def setting(tmp_path):
 
 def scale_output(model, factor):
     with torch.no_grad():
-        model.encoder.net[-1].weight.mul_(factor)
+        model.encoder.output.weight.mul_(factor)
 
 
 def on_a_line(model):
     with torch.no_grad():
-        weight = model.encoder.net[-1].weight
+        weight = model.encoder.output.weight
         weight.copy_(weight[:1].expand_as(weight))
 
 

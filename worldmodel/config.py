@@ -55,12 +55,21 @@ class Data(_Section):
 
 
 class Model(_Section):
-    """Sizes of the networks, and the predictor: ``residual``, or ``identity`` as a weak one."""
+    """Sizes and kinds of the networks.
+
+    Attributes:
+        latent_dim: size of the latent.
+        width: channels of the pixel encoder.
+        hidden: width of the predictor.
+        predictor: ``residual``, or ``identity`` as a weak one.
+        encoder: of pixels, ``keypoints`` (where things are and how they move) or ``conv``.
+    """
 
     latent_dim: int = Field(64, ge=2, le=4096)
     width: int = Field(16, ge=4, le=256)
     hidden: int = Field(512, ge=8, le=8192)
     predictor: Literal["residual", "identity"] = "residual"
+    encoder: Literal["keypoints", "conv"] = "keypoints"
 
 
 class Objective(_Section):

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from worldmodel.models import ModelSpec, WorldModel, describe_actions
 from worldmodel.models.decoder import to_patches
-from worldmodel.models.encoder import MotionStem, PixelEncoder
+from worldmodel.models.encoder import ConvEncoder, MotionStem
+from worldmodel.models.keypoints import KeypointEncoder
 
 
 def make(frame_shape=(64, 64, 3), frame_stack=2, space=None, **sizes):
@@ -23,6 +24,7 @@ def make(frame_shape=(64, 64, 3), frame_stack=2, space=None, **sizes):
             width=4,
             hidden=16,
             predictor=sizes.get("predictor", "residual"),
+            encoder=sizes.get("encoder", "keypoints"),
         )
     )
 
@@ -35,8 +37,9 @@ def observations(model, batch=3):
 
 @pytest.mark.parametrize("side", [16, 32, 48, 64, 96, 128])
 @pytest.mark.parametrize(("channels", "stack"), [(3, 2), (1, 3), (3, 1)])
-def test_encode_and_decode_work_at_every_size(side, channels, stack):
-    model = make((side, side, channels), stack)
+@pytest.mark.parametrize("encoder", ["keypoints", "conv"])
+def test_encode_and_decode_work_at_every_size(side, channels, stack, encoder):
+    model = make((side, side, channels), stack, encoder=encoder)
     obs = observations(model)
     z = model.encode(obs)
     assert z.shape == (3, 8)
@@ -156,8 +159,9 @@ def test_the_folded_stem_equals_appearance_plus_motion(stack):
     torch.testing.assert_close(stem(255 * frames.flatten(1, 2)), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_encoder_sees_the_order_of_the_frames():
-    encoder = PixelEncoder(32, 1, 2, 8, width=4)
+@pytest.mark.parametrize("kind", [ConvEncoder, KeypointEncoder])
+def test_the_encoder_sees_the_order_of_the_frames(kind):
+    encoder = kind(32, 1, 2, 8, width=4)
     obs = torch.randint(0, 256, (4, 32, 32, 2), dtype=torch.uint8)
     assert not torch.allclose(encoder(obs), encoder(obs.flip(-1)))
 

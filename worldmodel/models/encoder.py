@@ -47,7 +47,7 @@ class MotionStem(nn.Module):
         return F.conv2d(images, self.kernel(), self.appearance.bias, stride=PATCH)
 
 
-class PixelEncoder(nn.Module):
+class ConvEncoder(nn.Module):
     """Convolutional encoder of a stack of frames.
 
     A patch stem that makes motion stand out, strided convolutions that shrink the map to 4 x 4 at

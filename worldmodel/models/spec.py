@@ -8,6 +8,7 @@ import gymnasium as gym
 from gymnasium import spaces
 from pydantic import BaseModel, ConfigDict, Field
 
+EncoderName = Literal["keypoints", "conv"]
 PredictorName = Literal["residual", "identity"]
 
 
@@ -50,9 +51,10 @@ class ModelSpec(BaseModel):
         frame_stack: frames S in an observation.
         actions: the action space.
         latent_dim: size D of the latent.
-        width: channel multiplier of the pixel encoder.
+        width: channels of the pixel encoder.
         hidden: width of the predictor's hidden layers.
         predictor: ``residual``, or ``identity`` to predict no change.
+        encoder: of pixels, ``keypoints`` or ``conv``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -63,6 +65,7 @@ class ModelSpec(BaseModel):
     width: int
     hidden: int
     predictor: PredictorName = "residual"
+    encoder: EncoderName = "keypoints"
 
     @property
     def pixels(self) -> bool:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worldmodel.models.decoder import PixelDecoder
-from worldmodel.models.encoder import PixelEncoder, VectorEncoder
+from worldmodel.models.encoder import ConvEncoder, VectorEncoder
 from worldmodel.models.heads import OutcomeHead
+from worldmodel.models.keypoints import KeypointEncoder
 from worldmodel.models.predictor import IdentityPredictor, ResidualPredictor
 from worldmodel.models.spec import BoxActions, DiscreteActions, ModelSpec
 
@@ -45,12 +46,13 @@ class WorldModel(nn.Module):
         self.reward_head = OutcomeHead(d, a)
         self.termination_head = OutcomeHead(d, a)
 
-    def _new_encoder(self) -> PixelEncoder | VectorEncoder:
+    def _new_encoder(self) -> KeypointEncoder | ConvEncoder | VectorEncoder:
         s = self.spec
         if not s.pixels:
             return VectorEncoder(s.frame_stack * s.frame_shape[0], s.latent_dim)
         side, _, channels = s.frame_shape
-        return PixelEncoder(side, channels, s.frame_stack, s.latent_dim, s.width)
+        kind = KeypointEncoder if s.encoder == "keypoints" else ConvEncoder
+        return kind(side, channels, s.frame_stack, s.latent_dim, s.width)
 
     def _new_decoder(self) -> PixelDecoder | None:
         s = self.spec

@@ -1,0 +1,87 @@
+"""Named lists of configurations, each a question put to the recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+FORECAST = {
+    "error.0": ("k = 0", ".3f"),
+    "error.5": ("5", ".3f"),
+    "error.10": ("10", ".3f"),
+    "error.20": ("20", ".3f"),
+    "error.30": ("30", ".3f"),
+    "error.40": ("40", ".3f"),
+    "worst_linear": ("linear R²", ".2f"),
+    "worst_mlp": ("MLP R²", ".3f"),
+    "effective_rank": ("effective rank", ".1f"),
+    "seconds": ("seconds", ".0f"),
+}
+"""Columns of a table: path of a figure -> its title and format."""
+
+FAILURE = {
+    "effective_rank": ("effective rank", ".1f"),
+    "std": ("mean σ", ".3f"),
+    "latent_error": ("latent error at k = 5, over persistence", ".2f"),
+    "angle_r2": ("MLP probe R², worst of sin, cos θ", ".2f"),
+    "omega_r2": ("MLP probe R², worst of ω", ".2f"),
+    "error.10": ("angle error at k = 10, rad", ".2f"),
+    "error.20": ("at k = 20, rad", ".2f"),
+}
+
+SMALL = {"model": {"encoder": "conv"}, "data": {"size": 4000}}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Configurations to compare.
+
+    Attributes:
+        configurations: Label -> keys of the configuration, laid over `base`.
+        base: Shared by all.
+        columns: Of the table.
+        page: In docs/, that the table is written into.
+        updates: Default budget.
+    """
+
+    configurations: dict[str, dict[str, Any]]
+    base: dict[str, Any] = field(default_factory=dict)
+    columns: dict[str, tuple[str, str]] = field(default_factory=lambda: FORECAST)
+    page: str = "learning.md"
+    updates: int = 700
+
+
+EXPERIMENTS = {
+    "encoder": Experiment(
+        {
+            "conv": {"model": {"encoder": "conv"}},
+            "keypoints": {"model": {"encoder": "keypoints"}},
+        },
+    ),
+    "collapse": Experiment(
+        {
+            "prediction error alone, no EMA": {
+                "objective": {"name": "prediction"},
+                "phase1": {"ema_start": 0.0},
+            },
+            "prediction error alone": {"objective": {"name": "prediction"}},
+            "variance hinge": {"objective": {"name": "variance"}},
+            "VICReg": {"objective": {"name": "vicreg"}},
+            "SIGReg": {"objective": {"name": "sigreg"}},
+        },
+        base=SMALL,
+        columns=FAILURE,
+        page="phenomena.md",
+        updates=300,
+    ),
+    "blindness": Experiment(
+        {
+            "identity": {"model": {"predictor": "identity"}},
+            "residual": {"model": {"predictor": "residual"}},
+        },
+        base=SMALL,
+        columns=FAILURE,
+        page="phenomena.md",
+        updates=300,
+    ),
+}

@@ -1,0 +1,87 @@
+"""The table and the plot of an experiment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from experiments import Experiment
+from matplotlib.figure import Figure
+
+from worldmodel.files import replacing
+
+
+def figure_of(row: dict[str, Any], path: str) -> float | None:
+    """The figure at a path such as ``error.20``."""
+    value: Any = row
+    for key in path.split("."):
+        value = value[key]
+    return value
+
+
+def by_label(result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Rows of each configuration."""
+    labels: dict[str, list[dict[str, Any]]] = {}
+    for row in result["rows"]:
+        labels.setdefault(row["label"], []).append(row)
+    return labels
+
+
+def table(experiment: Experiment, result: dict[str, Any]) -> str:
+    """Mean and spread over seeds, as Markdown."""
+    heads = ["", *(title for title, _ in experiment.columns.values())]
+    lines = ["| " + " | ".join(heads) + " |", "| " + " | ".join("---" for _ in heads) + " |"]
+    for label, rows in by_label(result).items():
+        cells = [label]
+        for path, (_, form) in experiment.columns.items():
+            values = [value for row in rows if (value := figure_of(row, path)) is not None]
+            cells.append(_told(values, len(rows), form))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _told(values: list[float], seeds: int, form: str) -> str:
+    if not values:
+        return "none"
+    spread = f" ± {np.std(values):{form}}" if len(values) > 1 else ""
+    partial = f" ({len(values)} of {seeds} seeds)" if len(values) < seeds else ""
+    return f"{np.mean(values):{form}}{spread}{partial}"
+
+
+def write_table(name: str, experiment: Experiment, result: dict[str, Any], page: Path) -> str:
+    """Put the table between its markers on a page, which is made if it is missing."""
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    text = page.read_text() if page.exists() else ""
+    if begin not in text:
+        text += f"\n{begin}\n{end}\n"
+    before, rest = text.split(begin)
+    after = rest.split(end)[1]
+    made = table(experiment, result)
+    seeds = sorted({row["seed"] for row in result["rows"]})
+    (unit, amount), *_ = result["budget"].items()
+    note = f"{amount:g} {unit}, seeds {', '.join(map(str, seeds))}; validation episodes."
+    with replacing(page) as path:
+        path.write_text(f"{before}{begin}\n{made}\n\n{note}\n{end}{after}")
+    return made
+
+
+def write_plot(result: dict[str, Any], path: Path) -> None:
+    """Error against steps ahead, and at k = 20 against minutes of training; means over seeds."""
+    figure = Figure(figsize=(9.0, 3.6), layout="constrained")
+    ahead, trained = figure.subplots(1, 2)
+    for label, rows in by_label(result).items():
+        errors = np.mean([row["error_by_step"] for row in rows], axis=0)
+        ahead.plot(errors, label=label)
+        minutes = np.mean([[p["seconds"] / 60 for p in row["curve"]] for row in rows], axis=0)
+        at_20 = np.mean([[p["error"]["20"] for p in row["curve"]] for row in rows], axis=0)
+        trained.plot(minutes, at_20, marker="o", markersize=3, label=label)
+    ahead.set(
+        xlabel="steps ahead", ylabel="median angle error, rad", xlim=(0, None), ylim=(0, None)
+    )
+    trained.set(xlabel="minutes of training", ylabel="at k = 20, rad", yscale="log")
+    ahead.legend(frameon=False, fontsize=8)
+    for axes in (ahead, trained):
+        axes.spines[["top", "right"]].set_visible(False)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150)
