@@ -66,13 +66,22 @@ def test_the_objective_fills_the_weights_not_given():
     assert given_one.objective.variance_weight == 1.0
 
 
+def test_the_pendulum_is_unrolled_for_as_long_as_its_trajectories_allow():
+    assert build_config().objective.offsets == (0, 1, 2, 4, 8, 16)
+    assert build_config({"data": {"steps": 12}}).objective.horizon == 11
+    assert build_config({"objective": {"offsets": [0, 3, 8]}}).objective.horizon == 8
+    assert build_config({"env": {"id": "CartPole-v1"}}).objective.horizon == 8
+    with pytest.raises(ConfigError, match=r"data\.steps"):
+        build_config({"data": {"steps": "many"}})
+
+
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
         ({"objective": {"offsets": [0, 4, 2, 8]}}, "distinct and rising"),
         ({"objective": {"offsets": [1, 8]}}, "begin at 0"),
         ({"objective": {"horizon": 5, "offsets": [0, 4]}}, "end at the horizon 5"),
-        ({"data": {"steps": 5}}, "does not fit trajectories of 5 steps"),
+        ({"data": {"steps": 5}, "objective": {"horizon": 8}}, "does not fit trajectories of 5"),
         ({"mode": "pixels"}, "'pendulum_image' or 'pendulum', got 'pixels'"),
         ({"phase1": {"learning_rate": float("nan")}}, "finite number"),
     ],

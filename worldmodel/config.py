@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 Mode = Literal["pendulum_image", "pendulum"]
 ObjectiveName = Literal["prediction", "variance", "vicreg", "sigreg"]
 
+PENDULUM_HORIZON = 16
+
 DEFAULT_ENVS = {"pendulum_image": "DoublePendulumPixels-v0", "pendulum": "DoublePendulum-v0"}
 
 
@@ -77,7 +79,8 @@ class Objective(_Section):
 
     Attributes:
         name: fills the weights that are not given, see `OBJECTIVES`.
-        horizon: predicted steps K; the predictor is unrolled at every one.
+        horizon: predicted steps K; the predictor is unrolled at every one. 8, and 16 for the double
+            pendulum, whose trajectories are long enough.
         offsets: rising steps at which predictions meet targets, from 0, the context's own
             latent, to the horizon; doubling from 1 if not given.
         variance_weight: of the variance hinge.
@@ -150,6 +153,12 @@ class Phase2(_Phase):
     epochs: int = Field(100, ge=1)
 
 
+def _longest(steps: Any, frame_stack: Any) -> int:
+    """Longest horizon in trajectories of `steps` transitions; 1 for what is no number."""
+    numbers = isinstance(steps, int) and isinstance(frame_stack, int)
+    return max(1, steps + 1 - frame_stack) if numbers else 1
+
+
 class Config(_Section):
     """A training run.
 
@@ -182,14 +191,18 @@ class Config(_Section):
         mode = values.get("mode", "pendulum_image")
         env = dict(values.get("env") or {})
         env.setdefault("id", DEFAULT_ENVS.get(mode, ""))
-        data = dict(values.get("data") or {})
-        if env["id"] in DEFAULT_ENVS.values():
-            data.setdefault("env_kwargs", {"start": "uniform"})
-        return {**values, "env": env, "data": data}
+        if env["id"] not in DEFAULT_ENVS.values():
+            return {**values, "env": env}
+        data = {"env_kwargs": {"start": "uniform"}, **(values.get("data") or {})}
+        objective = dict(values.get("objective") or {})
+        if not {"horizon", "offsets"} & objective.keys():
+            longest = _longest(data.get("steps", Data().steps), values.get("frame_stack", 2))
+            objective["horizon"] = min(PENDULUM_HORIZON, longest)
+        return {**values, "env": env, "data": data, "objective": objective}
 
     @model_validator(mode="after")
     def _check_window(self) -> Self:
-        longest = self.data.steps + 1 - self.frame_stack
+        longest = _longest(self.data.steps, self.frame_stack)
         if self.objective.horizon > longest:
             raise ValueError(
                 f"objective.horizon {self.objective.horizon} does not fit trajectories of "
