@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from worldmodel.data import index
 from worldmodel.data.episodes import EpisodeTable
 from worldmodel.data.errors import ReplayBufferError
-from worldmodel.data.header import Header
+from worldmodel.data.header import HEADER_FILE, Header
 from worldmodel.data.store import RowFile, checksum, open_read_write, write_at
 
 LOCK_FILE = "write.lock"
@@ -218,3 +218,13 @@ def _rows_before(name: str, table: EpisodeTable, episodes: int) -> int:
     """Rows of one file that the first ``episodes`` episodes take."""
     frames = int(table.lengths[:episodes].sum())
     return frames - episodes if name in ("actions", "rewards") else frames
+
+
+def require_empty(path: Path) -> None:
+    """Refuse a directory that holds more than an interrupted creation leaves."""
+    found = {entry.name for entry in path.iterdir()} - {LOCK_FILE, HEADER_FILE + ".tmp"}
+    if found:
+        raise ReplayBufferError(
+            f"{path} is not empty ({', '.join(sorted(found)[:3])}); a new replay buffer needs "
+            "a directory of its own: pass another path, or open this one with append=True"
+        )

@@ -18,9 +18,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from worldmodel.data.episode_log import LOCK_FILE, EpisodeLog, acquire_lock
-from worldmodel.data.errors import ReplayBufferError
-from worldmodel.data.header import HEADER_FILE, Header
+from worldmodel.data.episode_log import EpisodeLog, acquire_lock, require_empty
+from worldmodel.data.header import Header
 from worldmodel.data.incoming import episode_rows
 from worldmodel.data.sampling import (
     Indices,
@@ -88,7 +87,7 @@ class ReplayBuffer:
         path.mkdir(parents=True, exist_ok=True)
         lock = acquire_lock(path)
         try:
-            _require_empty(path)
+            require_empty(path)
             header.write(path)
             return cls(path, header, EpisodeLog(path, header, lock))
         except BaseException:
@@ -396,12 +395,3 @@ class ReplayBuffer:
                 f"{chosen[i]}, which has frames 0 to {self.lengths[chosen[i]] - 1}"
             )
         return chosen, first
-
-
-def _require_empty(path: Path) -> None:
-    found = {entry.name for entry in path.iterdir()} - {LOCK_FILE, HEADER_FILE + ".tmp"}
-    if found:
-        raise ReplayBufferError(
-            f"{path} is not empty ({', '.join(sorted(found)[:3])}); a new replay buffer needs "
-            "a directory of its own: pass another path, or open this one with append=True"
-        )
