@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 app = typer.Typer(
     name="worldmodel",
@@ -295,6 +296,92 @@ def plan(
             console=_console(),
         )
         _print_facts(facts, as_json)
+
+
+class _TrainByDefault(TyperGroup):
+    """`worldmodel rl RUN` is `worldmodel rl train RUN`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or args[0] not in {*self.commands, *ctx.help_option_names}:
+            args = ["train", *args]
+        return super().parse_args(ctx, args)
+
+
+rl_app = typer.Typer(cls=_TrainByDefault, help="Train agents on latents and in the dream.")
+app.add_typer(rl_app, name="rl")
+
+Steps = Annotated[int, typer.Option(min=1, help="Steps of training.")]
+Algo = Annotated[str, typer.Option(help="ppo, a2c, sac, td3, ddpg or dqn.")]
+
+
+@rl_app.command("train")
+def rl_train(
+    run: RunArgument,
+    on: Annotated[str, typer.Option(help="latent, dream, pixels or state.")] = "dream",
+    algo: Algo = "ppo",
+    steps: Steps = 200_000,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights and exploration.")] = 0,
+    envs: Annotated[
+        int | None, typer.Option(min=1, help="Environments at once; 128 dreams or 32 real ones.")
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option(min=0, help="Dreams only: rounds of acting and learning from it.")
+    ] = 0,
+    dream_steps: Annotated[int, typer.Option(min=1, help="Longest dream.")] = 100,
+    ensemble: Annotated[
+        int, typer.Option(min=0, help="Dreams only: predictors whose disagreement costs; 0 or 2+.")
+    ] = 0,
+    penalty: Annotated[
+        float, typer.Option(min=0, help="Reward that a unit of disagreement costs.")
+    ] = 0.02,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Train a Stable-Baselines3 agent, and judge it in the real environment."""
+    with _user_errors():
+        from worldmodel.rl.teach import teach
+
+        results = teach(
+            run,
+            on=on,
+            algo=algo,
+            steps=steps,
+            seed=seed,
+            envs=envs,
+            rounds=rounds,
+            dream_steps=dream_steps,
+            ensemble=ensemble,
+            penalty=penalty,
+            device=device,
+            console=_console(),
+        )
+        if not as_json:
+            results = {k: v for k, v in results.items() if k != "curve"}
+        _print_facts(results, as_json)
+
+
+@rl_app.command("compare")
+def rl_compare(
+    run: RunArgument,
+    algo: Algo = "ppo",
+    steps: Steps = 200_000,
+    seeds: Annotated[int, typer.Option(min=1, help="How many, from 0.")] = 3,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Agents on latents, in the dream, on pixels and on the true state, with the same budget."""
+    with _user_errors():
+        from worldmodel.rl.compare import compare, comparison_of_agents
+        from worldmodel.rl.train import Lesson
+
+        lesson = Lesson("state", algo, steps)
+        comparison = compare(run, lesson, range(seeds), device=device, console=_console())
+        if as_json:
+            typer.echo(json.dumps(comparison, allow_nan=False))
+        else:
+            from rich.console import Console
+
+            Console(highlight=False).print(comparison_of_agents(comparison))
 
 
 @app.command()

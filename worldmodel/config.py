@@ -63,14 +63,15 @@ class Model(_Section):
         latent_dim: size of the latent.
         width: channels of the pixel encoder.
         hidden: width of the predictor.
-        predictor: ``residual``, or ``identity`` as a weak one.
+        predictor: ``residual``; ``direct`` without the residual connection and ``identity``, that
+            predicts no change, are there to compare with.
         encoder: of pixels, ``keypoints`` (where things are and how they move) or ``conv``.
     """
 
     latent_dim: int = Field(64, ge=2, le=4096)
     width: int = Field(16, ge=4, le=256)
     hidden: int = Field(512, ge=8, le=8192)
-    predictor: Literal["residual", "identity"] = "residual"
+    predictor: Literal["residual", "direct", "identity"] = "residual"
     encoder: Literal["keypoints", "conv"] = "keypoints"
 
 
@@ -83,6 +84,8 @@ class Objective(_Section):
             pendulum, whose trajectories are long enough.
         offsets: rising steps at which predictions meet targets, from 0, the context's own
             latent, to the horizon; doubling from 1 if not given.
+        stop_gradient: the targets come from the EMA encoder and carry no gradient; without, they
+            come from the encoder itself and do.
         variance_weight: of the variance hinge.
         covariance_weight: of the covariance penalty.
         sigreg_weight: of the sketched Gaussian statistic, divided by the batch as in LeJEPA.
@@ -92,6 +95,7 @@ class Objective(_Section):
     name: ObjectiveName = "vicreg"
     horizon: int = Field(8, ge=1)
     offsets: tuple[int, ...] = (0, 1, 2, 4, 8)
+    stop_gradient: bool = True
     variance_weight: float = Field(1.0, ge=0)
     covariance_weight: float = Field(0.05, ge=0)
     sigreg_weight: float = Field(0.0, ge=0)
@@ -139,12 +143,16 @@ class _Phase(_Section):
 
 
 class Phase1(_Phase):
-    """Training of the encoder and the predictor. An epoch is one window of each trajectory."""
+    """Training of the encoder and the predictor. An epoch is one window of each trajectory.
+
+    The momentum of the target encoder goes from `ema_start` to `ema_end` on a cosine.
+    """
 
     epochs: int = Field(50, ge=1)
     weight_decay: float = Field(1e-2, ge=0)
     max_grad_norm: float = Field(5.0, gt=0)
     ema_start: float = Field(0.99, ge=0, le=1)
+    ema_end: float = Field(1.0, ge=0, le=1)
 
 
 class Phase2(_Phase):

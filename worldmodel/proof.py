@@ -30,7 +30,7 @@ from worldmodel.facts import run_facts
 from worldmodel.imagination.store import dream_path, save_dream
 from worldmodel.models import WorldModel
 from worldmodel.playback import forecast_plot, forecast_video, reconstruction_figure
-from worldmodel.report import ReportRun, gather_media, write_report
+from worldmodel.report import ReportRun, gather_media, insert_agents, write_report
 from worldmodel.run import Run, load
 
 PICTURED = 16
@@ -131,6 +131,7 @@ def _evaluate(
         save_dream(run.path, model, train)
     reported = ReportRun(run.path.resolve().name, metrics, media)
     write_report(run.report, [reported])
+    insert_agents(run.path)
     return reported
 
 

@@ -9,10 +9,12 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
 
-from worldmodel.data.environments import make_single
+from worldmodel.config import Config
+from worldmodel.data.environments import accepts, make_batch, make_single
 from worldmodel.data.observe import FrameSource
-from worldmodel.data.recipe import resolve
+from worldmodel.data.recipe import Recipe, resolve
 from worldmodel.datasets import environment
 from worldmodel.run import Run
 
@@ -75,8 +77,7 @@ def make_env(
         ValueError: The environment does not take the arguments.
     """
     config = Run(run).config()
-    world = environment(config) | {"env_kwargs": {**config.env.kwargs, **env_kwargs}}
-    recipe = resolve(**world, policy="random", steps=1)
+    recipe = _recipe(config, env_kwargs)
     kwargs = dict(recipe.env_kwargs)
     if recipe.source.kind == "render":
         render_mode = "rgb_array"
@@ -84,3 +85,30 @@ def make_env(
         kwargs["render_mode"] = render_mode
     env = make_single(recipe.spec, kwargs)
     return ModelObservation(env, recipe.source, config.frame_stack)
+
+
+def make_envs(
+    run: str | Path, num_envs: int, render_mode: str | None = None, **env_kwargs: Any
+) -> gym.vector.VectorEnv:
+    """`make_env`, N at once, reset only when told to.
+
+    Environments with a batched form of their own that stacks frames are computed in one call.
+
+    Raises:
+        RunError: This is no run directory.
+        ValueError: The environment does not take the arguments.
+    """
+    config = Run(run).config()
+    recipe = _recipe(config, env_kwargs)
+    if not recipe.native or not accepts(recipe.spec, "frame_stack"):
+        makers = [lambda: make_env(run, render_mode, **env_kwargs)] * num_envs
+        return gym.vector.SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED)
+    kwargs = {**recipe.env_kwargs, "frame_stack": config.frame_stack}
+    if render_mode is not None:
+        kwargs["render_mode"] = render_mode
+    return make_batch(recipe.spec, kwargs, native=True, num_envs=num_envs)
+
+
+def _recipe(config: Config, env_kwargs: dict[str, Any]) -> Recipe:
+    world = environment(config) | {"env_kwargs": {**config.env.kwargs, **env_kwargs}}
+    return resolve(**world, policy="random", steps=1)

@@ -52,6 +52,30 @@ class Experiment:
 
 
 EXPERIMENTS = {
+    "decay": Experiment(
+        {
+            "weight decay 0.01": {"phase1": {"weight_decay": 0.01}},
+            "weight decay 0.1": {"phase1": {"weight_decay": 0.1}},
+            "weight decay 0.3": {"phase1": {"weight_decay": 0.3}},
+        },
+        updates=3000,
+    ),
+    "ingredients": Experiment(
+        {
+            "the recipe": {},
+            "no EMA: targets of the encoder itself": {"phase1": {"ema_start": 0.0, "ema_end": 0.0}},
+            "no stop-gradient and no EMA": {"objective": {"stop_gradient": False}},
+            "no residual connection": {"model": {"predictor": "direct"}},
+            "no variance hinge": {"objective": {"variance_weight": 0.0}},
+            "no covariance penalty": {"objective": {"covariance_weight": 0.0}},
+            "one frame": {"frame_stack": 1},
+            "three frames": {"frame_stack": 3},
+            "one step: horizon 1": {"objective": {"horizon": 1}},
+            "horizon 4": {"objective": {"horizon": 4}},
+        },
+        page="phenomena.md",
+        updates=500,
+    ),
     "encoder": Experiment(
         {
             "conv": {"model": {"encoder": "conv"}},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -91,18 +92,8 @@ class Agent:
             )
 
         def start(seed: int) -> Actor:
-            generator = torch.Generator().manual_seed(seed)
-
-            def act(t: int, observation: Any) -> np.ndarray:
-                if self.deterministic:
-                    return model.predict(observation, deterministic=True)[0]
-                with torch.random.fork_rng(devices=[]):
-                    torch.set_rng_state(generator.get_state())
-                    action = model.predict(observation, deterministic=False)[0]
-                    generator.set_state(torch.get_rng_state())
-                return action
-
-            return act
+            acting = seeded_agent(model, seed, self.deterministic)
+            return lambda t, observation: acting(observation)
 
         return start
 
@@ -125,6 +116,27 @@ class Agent:
             f"{self.path} does not say which algorithm saved it; "
             f"pass policy=Agent(path, algo=...), one of {', '.join(ALGORITHMS)}"
         )
+
+
+def seeded_agent(model: Any, seed: int, deterministic: bool) -> Callable[[Any], np.ndarray]:
+    """A loaded agent as a function from an observation to an action.
+
+    What it draws comes from the seed; the global random state is untouched.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+
+    def act(observation: Any) -> np.ndarray:
+        if deterministic:
+            return model.predict(observation, deterministic=True)[0]
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(generator.get_state())
+            action = model.predict(observation, deterministic=False)[0]
+            generator.set_state(torch.get_rng_state())
+        return action
+
+    return act
 
 
 def _channels_last(space: gym.Space) -> gym.Space:

@@ -70,8 +70,20 @@ def fit_domain(
     if not 0.0 < rate < 1.0:
         raise ValueError(f"rate is {rate}; expected a share between 0 and 1, as 0.001")
     episodes, times = sample_times(buffer, wm.frame_stack, OBSERVATIONS, seed)
-    z = encode_at(wm, buffer, episodes, times).astype(np.float64)
-    shaping = episodes % 2 == 0  # whole episodes, as steps of one resemble each other
+    z = encode_at(wm, buffer, episodes, times)
+    return domain_of(torch.as_tensor(z, device=wm.device), episodes % 2 == 0, rate)
+
+
+def domain_of(latents: Tensor, shaping: np.ndarray, rate: float = RATE) -> Domain:
+    """Fit on latents.
+
+    Args:
+        latents: (N, D).
+        shaping: bool (N,), those that give the shape; the others give the radius. Whole episodes
+            are on one side, as steps of one resemble each other.
+        rate: See `fit_domain`.
+    """
+    z = latents.cpu().numpy().astype(np.float64)
     fitted = LedoitWolf().fit(z[shaping])
     values, vectors = np.linalg.eigh(fitted.covariance_)
     whitening = vectors / np.sqrt(np.maximum(values, 1e-12))
@@ -79,7 +91,7 @@ def fit_domain(
     span = z.max(axis=0) - z.min(axis=0)
 
     def on_device(value: np.ndarray) -> Tensor:
-        return torch.as_tensor(value, dtype=torch.float32, device=wm.device)
+        return torch.as_tensor(value, dtype=torch.float32, device=latents.device)
 
     return Domain(
         mean=on_device(fitted.location_),

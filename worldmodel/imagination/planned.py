@@ -86,7 +86,7 @@ class Planned:
 
             def act(t: int, observation: Any) -> np.ndarray:
                 action, _ = planner.predict(observation)
-                return _noisy(action, action_space, self.noise, rng)
+                return noisy(action, action_space, self.noise, rng)
 
             return act
 
@@ -98,7 +98,8 @@ def planner_of(run: Path) -> Planned:
     return Planned(run, fraction=1.0, noise=0.0, optimizer=icem(), horizon=HORIZON)
 
 
-def _noisy(action: Any, space: gym.Space, noise: float, rng: np.random.Generator) -> np.ndarray:
+def noisy(action: Any, space: gym.Space, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """A Box action with Gaussian noise, in half ranges, on it; other actions as they are."""
     if not isinstance(space, gym.spaces.Box):
         return action
     half = (space.high - space.low) / 2

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from worldmodel.data import ReplayBuffer
 from worldmodel.files import replacing
@@ -23,7 +24,11 @@ def dream_path(run: str | Path) -> Path:
 
 def save_dream(run: str | Path, wm: WorldModel, buffer: ReplayBuffer) -> None:
     """Fit the domain on training episodes, draw starts from them, and write both."""
-    starts, domain = start_latents(wm, buffer), fit_domain(wm, buffer)
+    write_dream(run, start_latents(wm, buffer), fit_domain(wm, buffer))
+
+
+def write_dream(run: str | Path, starts: Tensor, domain: Domain) -> None:
+    """Write what `load_dream` reads."""
     with replacing(dream_path(run)) as path:
         torch.save({"starts": starts, "domain": asdict(domain)}, path)
 

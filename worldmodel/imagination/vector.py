@@ -86,7 +86,7 @@ class LatentVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.single_action_space = _action_space(wm)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._starts = starts.to(wm.device)
+        self.starts = starts.to(wm.device)
         self._z: Tensor | None = None
         self._steps = np.zeros(num_envs, np.int64)
         self._done = np.zeros(num_envs, np.bool_)
@@ -188,10 +188,10 @@ class LatentVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """Begin those in the mask; which of them are outside the domain, bool (N,)."""
         chosen = torch.as_tensor(np.flatnonzero(mask), device=self.wm.device)
         if self._z is None:
-            self._z = torch.zeros((self.num_envs, self._starts.shape[1]), device=self.wm.device)
+            self._z = torch.zeros((self.num_envs, self.starts.shape[1]), device=self.wm.device)
         if given is None:
-            drawn = self.np_random.integers(0, len(self._starts), len(chosen))
-            starts = self._starts[torch.as_tensor(drawn, device=self.wm.device)]
+            drawn = self.np_random.integers(0, len(self.starts), len(chosen))
+            starts = self.starts[torch.as_tensor(drawn, device=self.wm.device)]
         else:
             starts = torch.as_tensor(given, dtype=torch.float32, device=self.wm.device)
             if starts.shape != self._z.shape or not starts.isfinite().all():

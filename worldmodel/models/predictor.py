@@ -1,4 +1,4 @@
-"""Predictors of the next latent: the residual one, and one that predicts no change."""
+"""Predictors of the next latent: the residual one, and others to compare it with."""
 
 from __future__ import annotations
 
@@ -42,6 +42,20 @@ class ResidualPredictor(nn.Module):
             z = self(z, action)
             steps.append(z)
         return torch.stack(steps)
+
+
+class DirectPredictor(ResidualPredictor):
+    """The same network without the residual connection, ``net(z, a)``."""
+
+    def __init__(self, latent_dim: int, action_dim: int, hidden: int = 512) -> None:
+        super().__init__(latent_dim, action_dim, hidden)
+        output = self.net[-1]
+        assert isinstance(output, nn.Linear)
+        output.reset_parameters()
+
+    def forward(self, z: Tensor, action: Tensor) -> Tensor:
+        """Map latents (B, D) and action vectors (B, A) to the next latents (B, D)."""
+        return self.net(torch.cat((z, action), -1))
 
 
 class IdentityPredictor(nn.Module):

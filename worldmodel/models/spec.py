@@ -9,7 +9,7 @@ from gymnasium import spaces
 from pydantic import BaseModel, ConfigDict, Field
 
 EncoderName = Literal["keypoints", "conv"]
-PredictorName = Literal["residual", "identity"]
+PredictorName = Literal["residual", "direct", "identity"]
 
 
 class BoxActions(BaseModel):
@@ -53,7 +53,8 @@ class ModelSpec(BaseModel):
         latent_dim: size D of the latent.
         width: channels of the pixel encoder.
         hidden: width of the predictor's hidden layers.
-        predictor: ``residual``, or ``identity`` to predict no change.
+        predictor: ``residual``, ``direct`` without the residual connection, or ``identity`` to
+            predict no change.
         encoder: of pixels, ``keypoints`` or ``conv``.
     """
 

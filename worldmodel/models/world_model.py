@@ -14,7 +14,7 @@ from worldmodel.models.decoder import PixelDecoder
 from worldmodel.models.encoder import ConvEncoder, VectorEncoder
 from worldmodel.models.heads import OutcomeHead
 from worldmodel.models.keypoints import KeypointEncoder
-from worldmodel.models.predictor import IdentityPredictor, ResidualPredictor
+from worldmodel.models.predictor import DirectPredictor, IdentityPredictor, ResidualPredictor
 from worldmodel.models.spec import BoxActions, DiscreteActions, ModelSpec
 
 
@@ -36,15 +36,18 @@ class WorldModel(nn.Module):
         self.target_encoder = self._new_encoder().requires_grad_(False)
         self.target_encoder.load_state_dict(self.encoder.state_dict())
         d, a = spec.latent_dim, spec.actions.dim
-        self.predictor: ResidualPredictor | IdentityPredictor = (
-            IdentityPredictor()
-            if spec.predictor == "identity"
-            else ResidualPredictor(d, a, spec.hidden)
-        )
+        self.predictor = self._new_predictor()
         self.decoder = self._new_decoder()
         self._bounds: tuple[Tensor, Tensor] | None = None
         self.reward_head = OutcomeHead(d, a)
         self.termination_head = OutcomeHead(d, a)
+
+    def _new_predictor(self) -> ResidualPredictor | IdentityPredictor:
+        s = self.spec
+        if s.predictor == "identity":
+            return IdentityPredictor()
+        kind = DirectPredictor if s.predictor == "direct" else ResidualPredictor
+        return kind(s.latent_dim, s.actions.dim, s.hidden)
 
     def _new_encoder(self) -> KeypointEncoder | ConvEncoder | VectorEncoder:
         s = self.spec

@@ -29,17 +29,16 @@ def forecast(model: WorldModel, batch: Batch, objective: Objective) -> tuple[Ten
     """Predictions and EMA targets at the objective's offsets.
 
     Returns:
-        Predictions with gradients and targets without, both (K, B, D). Offset 0 is the context
-        latent itself.
+        Predictions, and targets without gradients unless `stop_gradient` is off, both (K, B, D).
+        Offset 0 is the context latent itself.
     """
     s = model.frame_stack
     z = model.encoder(stack_at(batch.frames, s - 1, s))
     actions = batch.actions[s - 1 : s - 1 + objective.horizon]
     unrolled = torch.cat((z[None], model.predictor.unroll(z, actions)))  # (1 + horizon, B, D)
-    with torch.no_grad():
-        targets = [
-            model.target_encoder(stack_at(batch.frames, s - 1 + k, s)) for k in objective.offsets
-        ]
+    encoder = model.target_encoder if objective.stop_gradient else model.encoder
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not objective.stop_gradient):
+        targets = [encoder(stack_at(batch.frames, s - 1 + k, s)) for k in objective.offsets]
     return unrolled[list(objective.offsets)], torch.stack(targets)
 
 
@@ -103,6 +102,7 @@ class JEPATrainer:
         )
         self.total = self.sampler.updates(self.phase.epochs)
         self.step = 0
+        self.skipped = 0
         self.generator = torch.Generator().manual_seed(config.seed)
         self.parameters = [*model.encoder.parameters(), *model.predictor.parameters()]
         self.optimizers = make_optimizers(
@@ -110,7 +110,11 @@ class JEPATrainer:
         )
 
     def update(self) -> Terms:
-        """One update of the encoder and the predictor, then of the target encoder."""
+        """One update of the encoder and the predictor, then of the target encoder.
+
+        A batch whose gradient is not finite, as when a forecast runs away, changes no weights; the
+        term `skipped` counts such batches.
+        """
         phase = self.phase
         rate = learning_rate(
             self.step, self.total, phase.learning_rate, phase.warmup, phase.final_learning_rate
@@ -120,11 +124,15 @@ class JEPATrainer:
         loss, terms = jepa_loss(predictions, targets, self.objective, self.generator)
         self.model.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(self.parameters, phase.max_grad_norm)
-        for optimizer in self.optimizers:
-            set_learning_rate(optimizer, rate)
-            optimizer.step()
-        update_target(self.model, cosine(phase.ema_start, 1.0, self.step / self.total))
+        norm = nn.utils.clip_grad_norm_(self.parameters, phase.max_grad_norm)
+        if norm.isfinite():
+            for optimizer in self.optimizers:
+                set_learning_rate(optimizer, rate)
+                optimizer.step()
+        else:
+            self.skipped += 1
+        terms["skipped"] = torch.tensor(float(self.skipped))
+        update_target(self.model, cosine(phase.ema_start, phase.ema_end, self.step / self.total))
         self.step += 1
         return terms
 
@@ -132,13 +140,14 @@ class JEPATrainer:
         """All that exact resumption needs, the model's weights left out."""
         return {
             "step": self.step,
+            "skipped": self.skipped,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "generator": self.generator.get_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
-        self.step = state["step"]
+        self.step, self.skipped = state["step"], state["skipped"]
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.generator.set_state(state["generator"])

@@ -1,0 +1,158 @@
+"""Agents of Stable-Baselines3 on every view, judged in the real environment."""
+
+import json
+import shutil
+
+import gymnasium as gym
+import imageio.v3
+import numpy as np
+import pytest
+import tiny_env  # noqa: F401 (registers Tiny-v0)
+from gymnasium.vector import AutoresetMode
+from stable_baselines3 import PPO, SAC
+from typer.testing import CliRunner
+
+import worldmodel
+from cli import app
+from worldmodel.imagination import LatentObservation, load_dream
+from worldmodel.rl.algorithms import check_algorithm
+from worldmodel.rl.judge import heldout_seeds, judge, validation_seeds
+from worldmodel.rl.worlds import Worlds
+
+
+@pytest.fixture
+def run(driven_run, tmp_path):
+    return shutil.copytree(driven_run, tmp_path / "run")
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def taught(*arguments):
+    result = invoke("rl", *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+SMALL = ["--steps", 256, "--envs", 4]
+
+
+@pytest.mark.parametrize(("on", "real"), [("latent", True), ("dream", False), ("state", True)])
+def test_an_agent_is_trained_judged_filmed_and_saved(run, on, real):
+    results = taught(run, "--on", on, *SMALL)
+    assert results["steps"] >= 256
+    assert results["real_steps"] == (results["steps"] if real else 0)
+    assert results["model_steps"] == (0 if on == "state" else 32 * 16)
+    assert results["real"]["steps"] == [200] * 20
+    assert np.isfinite(results["real"]["returns"]).all()
+    assert results["curve"][-1]["steps"] == results["steps"]
+    assert results["curve"][-1]["seconds"] == results["seconds"] > 0
+    folder = run / "rl" / f"{on}_ppo_256_seed0"
+    assert json.loads((folder / "results.json").read_text()) == results
+    assert len(imageio.v3.imread(folder / "agent.mp4")) == 201
+    assert list((folder / "tensorboard").rglob("events*"))
+
+
+def test_the_return_is_what_the_saved_agent_earns_in_the_environment_itself(run):
+    results = taught(run, "--on", "latent", *SMALL)
+    agent = PPO.load(results["agent"])
+    wm = worldmodel.load(run)
+    env = LatentObservation(worldmodel.make_env(run), wm, load_dream(run, wm)["domain"])
+    for i in (0, 7):
+        observation, _ = env.reset(seed=20_000 + i)
+        total, ended = 0.0, False
+        while not ended:
+            action, _ = agent.predict(observation, deterministic=True)
+            observation, reward, terminated, truncated, _ = env.step(action)
+            total, ended = total + reward, terminated or truncated
+        assert results["real"]["returns"][i] == pytest.approx(total, abs=0.05)
+
+
+def test_equal_lessons_give_equal_agents_and_other_seeds_others(run):
+    first = taught(run, "--on", "dream", *SMALL)
+    again = taught(run, "--on", "dream", *SMALL)
+    other = taught(run, "--on", "dream", *SMALL, "--seed", 1)
+    assert first["real"] == again["real"]
+    assert first["real"] != other["real"]
+
+
+def test_dreaming_takes_no_real_step(run, monkeypatch):
+    real, made = Worlds.real, []
+
+    def counted(self, num_envs, render_mode=None):
+        made.append(num_envs)
+        return real(self, num_envs, render_mode)
+
+    monkeypatch.setattr(Worlds, "real", counted)
+    taught(run, "--on", "dream", "--steps", 256, "--envs", 7)
+    assert 7 not in made
+    taught(run, "--on", "latent", "--steps", 256, "--envs", 7)
+    assert 7 in made
+
+
+def test_sac_learns_on_latents(run):
+    results = taught(run, "--on", "latent", "--algo", "sac", "--steps", 120, "--envs", 2)
+    assert isinstance(SAC.load(results["agent"]), SAC)
+
+
+def test_judging_seeds_are_apart_from_those_that_choose():
+    assert heldout_seeds()[0] == 20_000
+    assert validation_seeds()[-1] < 20_000
+    assert len(heldout_seeds()) == len(validation_seeds()) == 20
+
+
+class Still:
+    def predict(self, observation, *, deterministic):
+        return np.zeros((len(observation), 2), np.float32), None
+
+
+def test_an_episode_counts_until_its_own_end():
+    makers = [lambda: gym.make("Tiny-v0", length=(2, 6), terminates=True, observation="vector")] * 8
+    envs = gym.vector.SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED)
+    judged = judge(Still(), envs, range(8))
+    lengths = judged["steps"]
+    assert len(set(lengths)) > 1
+    assert judged["returns"] == [n * (n + 1) / 2 for n in lengths]
+    assert judged["reward_a_step"] == pytest.approx(sum(judged["returns"]) / sum(lengths))
+    for seed, length in enumerate(lengths):
+        env = gym.make("Tiny-v0", length=(2, 6), terminates=True, observation="vector")
+        env.reset(seed=seed)
+        assert env.unwrapped._last == length
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--on", "dreams"], "expected one of latent, dream, pixels, state"),
+        (["--on", "pixels"], "needs 36"),
+        (["--algo", "reinforce"], "expected one of a2c, ddpg, dqn, ppo, sac, td3"),
+        (["--algo", "dqn"], "needs discrete actions"),
+        (["--on", "state", "--rounds", 2], "are for dreams"),
+        (["--ensemble", 1], "use 2 or more"),
+    ],
+)
+def test_a_mistake_is_told_in_a_line(run, arguments, words):
+    result = invoke("rl", run, *arguments, *SMALL)
+    assert result.exit_code == 2
+    assert words in " ".join(result.output.split())
+    assert "Traceback" not in result.output
+    assert not (run / "rl").exists()
+
+
+def test_no_run_is_told_in_a_line(tmp_path):
+    result = invoke("rl", tmp_path / "nothing")
+    assert result.exit_code == 1
+    assert "is not a run directory" in result.output
+
+
+def test_discrete_actions_are_for_dqn_and_not_for_sac():
+    check_algorithm("dqn", gym.spaces.Discrete(3))
+    with pytest.raises(ValueError, match="sac needs continuous"):
+        check_algorithm("sac", gym.spaces.Discrete(3))
+
+
+def test_rl_alone_is_rl_train_and_its_help_tells_both():
+    result = invoke("rl", "--help")
+    assert "train" in result.output
+    assert "compare" in result.output

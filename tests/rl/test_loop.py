@@ -1,0 +1,115 @@
+"""The loop of acting, learning and dreaming, and the comparison of all views."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import worldmodel
+from cli import app
+from worldmodel.data import ReplayBuffer
+from worldmodel.rl import compare as compare_module
+from worldmodel.rl import dyna as dyna_module
+from worldmodel.rl import learning
+
+
+@pytest.fixture
+def run(driven_run, tmp_path):
+    return shutil.copytree(driven_run, tmp_path / "run")
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch):
+    monkeypatch.setattr(dyna_module, "_UPDATES", 20)
+    monkeypatch.setattr(dyna_module, "_EPISODES", 3)
+    monkeypatch.setattr(dyna_module, "PATIENCE", 10)
+    monkeypatch.setattr(learning, "POINTS", 2)
+
+
+def taught(*arguments):
+    result = CliRunner().invoke(app, ["rl", *(str(a) for a in arguments), "--json"])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+LOOP = ["--on", "dream", "--steps", 256, "--envs", 4]
+
+
+def weights(folder, part):
+    return torch.load(folder / "models" / f"{part}.pth", weights_only=True)
+
+
+def test_the_loop_collects_learns_and_goes_on_where_it_stopped(run):
+    results = taught(run, *LOOP, "--rounds", 1)
+    folder = run / "rl" / "dream_ppo_256_seed0_dyna"
+    assert [r["round"] for r in results["rounds"]] == [0, 1]
+    assert [r["real_steps"] for r in results["rounds"]] == [0, 3 * 200]
+    assert results["real_steps"] == 600
+    with ReplayBuffer.open(folder / "experience" / "1") as buffer:
+        assert buffer.num_transitions == 600
+    for part, changed in (("encoder", False), ("decoder", False), ("predictor", True)):
+        before, after = weights(run, part), weights(folder / "model", part)
+        same = all(torch.equal(before[name], after[name]) for name in before)
+        assert same is not changed, part
+    assert worldmodel.load(folder / "model").decoder is not None
+
+    first_round = results["rounds"][1]
+    more = taught(run, *LOOP, "--rounds", 2)
+    assert more["rounds"][1] == first_round
+    assert [r["round"] for r in more["rounds"]] == [0, 1, 2]
+    assert more["real_steps"] == 1200
+    assert more["steps"] >= results["steps"]
+
+
+def test_the_loop_ends_when_it_no_longer_improves(run, monkeypatch):
+    monkeypatch.setattr(dyna_module, "PATIENCE", 1)
+    monkeypatch.setattr(dyna_module, "IMPROVEMENT", 1e9)
+    results = taught(run, *LOOP, "--rounds", 5)
+    assert [r["round"] for r in results["rounds"]] == [0, 1]
+    assert results["best_round"] == 0
+
+
+def test_a_stop_within_a_round_loses_no_round(run, monkeypatch):
+    whole = taught(run, *LOOP, "--rounds", 1)
+    shutil.rmtree(run / "rl")
+    learn = dyna_module.learn
+    calls = []
+
+    def stopped(agent, *rest):
+        calls.append(1)
+        return learn(agent, *rest) or len(calls) == 2
+
+    monkeypatch.setattr(dyna_module, "learn", stopped)
+    result = CliRunner().invoke(app, ["rl", str(run), *map(str, LOOP), "--rounds", "1"])
+    assert result.exit_code == 1
+    assert "goes on from there" in " ".join(result.output.split())
+    monkeypatch.setattr(dyna_module, "learn", learn)
+    again = taught(run, *LOOP, "--rounds", 1)
+    assert again["real"] == whole["real"]
+    assert again["rounds"] == whole["rounds"]
+
+
+def test_views_are_compared_once_and_shown_in_the_report(run, monkeypatch):
+    monkeypatch.setattr(compare_module, "VIEWS", ("latent", "dream", "state"))
+    arguments = ["compare", run, "--steps", 256, "--seeds", 2]
+    told = taught(*arguments)
+    assert list(told["views"]) == ["latent", "dream", "state"]
+    assert told["views"]["state"]["of_state"] == pytest.approx(1.0)
+    for on in told["views"]:
+        means = [
+            json.loads((run / "rl" / f"{on}_ppo_256_seed{i}" / "results.json").read_text())["real"]
+            for i in (0, 1)
+        ]
+        assert told["views"][on]["mean"] == pytest.approx(sum(m["mean"] for m in means) / 2)
+    page = (run / "report.html").read_text()
+    assert page.count('<section id="agents">') == 1
+    assert f"{told['views']['dream']['mean']:.1f}" in page
+
+    def trained(*_, **__):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(compare_module, "rl", trained)
+    assert taught(*arguments) == told
+    assert (run / "report.html").read_text() == page

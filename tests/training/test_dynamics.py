@@ -1,0 +1,96 @@
+"""Predictors and heads trained on encoded episodes."""
+
+import numpy as np
+import pytest
+import torch
+from tiny_model import TinyModel, simulate, write_buffer
+
+from worldmodel.models.predictor import ResidualPredictor
+from worldmodel.training.dynamics import (
+    LatentEpisodes,
+    concatenate,
+    encode_episodes,
+    fit_predictor,
+)
+
+
+def linear_system(episodes, length, seed):
+    """z' = z turned by 0.3 rad, pushed by the action."""
+    generator = torch.Generator().manual_seed(seed)
+    turn = torch.tensor([[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]]).float()
+    z = [torch.randn(episodes, 2, generator=generator)]
+    actions = torch.randn(length - 1, episodes, 1, generator=generator)
+    for a in actions:
+        z.append(z[-1] @ turn.T + 0.1 * a)
+    flat = torch.stack(z, 1).flatten(0, 1)
+    padded = torch.cat((actions.transpose(0, 1), torch.zeros(episodes, 1, 1)), 1).flatten(0, 1)
+    n = episodes * length
+    remaining = torch.arange(length - 1, -1, -1).repeat(episodes)
+    return LatentEpisodes(flat, padded, torch.zeros(n), torch.zeros(n), remaining)
+
+
+def test_windows_stay_within_an_episode():
+    part = linear_system(5, 7, 0)
+    starts = part.starts(3)
+    assert len(starts) == 5 * 4
+    z, actions = part.windows(starts, 3)
+    assert z.shape == (4, 20, 2)
+    assert actions.shape == (3, 20, 1)
+    turn = torch.tensor([[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]]).float()
+    torch.testing.assert_close(z[:-1] @ turn.T + 0.1 * actions, z[1:])
+    assert (part.episodes() == np.repeat(np.arange(5), 7)).all()
+
+
+def test_a_predictor_learns_the_dynamics():
+    train, test = linear_system(200, 10, 0), linear_system(50, 10, 1)
+    torch.manual_seed(0)
+    predictor = ResidualPredictor(2, 1, 64)
+    z, actions = test.windows(test.starts(5), 5)
+
+    def error():
+        with torch.no_grad():
+            return float((predictor.unroll(z[0], actions) - z[1:]).square().mean())
+
+    before = error()
+    fit_predictor(predictor, [train], updates=300, learning_rate_peak=5e-3, horizon=5, seed=0)
+    assert error() < 0.02 * before
+
+
+def test_shares_say_how_much_of_each_part_is_seen():
+    train, other = linear_system(50, 10, 0), linear_system(50, 10, 1)
+    other.z.zero_()
+    other.actions.zero_()
+    seen = []
+
+    class Spy(ResidualPredictor):
+        def unroll(self, z, actions):
+            seen.append(float((z == 0).all(-1).float().mean()))
+            return super().unroll(z, actions)
+
+    fit_predictor(
+        *(Spy(2, 1, 8), [train, other]),
+        **{"updates": 3, "learning_rate_peak": 1e-3, "horizon": 2, "seed": 0},
+        shares=(0.75, 0.25),
+    )
+    assert seen == [0.25] * 3
+
+
+def test_too_long_a_horizon_is_told():
+    with pytest.raises(ValueError, match="the 12 latents that a window needs"):
+        fit_predictor(
+            *(ResidualPredictor(2, 1, 8), [linear_system(3, 5, 0)]),
+            **{"updates": 1, "learning_rate_peak": 1e-3, "horizon": 11, "seed": 0},
+        )
+
+
+def test_encoded_episodes_line_up_with_their_actions(tmp_path):
+    states, actions = simulate(6, 9, 0, push=0.5)
+    wm = TinyModel()
+    wm.action_vector = lambda a: torch.as_tensor(a, dtype=torch.float32)
+    with write_buffer(tmp_path / "b", states, actions, 0) as buffer:
+        part = encode_episodes(wm, buffer, np.arange(6))
+    assert part.z.shape == (6 * 8, 8)
+    z, taken = part.windows(part.starts(1), 1)
+    torch.testing.assert_close(wm.predict(z[0], taken[0]), z[1], atol=2e-3, rtol=0)
+    both = concatenate([part, part])
+    assert len(both.starts(7)) == 12

@@ -1,0 +1,134 @@
+"""`worldmodel rl compare`: agents on latents, in the dream, on pixels and on the state, alike."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from worldmodel.files import replacing
+from worldmodel.report.agents import insert_agents
+from worldmodel.rl.train import Lesson, rl
+from worldmodel.rl.worlds import VIEWS
+from worldmodel.run import Run
+
+REACHED = 0.9
+"""Share of the state agents' final reward a step, whose time is told."""
+
+
+def compare(
+    run: Path, lesson: Lesson, seeds: Sequence[int], *, device: str, console: Console
+) -> dict[str, Any]:
+    """Train and judge agents on every view with the same budget, and lay them side by side.
+
+    Trainings that `rl` has finished with the same budget are not repeated, so a stopped comparison
+    goes on. Runs that learned from vectors have no agents on pixels.
+
+    Returns:
+        What is also in ``rl/compare.json`` of the run, and shown in its ``report.html``: `algo`,
+        `steps`, `seeds`, `threshold` (reward a step), and for each of `views`: `mean` and `std`
+        (of the return, over seeds), `of_state` (share of the state agents' return),
+        `reward_a_step`, `real_steps`, `model_steps`, `seconds`, `steps_to_threshold` and
+        `seconds_to_threshold` (medians over seeds, None if fewer than half got there) and
+        `curve`, the mean over seeds.
+
+    Raises:
+        RunError: There is no finished run.
+        ValueError: The lesson does not fit the run.
+        InterruptedRunError: The user stopped it.
+    """
+    vectors = Run(run).config().mode == "pendulum"
+    results: dict[str, list[dict[str, Any]]] = {}
+    for on in VIEWS:
+        if on == "pixels" and vectors:
+            continue
+        lessons = [replace(lesson, on=on, seed=seed) for seed in seeds]
+        results[on] = [_finished(run, each, device, console) for each in lessons]
+    comparison = {
+        "algo": lesson.algo,
+        "steps": lesson.steps,
+        "seeds": list(seeds),
+        **_side_by_side(results),
+    }
+    with replacing(run / "rl" / "compare.json") as path:
+        path.write_text(json.dumps(comparison, indent=2) + "\n", encoding="utf-8")
+    insert_agents(run)
+    return comparison
+
+
+def comparison_of_agents(comparison: dict[str, Any]) -> Table:
+    """The comparison as a table for a terminal."""
+    seeds = len(comparison["seeds"])
+    table = Table(title=f"{comparison['algo']}, {comparison['steps']} steps, {seeds} seeds")
+    for column in ("on", "return", "of state", "a step", "real steps", "for the model"):
+        table.add_column(column, justify="left" if column == "on" else "right")
+    table.add_column("seconds", justify="right")
+    table.add_column(f"to {comparison['threshold']:.2f} a step", justify="right")
+    for on, row in comparison["views"].items():
+        there = row["seconds_to_threshold"]
+        table.add_row(
+            on,
+            f"{row['mean']:.1f} ± {row['std']:.1f}",
+            f"{row['of_state']:.0%}",
+            f"{row['reward_a_step']:.3f}",
+            f"{row['real_steps']:,}",
+            f"{row['model_steps']:,}",
+            f"{row['seconds']:.0f}",
+            "never" if there is None else f"{there:.0f} s",
+        )
+    return table
+
+
+def _finished(run: Path, lesson: Lesson, device: str, console: Console) -> dict[str, Any]:
+    path = run / "rl" / lesson.name / "results.json"
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    return rl(run, lesson, device=device, console=console)
+
+
+def _side_by_side(results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    state = statistics.fmean(r["real"]["mean"] for r in results["state"])
+    a_step = statistics.fmean(r["real"]["reward_a_step"] for r in results["state"])
+    threshold = REACHED * a_step
+    views = {on: _row(rows, state, threshold) for on, rows in results.items()}
+    return {"threshold": threshold, "views": views}
+
+
+def _row(rows: list[dict[str, Any]], state: float, threshold: float) -> dict[str, Any]:
+    means = [row["real"]["mean"] for row in rows]
+    mean = statistics.fmean(means)
+    return {
+        "mean": mean,
+        "std": statistics.pstdev(means),
+        "of_state": mean / state if state else 0.0,
+        "reward_a_step": statistics.fmean(row["real"]["reward_a_step"] for row in rows),
+        "real_steps": rows[0]["real_steps"],
+        "model_steps": rows[0]["model_steps"],
+        "seconds": statistics.median(row["seconds"] for row in rows),
+        "steps_to_threshold": _first(rows, "steps", threshold),
+        "seconds_to_threshold": _first(rows, "seconds", threshold),
+        "curve": _mean_curve([row["curve"] for row in rows]),
+    }
+
+
+def _first(rows: list[dict[str, Any]], key: str, threshold: float) -> float | None:
+    """Median over seeds of where the curve first passes the threshold."""
+    there = [
+        next((p[key] for p in row["curve"] if p["reward_a_step"] >= threshold), float("inf"))
+        for row in rows
+    ]
+    median = statistics.median(there)
+    return None if median == float("inf") else median
+
+
+def _mean_curve(curves: list[list[dict[str, float]]]) -> list[dict[str, float]]:
+    return [
+        {key: statistics.fmean(point[key] for point in points) for key in points[0]}
+        for points in zip(*curves)
+    ]

@@ -1,0 +1,173 @@
+"""`worldmodel rl`: train an agent on one view of a run's environment, and judge it in reality."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor
+
+from worldmodel.files import replacing
+from worldmodel.imagination import SB3VecEnv
+from worldmodel.interrupt import InterruptedRunError, deferred_interrupt
+from worldmodel.progress import progress_bar
+from worldmodel.rl.algorithms import check_algorithm, make_agent
+from worldmodel.rl.film import film
+from worldmodel.rl.guards import Guards
+from worldmodel.rl.judge import heldout_seeds, judge, validation_seeds
+from worldmodel.rl.learning import POINTS, Curve, Watch
+from worldmodel.rl.worlds import Worlds, open_worlds
+
+STEPS = 200_000
+ENVS = {"dream": 128, "latent": 32, "pixels": 32, "state": 32}
+"""Environments at once, for each view."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """How an agent is trained.
+
+    Attributes:
+        on: A key of `VIEWS`.
+        algo: A key of `ALGORITHMS`.
+        steps: Of training, in reality or in the dream.
+        seed: Of everything that is drawn.
+        envs: Environments at once; None for the view's own number.
+        guards: Of dreams.
+    """
+
+    on: str
+    algo: str = "ppo"
+    steps: int = STEPS
+    seed: int = 0
+    envs: int | None = None
+    guards: Guards = Guards()  # noqa: RUF009 (it is frozen)
+
+    @property
+    def num_envs(self) -> int:
+        """Environments at once."""
+        return self.envs or ENVS[self.on]
+
+    @property
+    def name(self) -> str:
+        """Of the directory of its results."""
+        return f"{self.on}_{self.algo}_{self.steps}_seed{self.seed}"
+
+
+def rl(run: Path, lesson: Lesson, *, device: str, console: Console) -> dict[str, Any]:
+    """Train an agent and judge it in the real environment.
+
+    Everything goes into ``rl/NAME`` in the run directory, replacing what an equal lesson left:
+    ``agent.zip``, ``agent.mp4``, ``results.json`` and TensorBoard's events.
+
+    Returns:
+        What is also in ``results.json``: the lesson; `real_steps` of the environment that the
+        agent was trained with, and `model_steps` that its model was; `seconds` of training;
+        `real`, 20 episodes on held-out seeds, see `judge`; `curve`; `agent` and `video`.
+
+    Raises:
+        RunError: There is no finished run.
+        ValueError: The lesson does not fit the run.
+        InterruptedRunError: The user stopped it; the agent so far is saved.
+    """
+    worlds = open_worlds(run, lesson.on, device)
+    folder = run / "rl" / lesson.name
+    agent, curve, stopped = _train(worlds, lesson, folder, console)
+    agent.save(folder / "agent.zip")
+    if stopped:
+        raise InterruptedRunError(
+            f"Stopped after {agent.num_timesteps} steps; the agent so far is {folder}/agent.zip"
+        )
+    return conclude(worlds, lesson, agent, curve, folder)
+
+
+def conclude(
+    worlds: Worlds, lesson: Lesson, agent: Any, curve: Curve, folder: Path, **more: Any
+) -> dict[str, Any]:
+    """Judge a trained agent on held-out episodes, film it, and write its results."""
+    real = real_judge(worlds, heldout_seeds())(agent)
+    video = film(worlds, agent, heldout_seeds()[0], folder / "agent.mp4", lesson.algo)
+    taken = agent.num_timesteps
+    data = worlds.config.data
+    results = {
+        "on": lesson.on,
+        "algo": lesson.algo,
+        "steps": taken,
+        "seed": lesson.seed,
+        "envs": lesson.num_envs,
+        "real_steps": 0 if lesson.on == "dream" else taken,
+        "model_steps": data.size * data.steps if lesson.on in ("latent", "dream") else 0,
+        "seconds": curve.seconds,
+        "real": real,
+        "heldout_seeds": [heldout_seeds()[0], heldout_seeds()[-1]],
+        "agent": str(folder / "agent.zip"),
+        "video": str(video),
+        "curve": curve.points,
+        **more,
+    }
+    with replacing(folder / "results.json") as path:
+        path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    return results
+
+
+def real_judge(worlds: Worlds, seeds: range) -> Any:
+    """A function that judges an agent in the real environment on these seeds."""
+    envs = worlds.real(len(seeds))
+    return lambda agent: judge(agent, envs, seeds)
+
+
+def _train(
+    worlds: Worlds, lesson: Lesson, folder: Path, console: Console
+) -> tuple[Any, Curve, bool]:
+    envs = training_envs(worlds, lesson)
+    check_algorithm(lesson.algo, envs.action_space)
+    folder.mkdir(parents=True, exist_ok=True)
+    agent = make_agent(lesson.algo, envs, lesson.seed, folder / "tensorboard")
+    curve = Curve()
+    stopped = learn(agent, lesson.steps, curve, worlds, f"{lesson.algo} on {lesson.on}", console)
+    envs.close()
+    return agent, curve, stopped
+
+
+def training_envs(worlds: Worlds, lesson: Lesson) -> VecEnv:
+    """The environments of a lesson, seeded."""
+    set_random_seed(lesson.seed)
+    envs: VecEnv = VecMonitor(SB3VecEnv(worlds.training(lesson.num_envs, lesson.guards)))
+    envs.seed(lesson.seed)
+    return envs
+
+
+def learn(
+    agent: Any,
+    steps: int,
+    curve: Curve,
+    worlds: Worlds,
+    title: str,
+    console: Console,
+) -> bool:
+    """Train an agent for so many steps more, on one thread; whether the user stopped it."""
+    last = agent.num_timesteps + steps
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads if worlds.on == "pixels" else 1)
+    try:
+        with (
+            deferred_interrupt() as stop,
+            progress_bar(console, title, last, agent.num_timesteps) as bar,
+        ):
+            watch = Watch(
+                curve,
+                real_judge(worlds, validation_seeds()),
+                max(1, steps // POINTS),
+                last,
+                bar,
+                stop,
+            )
+            agent.learn(steps, callback=watch, reset_num_timesteps=False, tb_log_name=worlds.on)
+            return stop.asked
+    finally:
+        torch.set_num_threads(threads)
