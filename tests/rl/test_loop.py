@@ -12,7 +12,6 @@ from cli import app
 from worldmodel.data import ReplayBuffer
 from worldmodel.rl import compare as compare_module
 from worldmodel.rl import dyna as dyna_module
-from worldmodel.rl import learning
 
 
 @pytest.fixture
@@ -25,7 +24,6 @@ def _short(monkeypatch):
     monkeypatch.setattr(dyna_module, "_UPDATES", 20)
     monkeypatch.setattr(dyna_module, "_EPISODES", 3)
     monkeypatch.setattr(dyna_module, "PATIENCE", 10)
-    monkeypatch.setattr(learning, "POINTS", 2)
 
 
 def taught(*arguments):
@@ -45,8 +43,8 @@ def test_the_loop_collects_learns_and_goes_on_where_it_stopped(run):
     results = taught(run, *LOOP, "--rounds", 1)
     folder = run / "rl" / "dream_ppo_256_seed0_dyna"
     assert [r["round"] for r in results["rounds"]] == [0, 1]
-    assert [r["real_steps"] for r in results["rounds"]] == [0, 3 * 200]
-    assert results["real_steps"] == 600
+    assert [r["real_steps"] for r in results["rounds"]] == [600, 1200]
+    assert results["real_steps"] == 1200
     with ReplayBuffer.open(folder / "experience" / "1") as buffer:
         assert buffer.num_transitions == 600
     for part, changed in (("encoder", False), ("decoder", False), ("predictor", True)):
@@ -59,7 +57,7 @@ def test_the_loop_collects_learns_and_goes_on_where_it_stopped(run):
     more = taught(run, *LOOP, "--rounds", 2)
     assert more["rounds"][1] == first_round
     assert [r["round"] for r in more["rounds"]] == [0, 1, 2]
-    assert more["real_steps"] == 1200
+    assert more["real_steps"] == 1800
     assert more["steps"] >= results["steps"]
 
 

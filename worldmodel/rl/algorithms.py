@@ -7,6 +7,7 @@ from typing import Any
 
 from gymnasium import spaces
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
+from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from worldmodel.rl.guards import DISCOUNT
@@ -21,7 +22,7 @@ ALGORITHMS: dict[str, Any] = {
 }
 
 _CONTINUOUS, _DISCRETE = {"ddpg", "sac", "td3"}, {"dqn"}
-_ROLLOUT = 4096
+_ROLLOUT = 2048
 """Steps of all environments between two updates of PPO."""
 _MINIBATCHES = 8
 
@@ -72,7 +73,7 @@ def _settings(algo: str, num_envs: int) -> dict[str, Any]:
         return {
             "n_steps": n_steps,
             "batch_size": max(2, n_steps * num_envs // _MINIBATCHES),
-            "learning_rate": 1e-3,
+            "learning_rate": LinearSchedule(1e-3, 1e-4, 1.0),
         }
     if algo == "a2c":
         return {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import statistics
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from worldmodel.data import ReplayBuffer, load_or_collect
+from worldmodel.data import ReplayBuffer, collect
 from worldmodel.datasets import BEYOND, environment, open_datasets
 from worldmodel.files import replacing
 from worldmodel.imagination.domain import domain_of
@@ -26,9 +27,8 @@ from worldmodel.imagination.store import write_dream
 from worldmodel.interrupt import InterruptedRunError
 from worldmodel.rl.algorithms import ALGORITHMS, check_algorithm, make_agent
 from worldmodel.rl.explorer import Explorer
-from worldmodel.rl.judge import validation_seeds
 from worldmodel.rl.learning import Curve
-from worldmodel.rl.train import Lesson, conclude, learn, real_judge, training_envs
+from worldmodel.rl.train import Lesson, conclude, learn, training_envs
 from worldmodel.rl.worlds import Worlds, open_worlds
 from worldmodel.run import Run
 from worldmodel.training.dynamics import (
@@ -64,12 +64,13 @@ class State:
     """Where the loop stands, between rounds.
 
     Attributes:
-        round: Rounds done; the agent has been trained in the dream after each, and before all.
-        fitted: Round whose data the model has learned from.
+        round: The last one that is done. In round 0 the agent is trained in the dream and acts; in
+            the others the model learns from that before.
+        fitted: Round whose model is there.
         real_steps: Of the real environment so far.
-        best: The best return on validation seeds.
+        best: The best return while acting.
         best_round: Whose agent that is.
-        rounds: Of each, `round`, `real_steps` and `mean` (return on validation seeds).
+        rounds: Of each, `round`, `real_steps` and `mean` (return while acting).
         curve: See `Curve`.
     """
 
@@ -85,12 +86,12 @@ class State:
 def dyna(
     run: Path, lesson: Lesson, rounds: int, *, device: str, console: Console
 ) -> dict[str, Any]:
-    """Train in the dream, then so many rounds of acting, learning from it, and dreaming again.
+    """Train in the dream and act, then so many rounds of learning from it, and both again.
 
-    A round takes 20 real episodes. The loop goes on where an equal one stopped, also with more
-    rounds, and ends early after two rounds that were no better. The agent that was best on
-    validation seeds is judged at the end. In ``rl/NAME_dyna`` of the run, ``model`` is a run
-    directory with the model that the loop ends with.
+    To act is to play 20 real episodes. The loop goes on where an equal one stopped, also with more
+    rounds, and ends early after two rounds that were no better. The agent that was best while it
+    acted is judged at the end. In ``rl/NAME_dyna`` of the run, ``model`` is a run directory with
+    the model that the loop ends with.
 
     Returns:
         As `rl`, with `rounds`; `real_steps` counts those that the loop took.
@@ -108,7 +109,7 @@ def dyna(
     while state.round < rounds and state.round - state.best_round < PATIENCE:
         number = state.round + 1
         if number > state.fitted:
-            state.real_steps += _go_on_learning(worlds, folder, lesson, number, console)
+            _go_on_learning(worlds, folder, lesson, number, console)
             state.fitted = number
             _write_state(folder, state)
         _dream_on(worlds, folder, lesson, state, console)
@@ -131,7 +132,7 @@ def _own_model(worlds: Worlds, folder: Path) -> Worlds:
 
 
 def _dream_on(worlds: Worlds, folder: Path, lesson: Lesson, state: State, console: Console) -> None:
-    """Train the agent in the dream, judge it, and write down where the loop stands."""
+    """Train the agent in the dream, let it act, and write down where the loop stands."""
     number = state.round + 1
     envs = training_envs(worlds, replace(lesson, seed=lesson.seed + 1000 * number))
     if number:
@@ -151,47 +152,55 @@ def _dream_on(worlds: Worlds, folder: Path, lesson: Lesson, state: State, consol
             f"Stopped in round {number}; the rounds before it are kept, and the same command goes "
             "on from there"
         )
-    mean = real_judge(worlds, validation_seeds())(agent)["mean"]
-    if mean > state.best + IMPROVEMENT * abs(state.best) or not number:
+    _save(agent, folder / "latest.zip")
+    mean, taken = _act(worlds, folder, lesson, number)
+    if not number or mean > state.best + IMPROVEMENT * abs(state.best):
         state.best, state.best_round = mean, number
         _save(agent, folder / "agent.zip")
-    _save(agent, folder / "latest.zip")
+    state.real_steps += taken
     state.round, state.curve = number, asdict(curve)
     state.rounds.append({"round": number, "real_steps": state.real_steps, "mean": mean})
-    console.print(f"Round {number}: return {mean:.1f} after {state.real_steps} real steps")
+    console.print(f"Round {number}: return {mean:.1f}, {state.real_steps} real steps so far")
     _write_state(folder, state)
+
+
+def _act(worlds: Worlds, folder: Path, lesson: Lesson, number: int) -> tuple[float, int]:
+    """Collect with the newest agent: its mean return, and the steps it took."""
+    first = _FIRST_SEED + 1000 * number + 100_000 * lesson.seed
+    path = _episodes(folder, number)
+    shutil.rmtree(path, ignore_errors=True)
+    with collect(
+        **environment(worlds.config) | {"env_kwargs": worlds.config.env.kwargs},
+        path=path,
+        episodes=_EPISODES,
+        seeds=range(first, first + _EPISODES),
+        steps=_LONGEST,
+        policy=Explorer(worlds.wm, folder / "latest.zip", lesson.algo),
+    ) as buffer:
+        whole = [buffer.windows([i], [0], int(n)) for i, n in enumerate(buffer.lengths)]
+        returns = [float(window.rewards.sum()) for window in whole]
+        return statistics.fmean(returns), buffer.num_transitions
+
+
+def _episodes(folder: Path, number: int) -> Path:
+    return folder / "experience" / f"{number}"
 
 
 def _go_on_learning(
     worlds: Worlds, folder: Path, lesson: Lesson, number: int, console: Console
-) -> int:
-    """Collect with the agent, and fit predictor, heads and domain; real steps taken."""
-    wm, config = worlds.wm, worlds.config
-    explorer = Explorer(wm, folder / "latest.zip", lesson.algo)
-    first = _FIRST_SEED + 1000 * number + 100_000 * lesson.seed
-    world = environment(config) | {"env_kwargs": config.env.kwargs}
-    with load_or_collect(
-        **world,
-        path=folder / "experience" / f"{number}",
-        episodes=_EPISODES,
-        seeds=range(first, first + _EPISODES),
-        steps=_LONGEST,
-        policy=explorer,
-    ) as fresh:
-        taken = fresh.num_transitions
-    with open_datasets(config, console) as data:
+) -> None:
+    """Fit predictor, heads and domain to the first data and to what the agent has lived."""
+    with open_datasets(worlds.config, console) as data:
         kept = np.sort(np.random.default_rng(number).permutation(len(data.train))[:_KEPT])
-        base = encode_episodes(wm, data.train, kept)
-    fresh_latents = _experience(worlds, folder, number)
-    _fit(worlds, [base, fresh_latents], lesson.seed + number)
-    return taken
+        base = encode_episodes(worlds.wm, data.train, kept)
+    _fit(worlds, [base, _experience(worlds, folder, number)], lesson.seed + number)
 
 
 def _experience(worlds: Worlds, folder: Path, rounds: int) -> LatentEpisodes:
-    """All that the agent has seen, encoded."""
+    """All that the agent has lived in so many rounds, encoded."""
     parts = []
-    for number in range(1, rounds + 1):
-        with ReplayBuffer.open(folder / "experience" / f"{number}") as buffer:
+    for number in range(rounds):
+        with ReplayBuffer.open(_episodes(folder, number)) as buffer:
             parts.append(encode_episodes(worlds.wm, buffer, np.arange(len(buffer))))
     return concatenate(parts)
 

@@ -12,7 +12,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from worldmodel.interrupt import StopRequest
 from worldmodel.progress import Advance
 
-POINTS = 20
+POINTS = 10
 """Judgements of a learning curve."""
 
 Judge = Callable[[Any], dict[str, Any]]

@@ -58,7 +58,7 @@ def teach(
     if ensemble == 1:
         raise ValueError("--ensemble is 1, and one predictor cannot disagree; use 2 or more")
     Run(run).config()
-    members = _members(run, ensemble, device, console) if ensemble else None
+    members = ensemble_of(run, ensemble, device, console) if ensemble else None
     guards = Guards(dream_steps=dream_steps, ensemble=members, penalty=penalty)
     lesson = Lesson(on, algo, steps, seed, envs, guards)
     if rounds:
@@ -66,7 +66,8 @@ def teach(
     return rl(run, lesson, device=device, console=console)
 
 
-def _members(run: Path, size: int, device: str, console: Console) -> Ensemble:
+def ensemble_of(run: Path, size: int, device: str, console: Console) -> Ensemble:
+    """The run's ensemble of that size, trained if there is none yet."""
     wm, path = load(run, device), Run(run).models / f"ensemble_{size}.pt"
     if path.exists():
         return load_ensemble(path, wm)

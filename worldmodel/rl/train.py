@@ -149,8 +149,12 @@ def learn(
     worlds: Worlds,
     title: str,
     console: Console,
+    points: int = POINTS,
 ) -> bool:
-    """Train an agent for so many steps more, on one thread; whether the user stopped it."""
+    """Train an agent for so many steps more, on one thread; whether the user stopped it.
+
+    Meanwhile it is judged `points` times, on validation seeds.
+    """
     last = agent.num_timesteps + steps
     threads = torch.get_num_threads()
     torch.set_num_threads(threads if worlds.on == "pixels" else 1)
@@ -162,7 +166,7 @@ def learn(
             watch = Watch(
                 curve,
                 real_judge(worlds, validation_seeds()),
-                max(1, steps // POINTS),
+                max(1, steps // points),
                 last,
                 bar,
                 stop,
