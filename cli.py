@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+
+from worldmodel.terminal import WRONG_USAGE, console, fail, print_facts, user_errors
 
 app = typer.Typer(
     name="worldmodel",
@@ -23,9 +23,6 @@ app = typer.Typer(
 )
 
 POLICY_HELP = "passive, random, mixed, a saved SB3 agent's .zip, or RUN, to plan with its model."
-FAILED = 1
-WRONG_USAGE = 2
-
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of initialisation and data order.")]
 StateKey = Annotated[
@@ -38,42 +35,6 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any key, as in phase1.learning_rate=1e-3."),
 ]
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True, soft_wrap=True, highlight=False)
-
-
-@contextmanager
-def _user_errors() -> Iterator[None]:
-    """Turn a user's mistake into one line and the exit status."""
-    from gymnasium.error import Error as GymnasiumError
-
-    from worldmodel.config import ConfigError
-    from worldmodel.data import ReplayBufferError
-    from worldmodel.interrupt import InterruptedRunError
-    from worldmodel.run import RunError
-
-    try:
-        yield
-    except ReplayBufferError as error:
-        _fail(str(error), FAILED)
-    except (ConfigError, ValueError, GymnasiumError) as error:
-        _fail(str(error), WRONG_USAGE)
-    except InterruptedRunError as stopped:
-        typer.echo(str(stopped), err=True)
-        raise typer.Exit(FAILED) from None
-    except (RunError, OSError) as error:
-        _fail(str(error), FAILED)
-    except KeyboardInterrupt:
-        _fail("stopped", FAILED)
-
-
-def _fail(message: str, status: int) -> None:
-    typer.echo("Error: " + " ".join(message.split()), err=True)
-    raise typer.Exit(status)
 
 
 def _nested(**values: Any) -> dict[str, Any]:
@@ -102,13 +63,6 @@ def _report(runs: list[dict[str, Any]], as_json: bool) -> None:
 
         table = metrics_table(runs[0]) if len(runs) == 1 else comparison_table(runs)
         Console(soft_wrap=False, highlight=False).print(table)
-
-
-def _print_facts(facts: dict[str, Any], as_json: bool) -> None:
-    import yaml
-
-    text = json.dumps(facts) if as_json else yaml.safe_dump(facts, sort_keys=False).rstrip()
-    typer.echo(text)
 
 
 @app.command()
@@ -141,7 +95,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Learn a world model and prove it: quick, on two cores, in at most 10 minutes."""
-    with _user_errors():
+    with user_errors():
         from worldmodel import pipeline
         from worldmodel.config import build_config, read_yaml
 
@@ -163,16 +117,16 @@ def train(
         )
         if resume is not None:
             if options or config or settings or preset != "quick":
-                _fail(
+                fail(
                     "--resume goes on with the run's own configuration: give it alone", WRONG_USAGE
                 )
-            run = pipeline.resume(resume, _console())
+            run = pipeline.resume(resume, console())
         else:
             layers = [read_yaml(config)] if config else []
             resolved = build_config(*layers, options, *_settings(settings), preset=preset)
-            run = pipeline.train(resolved, _console())
+            run = pipeline.train(resolved, console())
         _report([run.load_metrics()], as_json)
-        _console().print(f"Proof: {run.report}")
+        console().print(f"Proof: {run.report}")
 
 
 @app.command()
@@ -193,13 +147,13 @@ def evaluate(
 
     Writes metrics.json and report.html into each run; several runs are compared in one more report.
     """
-    with _user_errors():
+    with user_errors():
         from worldmodel.proof import evaluate_runs
 
-        metrics = evaluate_runs(runs, device, privileged, output, _console())
+        metrics = evaluate_runs(runs, device, privileged, output, console())
         _report(metrics, as_json)
         if len(runs) == 1:
-            _console().print(f"Report: {runs[0]}/report.html")
+            console().print(f"Report: {runs[0]}/report.html")
 
 
 @app.command()
@@ -223,7 +177,7 @@ def rollout(
     as_json: Json = False,
 ) -> None:
     """Reality and the dream of it side by side, the error under them: a video, or a window."""
-    with _user_errors():
+    with user_errors():
         from worldmodel.rollout import parse_state
         from worldmodel.rollout import rollout as roll_out
 
@@ -237,7 +191,7 @@ def rollout(
             window=window,
             device=device,
         )
-        _print_facts(facts, as_json)
+        print_facts(facts, as_json)
 
 
 @app.command()
@@ -247,7 +201,7 @@ def play(
     device: Device = "auto",
 ) -> None:
     """Drive reality and the dream of it at once with the keyboard."""
-    with _user_errors():
+    with user_errors():
         from worldmodel.play import play as play_run
 
         play_run(run, seed=seed, device=device)
@@ -278,7 +232,7 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Act in the real environment by planning in the dream; judge it there and film it."""
-    with _user_errors():
+    with user_errors():
         from worldmodel.plan import plan as plan_episodes
 
         facts = plan_episodes(
@@ -293,9 +247,9 @@ def plan(
             seed=seed,
             output=output,
             device=device,
-            console=_console(),
+            console=console(),
         )
-        _print_facts(facts, as_json)
+        print_facts(facts, as_json)
 
 
 class _TrainByDefault(TyperGroup):
@@ -338,7 +292,7 @@ def rl_train(
     as_json: Json = False,
 ) -> None:
     """Train a Stable-Baselines3 agent, and judge it in the real environment."""
-    with _user_errors():
+    with user_errors():
         from worldmodel.rl.teach import teach
 
         results = teach(
@@ -353,11 +307,11 @@ def rl_train(
             ensemble=ensemble,
             penalty=penalty,
             device=device,
-            console=_console(),
+            console=console(),
         )
         if not as_json:
             results = {k: v for k, v in results.items() if k != "curve"}
-        _print_facts(results, as_json)
+        print_facts(results, as_json)
 
 
 @rl_app.command("compare")
@@ -366,16 +320,21 @@ def rl_compare(
     algo: Algo = "ppo",
     steps: Steps = 200_000,
     seeds: Annotated[int, typer.Option(min=1, help="How many, from 0.")] = 3,
+    pixels: Annotated[
+        bool, typer.Option(help="With agents on pixels, which take longest by far.")
+    ] = True,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
     """Agents on latents, in the dream, on pixels and on the true state, with the same budget."""
-    with _user_errors():
+    with user_errors():
         from worldmodel.rl.compare import compare, comparison_of_agents
         from worldmodel.rl.train import Lesson
 
         lesson = Lesson("state", algo, steps)
-        comparison = compare(run, lesson, range(seeds), device=device, console=_console())
+        comparison = compare(
+            run, lesson, range(seeds), pixels=pixels, device=device, console=console()
+        )
         if as_json:
             typer.echo(json.dumps(comparison, allow_nan=False))
         else:
@@ -405,7 +364,7 @@ def collect(
     as_json: Json = False,
 ) -> None:
     """Collect trajectories from any Gymnasium environment into a replay buffer."""
-    with _user_errors():
+    with user_errors():
         from worldmodel.datasets import collect_to
 
         kwargs = {k: v for setting in _settings(env_kwargs) for k, v in setting.items()}
@@ -419,9 +378,9 @@ def collect(
             image_size=image_size,
             state_key=state_key or "state",
             first_seed=seed,
-            console=_console(),
+            console=console(),
         )
-        _print_facts(summary, as_json)
+        print_facts(summary, as_json)
 
 
 @app.command()
@@ -430,10 +389,10 @@ def info(
     as_json: Json = False,
 ) -> None:
     """What a run or a replay buffer holds."""
-    with _user_errors():
+    with user_errors():
         from worldmodel.describe import describe
 
-        _print_facts(describe(path), as_json)
+        print_facts(describe(path), as_json)
 
 
 def main() -> None:

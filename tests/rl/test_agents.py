@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import worldmodel
 from cli import app
 from worldmodel.imagination import LatentObservation, load_dream
+from worldmodel.rl import algorithms
 from worldmodel.rl.algorithms import check_algorithm
 from worldmodel.rl.judge import heldout_seeds, judge, validation_seeds
 from worldmodel.rl.worlds import Worlds
@@ -23,6 +24,11 @@ from worldmodel.rl.worlds import Worlds
 @pytest.fixture
 def run(driven_run, tmp_path):
     return shutil.copytree(driven_run, tmp_path / "run")
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch):
+    monkeypatch.setattr(algorithms, "_ROLLOUT", 256)
 
 
 def invoke(*arguments):
@@ -124,7 +130,7 @@ def test_an_episode_counts_until_its_own_end():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--on", "dreams"], "expected one of latent, dream, pixels, state"),
+        (["--on", "dreams"], "expected one of state, latent, dream, pixels"),
         (["--on", "pixels"], "needs 36"),
         (["--algo", "reinforce"], "expected one of a2c, ddpg, dqn, ppo, sac, td3"),
         (["--algo", "dqn"], "needs discrete actions"),

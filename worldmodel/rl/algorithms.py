@@ -69,7 +69,7 @@ def make_agent(algo: str, envs: VecEnv, seed: int, tensorboard: Path | None = No
 
 def _settings(algo: str, num_envs: int) -> dict[str, Any]:
     if algo == "ppo":
-        n_steps = max(2, _ROLLOUT // num_envs)
+        n_steps = max(1, _ROLLOUT // num_envs // _MINIBATCHES) * _MINIBATCHES
         return {
             "n_steps": n_steps,
             "batch_size": max(2, n_steps * num_envs // _MINIBATCHES),

@@ -23,12 +23,26 @@ REACHED = 0.9
 
 
 def compare(
-    run: Path, lesson: Lesson, seeds: Sequence[int], *, device: str, console: Console
+    run: Path,
+    lesson: Lesson,
+    seeds: Sequence[int],
+    *,
+    pixels: bool,
+    device: str,
+    console: Console,
 ) -> dict[str, Any]:
     """Train and judge agents on every view with the same budget, and lay them side by side.
 
     Trainings that `rl` has finished with the same budget are not repeated, so a stopped comparison
     goes on. Runs that learned from vectors have no agents on pixels.
+
+    Args:
+        run: A run directory.
+        lesson: Its `on` and `seed` do not count.
+        seeds: Of the agents.
+        pixels: Whether there are to be agents on pixels, which take longest by far.
+        device: See `worldmodel.load`.
+        console: Shows progress.
 
     Returns:
         What is also in ``rl/compare.json`` of the run, and shown in its ``report.html``: `algo`,
@@ -43,10 +57,10 @@ def compare(
         ValueError: The lesson does not fit the run.
         InterruptedRunError: The user stopped it.
     """
-    vectors = Run(run).config().mode == "pendulum"
+    pixels = pixels and Run(run).config().mode != "pendulum"
     results: dict[str, list[dict[str, Any]]] = {}
     for on in VIEWS:
-        if on == "pixels" and vectors:
+        if on == "pixels" and not pixels:
             continue
         lessons = [replace(lesson, on=on, seed=seed) for seed in seeds]
         results[on] = [_finished(run, each, device, console) for each in lessons]

@@ -18,15 +18,15 @@ from worldmodel.reality import make_envs
 from worldmodel.rl.guards import Guards, guard
 from worldmodel.run import Run, load
 
-View = Literal["latent", "dream", "pixels", "state"]
+View = Literal["state", "latent", "dream", "pixels"]
 
 _LEAST_SIDE = 36
 
 VIEWS: dict[View, str] = {
+    "state": "the real environment's true state",
     "latent": "the real environment through the frozen encoder",
     "dream": "the model alone, never a real step",
     "pixels": "the real environment's frames, with a convolutional network of the agent's own",
-    "state": "the real environment's true state",
 }
 """What an agent sees, and where it is trained."""
 

@@ -1,0 +1,59 @@
+"""What every command needs of a terminal: messages, exit statuses and plain facts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import typer
+
+FAILED = 1
+WRONG_USAGE = 2
+
+
+def console() -> Any:
+    """Progress and messages, on stderr."""
+    from rich.console import Console
+
+    return Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Turn a user's mistake into one line and the exit status."""
+    from gymnasium.error import Error as GymnasiumError
+
+    from worldmodel.config import ConfigError
+    from worldmodel.data import ReplayBufferError
+    from worldmodel.interrupt import InterruptedRunError
+    from worldmodel.run import RunError
+
+    try:
+        yield
+    except ReplayBufferError as error:
+        fail(str(error), FAILED)
+    except (ConfigError, ValueError, GymnasiumError) as error:
+        fail(str(error), WRONG_USAGE)
+    except InterruptedRunError as stopped:
+        typer.echo(str(stopped), err=True)
+        raise typer.Exit(FAILED) from None
+    except (RunError, OSError) as error:
+        fail(str(error), FAILED)
+    except KeyboardInterrupt:
+        fail("stopped", FAILED)
+
+
+def fail(message: str, status: int) -> NoReturn:
+    """Tell an error in one line and exit."""
+    typer.echo("Error: " + " ".join(message.split()), err=True)
+    raise typer.Exit(status)
+
+
+def print_facts(facts: dict[str, Any], as_json: bool) -> None:
+    """Print on stdout, as YAML or as one JSON object."""
+    import yaml
+
+    text = json.dumps(facts) if as_json else yaml.safe_dump(facts, sort_keys=False).rstrip()
+    typer.echo(text)
