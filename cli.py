@@ -281,7 +281,7 @@ def rl_train(
     rounds: Annotated[
         int, typer.Option(min=0, help="Dreams only: rounds of acting and learning from it.")
     ] = 0,
-    dream_steps: Annotated[int, typer.Option(min=1, help="Longest dream.")] = 100,
+    dream_steps: Annotated[int, typer.Option(min=1, help="Longest dream.")] = 50,
     ensemble: Annotated[
         int, typer.Option(min=0, help="Dreams only: predictors whose disagreement costs; 0 or 2+.")
     ] = 0,

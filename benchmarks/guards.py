@@ -25,23 +25,19 @@ from worldmodel.rl.teach import ensemble_of
 from worldmodel.rl.train import Lesson, learn, real_judge, training_envs
 from worldmodel.rl.worlds import Worlds, open_worlds
 
-DEFAULT = "dreams of 100 steps, leaving ends them"
-
 
 def configurations(run: Path, console: Console) -> dict[str, Guards]:
     """What is compared."""
     members = ensemble_of(run, 3, "cpu", console)
-    return {
-        DEFAULT: Guards(),
-        "leaving only cuts them": Guards(leaving_ends=False),
-        "20 steps": Guards(dream_steps=20),
-        "50 steps": Guards(dream_steps=50),
-        "200 steps": Guards(dream_steps=200),
-        "200 steps, leaving only cuts them": Guards(dream_steps=200, leaving_ends=False),
-        "3 predictors, penalty 0.005": Guards(ensemble=members, penalty=0.005),
-        "3 predictors, penalty 0.02": Guards(ensemble=members, penalty=0.02),
-        "3 predictors, penalty 0.1": Guards(ensemble=members, penalty=0.1),
-    }
+    table = {}
+    for steps in (20, 50, 100, 200):
+        table[f"{steps} steps, leaving ends a dream"] = Guards(steps)
+    for steps in (100, 200):
+        table[f"{steps} steps, leaving only cuts it"] = Guards(steps, leaving_ends=False)
+    for penalty in (0.005, 0.02, 0.1):
+        name = f"100 steps, leaving ends it, 3 predictors, penalty {penalty}"
+        table[name] = Guards(100, ensemble=members, penalty=penalty)
+    return table
 
 
 def row(worlds: Worlds, guards: Guards, seeds: range, steps: int, console: Console) -> list[Any]:

@@ -7,9 +7,9 @@ from worldmodel.config import build_config
 from worldmodel.data import load_or_collect
 from worldmodel.evaluation import HeldOut, evaluate, evaluation_set, pendulum_task
 from worldmodel.models import ModelSpec, WorldModel, describe_actions
+from worldmodel.training.cpu import tune_cpu
 from worldmodel.training.grounding import GroundingTrainer
 from worldmodel.training.jepa import JEPATrainer
-from worldmodel.training.memory import reuse_large_allocations
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +27,7 @@ def train_buffer(tmp_path_factory):
 def train(buffer, **changes):
     epochs = UPDATES * 128 // buffer.num_episodes
     config = build_config({"phase1": {"epochs": epochs}, "phase2": {"epochs": epochs}}, changes)
-    reuse_large_allocations()
+    tune_cpu()
     torch.manual_seed(0)
     model = WorldModel(
         ModelSpec(

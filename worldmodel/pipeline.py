@@ -22,9 +22,9 @@ from worldmodel.progress import progress_bar
 from worldmodel.proof import prove
 from worldmodel.run import Run, choose_device
 from worldmodel.training.batches import WindowSampler
+from worldmodel.training.cpu import tune_cpu
 from worldmodel.training.grounding import GroundingTrainer
 from worldmodel.training.jepa import JEPATrainer
-from worldmodel.training.memory import reuse_large_allocations
 
 LOG_EVERY = 50
 CHECKPOINT_EVERY = 200
@@ -89,7 +89,7 @@ def _carry_on(run: Run, config: Config, console: Console) -> Run:
 
 
 def _train_phases(run: Run, config: Config, datasets: Datasets, console: Console) -> WorldModel:
-    reuse_large_allocations()
+    tune_cpu()
     torch.manual_seed(config.seed)
     spec = _spec(config, datasets.train)
     run.save_spec(spec)

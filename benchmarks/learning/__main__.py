@@ -30,8 +30,8 @@ from worldmodel.datasets import Datasets, environment, open_datasets
 from worldmodel.evaluation import evaluation_set
 from worldmodel.files import replacing
 from worldmodel.models import ModelSpec, WorldModel, describe_actions
+from worldmodel.training.cpu import tune_cpu
 from worldmodel.training.jepa import JEPATrainer
-from worldmodel.training.memory import reuse_large_allocations
 
 CURVE = 6
 """Times that a model is judged while it trains."""
@@ -136,7 +136,7 @@ def main() -> None:
     options.updates = options.updates or experiment.updates
     options.size = {} if options.size is None else {"size": options.size}
     options.image_size = {} if options.image_size is None else {"image_size": options.image_size}
-    reuse_large_allocations()
+    tune_cpu()
     console = Console(stderr=True, highlight=False)
     limit = {"minutes": options.minutes} if options.minutes else {"updates": options.updates}
     path = options.out / "learning" / f"{options.name}.json"

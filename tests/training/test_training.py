@@ -9,7 +9,9 @@ from tiny_training import SIDE, tiny_buffer, tiny_config
 
 from worldmodel.models import ModelSpec, WorldModel, describe_actions
 from worldmodel.monitor import check_health
+from worldmodel.training import jepa
 from worldmodel.training.batches import WindowSampler, stack_at
+from worldmodel.training.cpu import tune_cpu
 from worldmodel.training.grounding import GroundingTrainer
 from worldmodel.training.jepa import JEPATrainer, forecast, update_target
 
@@ -194,3 +196,51 @@ def test_batches_larger_than_the_data_still_come(buffer, config):
 def test_windows_longer_than_every_trajectory_are_refused(buffer):
     with pytest.raises(ValueError, match=r"no trajectory in .* has the 50 frames"):
         WindowSampler(buffer, 50, 4, seed=(0,))
+
+
+def test_without_stop_gradient_the_targets_are_the_encoders_own_and_learn(buffer):
+    config = tiny_config(objective={"horizon": 3, "offsets": (0, 1, 3), "stop_gradient": False})
+    model = new_model(config)
+    with torch.no_grad():
+        for p in model.target_encoder.parameters():
+            p.add_(1.0)
+    batch = WindowSampler(buffer, 5, 16, seed=(9,)).batch(0, model)
+    predictions, targets = forecast(model, batch, config.objective)
+    torch.testing.assert_close(targets[0], predictions[0])
+    assert targets.requires_grad
+
+
+def test_the_direct_predictor_has_no_residual_connection():
+    model = new_model(tiny_config(model={"predictor": "direct"}))
+    z, action = torch.randn(5, 8), torch.randn(5, 2)
+    plain = model.predictor.net(torch.cat((z, action), -1))
+    assert torch.equal(model.predictor(z, action), plain)
+    assert float(plain.detach().abs().max()) > 0
+
+
+def test_a_forecast_that_runs_away_changes_no_weight_and_is_counted(buffer, config, monkeypatch):
+    trainer = JEPATrainer(new_model(config), buffer, config)
+    trainer.update()
+    before = weights(trainer.model.encoder), weights(trainer.model.predictor)
+    original = jepa.jepa_loss
+
+    def endless(predictions, targets, *rest):
+        return original(predictions * 1e30, targets, *rest)
+
+    monkeypatch.setattr(jepa, "jepa_loss", endless)
+    assert float(trainer.update()["skipped"]) == 1.0
+    assert same(before[0], trainer.model.encoder.state_dict())
+    assert same(before[1], trainer.model.predictor.state_dict())
+    monkeypatch.setattr(jepa, "jepa_loss", original)
+    assert float(trainer.update()["skipped"]) == 1.0
+    assert not same(before[0], trainer.model.encoder.state_dict())
+
+
+def test_numbers_below_the_normal_range_count_as_zero_in_training():
+    tiny = torch.full((8,), 2e-38)
+    try:
+        tune_cpu()
+        assert not (tiny * 0.1).any()
+    finally:
+        torch.set_flush_denormal(False)
+    assert (tiny * 0.1).all()

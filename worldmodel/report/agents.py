@@ -41,9 +41,15 @@ def _render(comparison: dict[str, Any]) -> str:
     )
     views = comparison["views"]
     real = {on: row["curve"] for on, row in views.items() if row["real_steps"]}
+    dreamed = {
+        on: {"steps": row["model_steps"], "mean": row["mean"]}
+        for on, row in views.items()
+        if not row["real_steps"]
+    }
+    every = {on: row["curve"] for on, row in views.items()}
     charts = [
-        _chart(real, "steps", 1000, "real steps, thousands"),
-        _chart({on: row["curve"] for on, row in views.items()}, "seconds", 60, "minutes"),
+        _chart(real, "steps", 1000, "real steps, thousands", dreamed),
+        _chart(every, "seconds", 60, "minutes", {}),
     ]
     return environment.get_template("agents.html").render(
         comparison=comparison, charts=charts, colours={on: i for i, on in enumerate(views)}
@@ -51,10 +57,14 @@ def _render(comparison: dict[str, Any]) -> str:
 
 
 def _chart(
-    curves: dict[str, list[dict[str, float]]], key: str, unit: float, title: str
+    curves: dict[str, list[dict[str, float]]],
+    key: str,
+    unit: float,
+    title: str,
+    marks: dict[str, dict[str, float]],
 ) -> dict[str, Any]:
-    """Lines in the units of an SVG, with ticks."""
-    points = [point for curve in curves.values() for point in curve]
+    """Lines and single points in the units of an SVG, with ticks."""
+    points = [*(point for curve in curves.values() for point in curve), *marks.values()]
     right = max(point[key] / unit for point in points)
     xs = _ticks(0.0, right)
     ys = _ticks(min(0.0, *(p["mean"] for p in points)), max(0.0, *(p["mean"] for p in points)))
@@ -79,6 +89,7 @@ def _chart(
             on: " ".join(f"{x(p[key] / unit):.1f},{y(p['mean']):.1f}" for p in curve)
             for on, curve in curves.items()
         },
+        "marks": {on: (x(p[key] / unit), y(p["mean"])) for on, p in marks.items()},
     }
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -79,21 +80,22 @@ def compare(
 def comparison_of_agents(comparison: dict[str, Any]) -> Table:
     """The comparison as a table for a terminal."""
     seeds = len(comparison["seeds"])
-    table = Table(title=f"{comparison['algo']}, {comparison['steps']} steps, {seeds} seeds")
-    for column in ("on", "return", "of state", "a step", "real steps", "for the model"):
-        table.add_column(column, justify="left" if column == "on" else "right")
-    table.add_column("seconds", justify="right")
-    table.add_column(f"to {comparison['threshold']:.2f} a step", justify="right")
+    title = f"{comparison['algo']}, {comparison['steps']} steps, {seeds} seeds"
+    table = Table(title=title, box=SIMPLE)
+    first = f"{comparison['threshold']:.2f} at"
+    columns = ("return", "of state", "real steps", "model's", "trained", first)
+    table.add_column("on", no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
     for on, row in comparison["views"].items():
         there = row["seconds_to_threshold"]
         table.add_row(
             on,
             f"{row['mean']:.1f} ± {row['std']:.1f}",
             f"{row['of_state']:.0%}",
-            f"{row['reward_a_step']:.3f}",
             f"{row['real_steps']:,}",
             f"{row['model_steps']:,}",
-            f"{row['seconds']:.0f}",
+            f"{row['seconds']:.0f} s",
             "never" if there is None else f"{there:.0f} s",
         )
     return table

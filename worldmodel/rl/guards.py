@@ -37,7 +37,7 @@ class Guards:
             disagree by at the median of training data.
     """
 
-    dream_steps: int = 100
+    dream_steps: int = 50
     leaving_ends: bool = True
     ensemble: Ensemble | None = None
     penalty: float = 0.0
