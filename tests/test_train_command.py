@@ -184,7 +184,7 @@ def test_a_real_interrupt_saves_and_says_how_to_resume(tmp_path):
     assert "Go on with: worldmodel train --resume results/" in stderr
     assert "Traceback" not in stderr
     (run,) = (tmp_path / "results").iterdir()
-    assert Run(run).load_checkpoint()["phase"] == 1
+    assert Run(run).load_checkpoint()["phase"] == "phase 1"
 
 
 @pytest.mark.parametrize(

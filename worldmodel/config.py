@@ -155,6 +155,24 @@ class Phase1(_Phase):
     ema_end: float = Field(1.0, ge=0, le=1)
 
 
+class Refinement(_Section):
+    """Training of the predictor alone, on latents of the frozen encoder, after phase 1.
+
+    Attributes:
+        updates: of the predictor; 0 leaves it out.
+        episodes: trajectories that are encoded for it, at most.
+        horizon: steps unrolled, at most.
+        batch_size: windows an update.
+        learning_rate: at its peak.
+    """
+
+    updates: int = Field(600, ge=0)
+    episodes: int = Field(4000, ge=1)
+    horizon: int = Field(8, ge=1)
+    batch_size: int = Field(256, ge=8)
+    learning_rate: float = Field(1e-3, gt=0)
+
+
 class Phase2(_Phase):
     """Training of the decoder and the heads on the frozen encoder."""
 
@@ -189,6 +207,7 @@ class Config(_Section):
     model: Model = Model()
     objective: Objective = Objective()
     phase1: Phase1 = Phase1()
+    refinement: Refinement = Refinement()
     phase2: Phase2 = Phase2()
 
     @model_validator(mode="before")
@@ -223,6 +242,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
         "data": {"size": 64, "steps": 16, "validation_size": 16, "heldout_size": 32},
         "phase1": {"epochs": 4, "batch_size": 32},
+        "refinement": {"updates": 20},
         "phase2": {"epochs": 4, "batch_size": 32},
     },
     "quick": {"phase1": {"epochs": 20}, "phase2": {"epochs": 6}},

@@ -1,4 +1,4 @@
-"""`worldmodel train`: data, phase 1, phase 2, proof; stopped and resumed at any update."""
+"""`worldmodel train`: data, both phases, proof; stopped and resumed at any update."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ from worldmodel.training.batches import WindowSampler
 from worldmodel.training.cpu import tune_cpu
 from worldmodel.training.grounding import GroundingTrainer
 from worldmodel.training.jepa import JEPATrainer
+from worldmodel.training.refinement import refinement
 
 LOG_EVERY = 50
 CHECKPOINT_EVERY = 200
 JUDGE_FROM = 200
 """Updates before which a small spread means a young encoder and not a collapsed one."""
 
+PHASES = ("phase 1", "refinement", "phase 2")
 PHASE1_PARTS = ("encoder", "target_encoder", "predictor")
 
 _log = logging.getLogger(__name__)
@@ -98,15 +100,22 @@ def _train_phases(run: Run, config: Config, datasets: Datasets, console: Console
     if checkpoint is not None:
         model.load_state_dict(checkpoint["model"])
     with SummaryWriter(str(run.tensorboard)) as writer:
-        if checkpoint is None or checkpoint["phase"] == 1:
-            phase1 = JEPATrainer(model, datasets.train, config)
-            inspect = _phase1_inspection(model, datasets.validation, config, writer, console)
-            _drive(run, phase1, 1, model, checkpoint, inspect, writer, console)
-            for name in PHASE1_PARTS:
-                run.save_weights(name, getattr(model, name))
+        begun = PHASES.index(checkpoint["phase"]) if checkpoint else 0
+        for phase in PHASES[begun:]:
+            inspect: Inspect = _losses_remark
+            trainer: Trainer | None
+            if phase == "phase 1":
+                trainer = JEPATrainer(model, datasets.train, config)
+                inspect = _phase1_inspection(model, datasets.validation, config, writer, console)
+            elif phase == "refinement":
+                trainer = refinement(model, datasets.train, config)
+            else:
+                for name in PHASE1_PARTS:
+                    run.save_weights(name, getattr(model, name))
+                trainer = GroundingTrainer(model, datasets.train, config)
+            if trainer is not None:
+                _drive(run, trainer, phase, model, checkpoint, inspect, writer, console)
             checkpoint = None
-        phase2 = GroundingTrainer(model, datasets.train, config)
-        _drive(run, phase2, 2, model, checkpoint, _losses_remark, writer, console)
     for name, module in model.named_children():
         run.save_weights(name, module)
     return model.eval().requires_grad_(False)
@@ -169,7 +178,7 @@ def _collapse_warning(step: int, health: Health, config: Config) -> str:
 def _drive(
     run: Run,
     trainer: Trainer,
-    phase: int,
+    phase: str,
     model: WorldModel,
     checkpoint: dict[str, Any] | None,
     inspect: Inspect,
@@ -185,10 +194,9 @@ def _drive(
 
     if checkpoint is not None:
         trainer.load_state_dict(checkpoint["trainer"])
-    title = f"phase {phase}"
     with (
         deferred_interrupt() as stop,
-        progress_bar(console, title, trainer.total, trainer.step) as bar,
+        progress_bar(console, phase, trainer.total, trainer.step) as bar,
     ):
         while trainer.step < trainer.total:
             terms = trainer.update()
@@ -196,7 +204,7 @@ def _drive(
             if trainer.step % LOG_EVERY == 0 or last:
                 losses = {name: float(term) for name, term in terms.items()}
                 for name, value in losses.items():
-                    writer.add_scalar(f"phase{phase}/{name}", value, trainer.step)
+                    writer.add_scalar(f"{phase.replace(' ', '')}/{name}", value, trainer.step)
                 bar(trainer.step, inspect(trainer.step, losses))
             else:
                 bar(trainer.step)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +22,11 @@ from worldmodel.training.schedule import learning_rate, set_learning_rate
 
 BATCH = 256
 FINAL = 0.02
+WARMUP = 100
 MAX_GRAD_NORM = 5.0
 
 _ENCODED = 512  # observations at once
+_STRIDE = 1_000_003
 
 
 @dataclass(frozen=True)
@@ -117,40 +120,75 @@ def _encode(
     )
 
 
-def fit_predictor(
-    predictor: nn.Module,
-    parts: Sequence[LatentEpisodes],
-    *,
-    updates: int,
-    learning_rate_peak: float,
-    horizon: int,
-    seed: int,
-    shares: Sequence[float] | None = None,
-) -> None:
-    """Minimise the squared error of an unrolled predictor at every step.
+class PredictorTrainer:
+    """Minimises the squared error of an unrolled predictor at every step, one update a call.
 
     Args:
         predictor: Trained in place.
         parts: Encoded episodes.
-        updates: Of the weights, on `BATCH` windows each.
+        updates: Of the weights, on `batch_size` windows each.
         learning_rate_peak: Warmed up to, then cooled on a cosine.
         horizon: Steps unrolled.
         seed: Of the windows.
         shares: Of each part in a batch; by size if not given.
+        batch_size: Windows an update.
+
+    Raises:
+        ValueError: No episode is long enough.
     """
-    draw = _Draw(parts, horizon, seed, shares)
-    parameters = list(predictor.parameters())
-    optimizers = make_optimizers(parameters, "muon", 1e-2)
-    for step in range(updates):
-        z, actions = draw.windows()
-        loss = F.mse_loss(predictor.unroll(z[0], actions), z[1:])  # type: ignore[operator]
-        predictor.zero_grad()
+
+    def __init__(
+        self,
+        predictor: nn.Module,
+        parts: Sequence[LatentEpisodes],
+        *,
+        updates: int,
+        learning_rate_peak: float,
+        horizon: int,
+        seed: int,
+        shares: Sequence[float] | None = None,
+        batch_size: int = BATCH,
+    ) -> None:
+        self.predictor, self.total, self.step = predictor, updates, 0
+        self.peak = learning_rate_peak
+        self.draw = _Draw(parts, horizon, seed, shares, batch_size)
+        self.parameters = list(predictor.parameters())
+        self.optimizers = make_optimizers(self.parameters, "muon", 1e-2)
+
+    def update(self) -> dict[str, Tensor]:
+        """One update of the predictor."""
+        device = self.parameters[0].device
+        z, actions = (rows.to(device) for rows in self.draw.windows(self.step))
+        loss = F.mse_loss(self.predictor.unroll(z[0], actions), z[1:])  # type: ignore[operator]
+        self.predictor.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM)
-        rate = learning_rate(step, updates, learning_rate_peak, 100, FINAL)
-        for optimizer in optimizers:
+        nn.utils.clip_grad_norm_(self.parameters, MAX_GRAD_NORM)
+        rate = learning_rate(self.step, self.total, self.peak, WARMUP, FINAL)
+        for optimizer in self.optimizers:
             set_learning_rate(optimizer, rate)
             optimizer.step()
+        self.step += 1
+        return {"prediction": loss.detach()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that exact resumption needs, the model's weights left out."""
+        return {
+            "step": self.step,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        self.step = state["step"]
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+
+
+def fit_predictor(predictor: nn.Module, parts: Sequence[LatentEpisodes], **how: Any) -> None:
+    """Run a `PredictorTrainer`, whose arguments these are, to its end."""
+    trainer = PredictorTrainer(predictor, parts, **how)
+    while trainer.step < trainer.total:
+        trainer.update()
 
 
 def fit_heads(
@@ -166,13 +204,14 @@ def fit_heads(
 
     Args:
         wm: Its heads are trained in place.
-        parts: See `fit_predictor`, as for the rest.
+        parts: See `PredictorTrainer`, as for the rest.
     """
-    draw = _Draw(parts, 1, seed, shares)
+    draw = _Draw(parts, 1, seed, shares, BATCH)
     parameters = [*wm.reward_head.parameters(), *wm.termination_head.parameters()]
     optimizers = make_optimizers(parameters, "muon")
     for step in range(updates):
-        z, action, following, reward, terminated = draw.transitions()
+        batch = (rows.to(wm.device) for rows in draw.transitions(step))
+        z, action, following, reward, terminated = batch
         with torch.no_grad():
             following = torch.cat((following, wm.predictor(z, action)))
         z, action = torch.cat((z, z)), torch.cat((action, action))
@@ -182,7 +221,7 @@ def fit_heads(
         for parameter in parameters:
             parameter.grad = None
         loss.backward()
-        rate = learning_rate(step, updates, learning_rate_peak, 100, FINAL)
+        rate = learning_rate(step, updates, learning_rate_peak, WARMUP, FINAL)
         for optimizer in optimizers:
             set_learning_rate(optimizer, rate)
             optimizer.step()
@@ -197,34 +236,34 @@ class _Draw:
         horizon: int,
         seed: int,
         shares: Sequence[float] | None,
+        batch_size: int,
     ) -> None:
-        self.parts, self.horizon = parts, horizon
+        self.parts, self.horizon, self.seed = parts, horizon, seed
+        self.batch_size = batch_size
         self.starts = [part.starts(horizon) for part in parts]
         counts = torch.tensor([float(len(s)) for s in self.starts])
         if not counts.sum():
             raise ValueError(f"no episode has the {horizon + 1} latents that a window needs")
         weights = counts if shares is None else torch.tensor(shares) * (counts > 0)
         self.shares = (weights / weights.sum()).tolist()
-        self.generator = torch.Generator().manual_seed(seed)
 
-    def windows(self) -> tuple[Tensor, Tensor]:
-        """Latents (horizon + 1, BATCH, D) and action vectors (horizon, BATCH, A)."""
-        drawn = [
-            part.windows(self._rows(starts, round(BATCH * share)), self.horizon)
-            for part, starts, share in zip(self.parts, self.starts, self.shares, strict=True)
-        ]
+    def windows(self, step: int) -> tuple[Tensor, Tensor]:
+        """Latents (horizon + 1, B, D) and action vectors (horizon, B, A) of one update."""
+        drawn = [part.windows(rows, self.horizon) for part, rows in self._rows(step)]
         return torch.cat([z for z, _ in drawn], 1), torch.cat([a for _, a in drawn], 1)
 
-    def transitions(self) -> tuple[Tensor, ...]:
-        """z, action vectors, next z, rewards and terminations of BATCH steps."""
+    def transitions(self, step: int) -> tuple[Tensor, ...]:
+        """z, action vectors, next z, rewards and terminations of B steps."""
         drawn = []
-        for part, starts, share in zip(self.parts, self.starts, self.shares, strict=True):
-            rows = self._rows(starts, round(BATCH * share))
-            step = part.z[rows], part.actions[rows], part.z[rows + 1]
-            drawn.append((*step, part.rewards[rows], part.terminated[rows]))
+        for part, rows in self._rows(step):
+            move = part.z[rows], part.actions[rows], part.z[rows + 1]
+            drawn.append((*move, part.rewards[rows], part.terminated[rows]))
         return tuple(torch.cat(column) for column in zip(*drawn, strict=True))
 
-    def _rows(self, starts: Tensor, count: int) -> Tensor:
-        if not count:
-            return starts[:0]
-        return starts[torch.randint(len(starts), (count,), generator=self.generator)]
+    def _rows(self, step: int) -> Iterator[tuple[LatentEpisodes, Tensor]]:
+        """First rows of windows, by the seed and the step alone."""
+        generator = torch.Generator().manual_seed(_STRIDE * self.seed + step)
+        for part, starts, share in zip(self.parts, self.starts, self.shares, strict=True):
+            count = round(self.batch_size * share)
+            if count:
+                yield part, starts[torch.randint(len(starts), (count,), generator=generator)]
