@@ -261,10 +261,13 @@ class _TrainByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-rl_app = typer.Typer(cls=_TrainByDefault, help="Train agents on latents and in the dream.")
+rl_app = typer.Typer(
+    cls=_TrainByDefault,
+    help="Train agents: worldmodel rl RUN --on dream, short for rl train RUN.",
+)
 app.add_typer(rl_app, name="rl")
 
-Steps = Annotated[int, typer.Option(min=1, help="Steps of training.")]
+Steps = Annotated[int, typer.Option(min=1, help="Of training, up to the next whole rollout.")]
 Algo = Annotated[str, typer.Option(help="ppo, a2c, sac, td3, ddpg or dqn.")]
 
 
@@ -281,19 +284,23 @@ def rl_train(
     rounds: Annotated[
         int, typer.Option(min=0, help="Dreams only: rounds of acting and learning from it.")
     ] = 0,
-    dream_steps: Annotated[int, typer.Option(min=1, help="Longest dream.")] = 50,
+    dream_steps: Annotated[
+        int | None, typer.Option(min=1, help="Dreams only: the longest; 50 if not given.")
+    ] = None,
     ensemble: Annotated[
         int, typer.Option(min=0, help="Dreams only: predictors whose disagreement costs; 0 or 2+.")
     ] = 0,
     penalty: Annotated[
-        float, typer.Option(min=0, help="Reward that a unit of disagreement costs.")
-    ] = 0.02,
+        float | None,
+        typer.Option(min=0, help="Reward that a unit of disagreement costs; 0.02 if not given."),
+    ] = None,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
     """Train a Stable-Baselines3 agent, and judge it in the real environment."""
     with user_errors():
         from worldmodel.rl.teach import teach
+        from worldmodel.rl.train import in_short
 
         results = teach(
             run,
@@ -309,9 +316,7 @@ def rl_train(
             device=device,
             console=console(),
         )
-        if not as_json:
-            results = {k: v for k, v in results.items() if k != "curve"}
-        print_facts(results, as_json)
+        print_facts(results if as_json else in_short(results), as_json)
 
 
 @rl_app.command("compare")

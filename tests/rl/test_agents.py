@@ -135,7 +135,9 @@ def test_an_episode_counts_until_its_own_end():
         (["--algo", "reinforce"], "expected one of a2c, ddpg, dqn, ppo, sac, td3"),
         (["--algo", "dqn"], "needs discrete actions"),
         (["--on", "state", "--rounds", 2], "are for dreams"),
+        (["--on", "latent", "--dream-steps", 9], "are for dreams"),
         (["--ensemble", 1], "use 2 or more"),
+        (["--penalty", 0.1], "there is no --ensemble"),
     ],
 )
 def test_a_mistake_is_told_in_a_line(run, arguments, words):
@@ -144,6 +146,13 @@ def test_a_mistake_is_told_in_a_line(run, arguments, words):
     assert words in " ".join(result.output.split())
     assert "Traceback" not in result.output
     assert not (run / "rl").exists()
+
+
+def test_a_terminal_shows_results_in_short(run):
+    result = invoke("rl", run, "--on", "state", *SMALL)
+    assert result.exit_code == 0
+    assert "return: " in result.output
+    assert len(result.stdout.splitlines()) < 15
 
 
 def test_no_run_is_told_in_a_line(tmp_path):

@@ -111,6 +111,14 @@ def test_views_are_compared_once_and_shown_in_the_report(run, monkeypatch):
     def trained(*_, **__):
         raise AssertionError("trained again")
 
+    broken = run / "rl" / "dream_ppo_256_seed1" / "results.json"
+    whole = broken.read_text()
+    broken.write_text(whole[:60])
+    result = CliRunner().invoke(app, ["rl", *(str(a) for a in arguments)])
+    assert result.exit_code == 1
+    assert "dream_ppo_256_seed1/results.json is damaged" in " ".join(result.output.split())
+    broken.write_text(whole)
+
     monkeypatch.setattr(compare_module, "rl", trained)
     assert taught(*arguments) == told
     assert (run / "report.html").read_text() == page

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from worldmodel.files import replacing
 from worldmodel.report.agents import insert_agents
-from worldmodel.rl.train import Lesson, rl
+from worldmodel.rl.train import Lesson, read_json, rl
 from worldmodel.rl.worlds import VIEWS
 from worldmodel.run import Run
 
@@ -79,8 +79,9 @@ def compare(
 
 def comparison_of_agents(comparison: dict[str, Any]) -> Table:
     """The comparison as a table for a terminal."""
-    seeds = len(comparison["seeds"])
-    title = f"{comparison['algo']}, {comparison['steps']} steps, {seeds} seeds"
+    count = len(comparison["seeds"])
+    seeds = f"{count} seed" + "s" * (count > 1)
+    title = f"{comparison['algo']}, {comparison['steps']} steps, {seeds}"
     table = Table(title=title, box=SIMPLE)
     first = f"{comparison['threshold']:.2f} at"
     columns = ("return", "of state", "real steps", "model's", "trained", first)
@@ -104,7 +105,8 @@ def comparison_of_agents(comparison: dict[str, Any]) -> Table:
 def _finished(run: Path, lesson: Lesson, device: str, console: Console) -> dict[str, Any]:
     path = run / "rl" / lesson.name / "results.json"
     if path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))
+        console.print(f"{lesson.name}: trained before")
+        return read_json(path, "delete it, and the agent is trained anew")
     return rl(run, lesson, device=device, console=console)
 
 

@@ -28,7 +28,7 @@ from worldmodel.interrupt import InterruptedRunError
 from worldmodel.rl.algorithms import ALGORITHMS, check_algorithm, make_agent
 from worldmodel.rl.explorer import Explorer
 from worldmodel.rl.learning import Curve
-from worldmodel.rl.train import Lesson, conclude, learn, training_envs
+from worldmodel.rl.train import Lesson, conclude, learn, read_json, training_envs
 from worldmodel.rl.worlds import Worlds, open_worlds
 from worldmodel.run import Run
 from worldmodel.training.dynamics import (
@@ -190,6 +190,7 @@ def _go_on_learning(
     worlds: Worlds, folder: Path, lesson: Lesson, number: int, console: Console
 ) -> None:
     """Fit predictor, heads and domain to the first data and to what the agent has lived."""
+    console.print(f"Round {number}: the model learns from what the agent lived through ...")
     with open_datasets(worlds.config, console) as data:
         kept = np.sort(np.random.default_rng(number).permutation(len(data.train))[:_KEPT])
         base = encode_episodes(worlds.wm, data.train, kept)
@@ -241,4 +242,6 @@ def _write_state(folder: Path, state: State) -> None:
 
 def _read_state(folder: Path) -> State:
     path = folder / _STATE
-    return State(**json.loads(path.read_text())) if path.exists() else State()
+    if not path.exists():
+        return State()
+    return State(**read_json(path, f"delete {folder}, and the loop begins anew"))

@@ -20,7 +20,7 @@ def film(worlds: Worlds, agent: Any, seed: int, path: Path, algo: str) -> Path:
     env = worlds.config.env
     dt = step_seconds(env.id, env.kwargs)
     frames, rewards = _play(worlds, agent, seed)
-    label = f"{algo} on {worlds.on}, in reality"
+    label = f"{algo.upper()} trained on {worlds.on}, in reality"
     write_video(path, _images(frames, rewards, label, dt, f"seed {seed}"), 1.0 / dt)
     return path
 

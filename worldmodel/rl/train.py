@@ -22,6 +22,7 @@ from worldmodel.rl.guards import Guards
 from worldmodel.rl.judge import heldout_seeds, judge, validation_seeds
 from worldmodel.rl.learning import POINTS, Curve, Watch
 from worldmodel.rl.worlds import Worlds, open_worlds
+from worldmodel.run import RunError
 
 STEPS = 200_000
 ENVS = {"dream": 128, "latent": 32, "pixels": 32, "state": 32}
@@ -81,7 +82,8 @@ def rl(run: Path, lesson: Lesson, *, device: str, console: Console) -> dict[str,
     agent.save(folder / "agent.zip")
     if stopped:
         raise InterruptedRunError(
-            f"Stopped after {agent.num_timesteps} steps; the agent so far is {folder}/agent.zip"
+            f"Stopped after {agent.num_timesteps} steps; the agent so far is {folder}/agent.zip. "
+            "It was not judged, and the same command begins anew"
         )
     return conclude(worlds, lesson, agent, curve, folder)
 
@@ -113,6 +115,36 @@ def conclude(
     with replacing(folder / "results.json") as path:
         path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return results
+
+
+def read_json(path: Path, mend: str) -> dict[str, Any]:
+    """Read a file of results.
+
+    Raises:
+        RunError: It is damaged; the message ends with how to mend that.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{path} is damaged ({error}); {mend}") from error
+
+
+def in_short(results: dict[str, Any]) -> dict[str, Any]:
+    """What a terminal shows of results."""
+    real = results["real"]
+    shown = {
+        "trained on": results["on"],
+        "return": f"{real['mean']:.1f} ± {real['std']:.1f}",
+        "reward a step": round(real["reward_a_step"], 3),
+        "episodes": len(real["returns"]),
+        "steps of training": results["steps"],
+        "real steps": results["real_steps"],
+        "real steps of the model": results["model_steps"],
+        "seconds": round(results["seconds"], 1),
+    }
+    if "rounds" in results:
+        shown["rounds"] = [round(each["mean"], 1) for each in results["rounds"]]
+    return shown | {key: results[key] for key in ("agent", "video")}
 
 
 def real_judge(worlds: Worlds, seeds: range) -> Any:
