@@ -1,6 +1,7 @@
 """Puts this folder on the import path, so that tests import `tiny_env` and the like by name."""
 
 import os
+import shutil
 
 import pytest
 from rich.console import Console
@@ -29,3 +30,9 @@ def driven_run(tmp_path_factory):
     )
     with open(os.devnull, "w") as nowhere:
         return train(config, Console(file=nowhere)).path
+
+
+@pytest.fixture
+def run(driven_run, tmp_path):
+    """A copy of that run, to write into."""
+    return shutil.copytree(driven_run, tmp_path / "run")

@@ -1,7 +1,6 @@
 """Agents of Stable-Baselines3 on every view, judged in the real environment."""
 
 import json
-import shutil
 
 import gymnasium as gym
 import imageio.v3
@@ -19,11 +18,6 @@ from worldmodel.rl import algorithms
 from worldmodel.rl.algorithms import check_algorithm
 from worldmodel.rl.judge import heldout_seeds, judge, validation_seeds
 from worldmodel.rl.worlds import Worlds
-
-
-@pytest.fixture
-def run(driven_run, tmp_path):
-    return shutil.copytree(driven_run, tmp_path / "run")
 
 
 @pytest.fixture(autouse=True)

@@ -16,11 +16,6 @@ from worldmodel.rl import dyna as dyna_module
 from worldmodel.rl import train as train_module
 
 
-@pytest.fixture
-def run(driven_run, tmp_path):
-    return shutil.copytree(driven_run, tmp_path / "run")
-
-
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
     monkeypatch.setattr(dyna_module, "_UPDATES", 20)

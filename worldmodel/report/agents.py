@@ -7,9 +7,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from worldmodel.files import replacing
+from worldmodel.report.templates import template
 
 BEGIN, END = "<!-- agents -->", "<!-- /agents -->"
 
@@ -32,13 +31,6 @@ def insert_agents(run: Path) -> None:
 
 
 def _render(comparison: dict[str, Any]) -> str:
-    environment = Environment(
-        loader=PackageLoader("worldmodel.report", "assets"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     views = comparison["views"]
     real = {on: row["curve"] for on, row in views.items() if row["real_steps"]}
     dreamed = {
@@ -51,7 +43,7 @@ def _render(comparison: dict[str, Any]) -> str:
         _chart(real, "steps", 1000, "real steps, thousands", dreamed),
         _chart(every, "seconds", 60, "minutes", {}),
     ]
-    return environment.get_template("agents.html").render(
+    return template("agents.html").render(
         comparison=comparison, charts=charts, colours={on: i for i, on in enumerate(views)}
     )
 

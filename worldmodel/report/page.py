@@ -12,11 +12,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from worldmodel.files import replacing
 from worldmodel.report.media import Media
+from worldmodel.report.templates import template
 
 
 @dataclass(frozen=True)
@@ -54,18 +54,11 @@ def write_report(path: str | Path, runs: Sequence[ReportRun]) -> None:
 
 
 def _render(runs: Sequence[ReportRun]) -> str:
-    environment = Environment(
-        loader=PackageLoader("worldmodel.report", "assets"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     script, style = _asset("report.js"), _asset("report.css")
     data = [
         {"name": r.name, "metrics": r.metrics, **(asdict(r.media) if r.media else {})} for r in runs
     ]
-    return environment.get_template("report.html").render(
+    return template("report.html").render(
         runs=[{"name": run.name, "m": run.metrics, "media": run.media} for run in runs],
         data=_json(data),
         script=Markup(script),
