@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gymnasium as gym
 import numpy as np
+import torch
 
 from worldmodel.config import Config, build_config
 from worldmodel.data import ReplayBuffer
+from worldmodel.models import ModelSpec, WorldModel, describe_actions
 
 SIDE = 16
 
@@ -47,3 +49,16 @@ def tiny_buffer(path, config: Config, episodes: int = 24, seed: int = 0) -> Repl
             rewards = position[1:, 1] / SIDE
             buffer.add_episode(draw(position), actions, rewards, terminated, seed=episode)
     return ReplayBuffer.open(path)
+
+
+def new_model(config: Config, seed: int = 0) -> WorldModel:
+    """A model of the toy world, with the seed's weights."""
+    torch.manual_seed(seed)
+    return WorldModel(
+        ModelSpec(
+            frame_shape=(SIDE, SIDE, 1),
+            frame_stack=config.frame_stack,
+            actions=describe_actions(gym.spaces.Box(-1, 1, (2,))),
+            **config.model.model_dump(),
+        )
+    )

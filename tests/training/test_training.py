@@ -4,28 +4,14 @@ import copy
 
 import pytest
 import torch
-from gymnasium import spaces
-from tiny_training import SIDE, tiny_buffer, tiny_config
+from tiny_training import new_model, tiny_buffer, tiny_config
 
-from worldmodel.models import ModelSpec, WorldModel, describe_actions
 from worldmodel.monitor import check_health
 from worldmodel.training import jepa
 from worldmodel.training.batches import WindowSampler, stack_at
 from worldmodel.training.cpu import tune_cpu
 from worldmodel.training.grounding import GroundingTrainer
 from worldmodel.training.jepa import JEPATrainer, forecast, update_target
-
-
-def new_model(config, seed=0):
-    torch.manual_seed(seed)
-    return WorldModel(
-        ModelSpec(
-            frame_shape=(SIDE, SIDE, 1),
-            frame_stack=config.frame_stack,
-            actions=describe_actions(spaces.Box(-1, 1, (2,))),
-            **config.model.model_dump(),
-        )
-    )
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from worldmodel.data import ReplayBuffer
 from worldmodel.models import WorldModel
 from worldmodel.training.batches import stack_at, to_batch
 from worldmodel.training.muon import make_optimizers
+from worldmodel.training.progress import progress_of, restore_progress
 from worldmodel.training.schedule import learning_rate, set_learning_rate
 
 BATCH = 256
@@ -172,16 +173,11 @@ class PredictorTrainer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that exact resumption needs, the model's weights left out."""
-        return {
-            "step": self.step,
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-        }
+        return progress_of(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
-        self.step = state["step"]
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+        restore_progress(self, state)
 
 
 def fit_predictor(predictor: nn.Module, parts: Sequence[LatentEpisodes], **how: Any) -> None:

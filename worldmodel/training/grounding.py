@@ -14,6 +14,7 @@ from worldmodel.models import WorldModel
 from worldmodel.models.decoder import to_patches
 from worldmodel.training.batches import Batch, WindowSampler, stack_at
 from worldmodel.training.muon import make_optimizers
+from worldmodel.training.progress import progress_of, restore_progress
 from worldmodel.training.schedule import learning_rate, set_learning_rate
 
 Terms = dict[str, Tensor]
@@ -95,13 +96,8 @@ class GroundingTrainer:
 
     def state_dict(self) -> dict[str, Any]:
         """All that exact resumption needs, the model's weights left out."""
-        return {
-            "step": self.step,
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-        }
+        return progress_of(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
-        self.step = state["step"]
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+        restore_progress(self, state)

@@ -20,6 +20,7 @@ from worldmodel.models import WorldModel
 from worldmodel.objectives import covariance_penalty, random_directions, sigreg, variance_hinge
 from worldmodel.training.batches import Batch, WindowSampler, stack_at
 from worldmodel.training.muon import make_optimizers
+from worldmodel.training.progress import progress_of, restore_progress
 from worldmodel.training.schedule import cosine, learning_rate, set_learning_rate
 
 Terms = dict[str, Tensor]
@@ -139,15 +140,13 @@ class JEPATrainer:
     def state_dict(self) -> dict[str, Any]:
         """All that exact resumption needs, the model's weights left out."""
         return {
-            "step": self.step,
+            **progress_of(self),
             "skipped": self.skipped,
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "generator": self.generator.get_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
-        self.step, self.skipped = state["step"], state["skipped"]
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+        restore_progress(self, state)
+        self.skipped = state["skipped"]
         self.generator.set_state(state["generator"])
