@@ -49,7 +49,8 @@ def row(worlds: Worlds, guards: Guards, seeds: range, steps: int, console: Conso
         agent = make_agent(lesson.algo, envs, seed)
         if learn(agent, steps, Curve(), worlds, f"seed {seed}", console, points=1):
             raise SystemExit("stopped")
-        real.append(real_judge(worlds, validation_seeds())(agent)["reward_a_step"])
+        with real_judge(worlds, validation_seeds()) as judged:
+            real.append(judged(agent)["reward_a_step"])
         last = list(agent.ep_info_buffer)
         dreamed.append(sum(e["r"] for e in last) / sum(e["l"] for e in last))
         envs.close()

@@ -119,13 +119,7 @@ class Run:
         Raises:
             RunError: the file is damaged.
         """
-        try:
-            return json.loads(self.metrics.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise RunError(
-                f"{self.metrics} is damaged ({error}); `worldmodel evaluate {self.path}` writes it "
-                "anew"
-            ) from error
+        return read_json(self.metrics, f"`worldmodel evaluate {self.path}` writes it anew")
 
     def load_model(self, device: torch.device) -> WorldModel:
         """Build the model and load its weights, in evaluation mode.
@@ -148,6 +142,18 @@ class Run:
                 raise RunError(f"{path} is missing: {_resume_hint(self.path)}")
             _load_state(module, path)
         return model.to(device).eval().requires_grad_(False)
+
+
+def read_json(path: Path, mend: str) -> dict[str, Any]:
+    """Read a JSON file of a run.
+
+    Raises:
+        RunError: it is damaged; the message ends with how to mend that.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{path} is damaged ({error}); {mend}") from error
 
 
 def _name(config: Config) -> str:

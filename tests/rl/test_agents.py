@@ -15,8 +15,10 @@ import worldmodel
 from cli import app
 from worldmodel.imagination import LatentObservation, load_dream
 from worldmodel.rl import algorithms
+from worldmodel.rl import train as train_module
 from worldmodel.rl.algorithms import check_algorithm
 from worldmodel.rl.judge import heldout_seeds, judge, validation_seeds
+from worldmodel.rl.learning import Watch
 from worldmodel.rl.worlds import Worlds
 
 
@@ -75,6 +77,36 @@ def test_equal_lessons_give_equal_agents_and_other_seeds_others(run):
     other = taught(run, "--on", "dream", *SMALL, "--seed", 1)
     assert first["real"] == again["real"]
     assert first["real"] != other["real"]
+
+
+def test_a_stopped_training_leaves_what_was_finished_before(run, monkeypatch):
+    finished = taught(run, "--on", "dream", *SMALL)
+    folder = run / "rl" / "dream_ppo_256_seed0"
+    before = (folder / "agent.zip").read_bytes()
+
+    def stopped(self):
+        self.stop.asked = True
+        return False
+
+    monkeypatch.setattr(Watch, "_on_step", stopped)
+    result = invoke("rl", run, "--on", "dream", *SMALL)
+    assert result.exit_code == 1
+    assert "unfinished.zip" in result.output
+    assert PPO.load(folder / "unfinished.zip").num_timesteps < 256
+    assert (folder / "agent.zip").read_bytes() == before
+    assert json.loads((folder / "results.json").read_text()) == finished
+
+
+def test_dreams_are_as_long_as_asked(run, monkeypatch):
+    save, lengths = train_module.save_agent, []
+
+    def spied(agent, path):
+        lengths.extend(episode["l"] for episode in agent.ep_info_buffer)
+        save(agent, path)
+
+    monkeypatch.setattr(train_module, "save_agent", spied)
+    taught(run, "--on", "dream", *SMALL, "--dream-steps", 7)
+    assert max(lengths) == 7
 
 
 def test_dreaming_takes_no_real_step(run, monkeypatch):

@@ -10,7 +10,7 @@ from worldmodel.imagination import LatentVectorEnv, load_dream
 from worldmodel.imagination.ensemble import Ensemble, load_ensemble, save_ensemble, train_ensemble
 from worldmodel.models.predictor import ResidualPredictor
 from worldmodel.rl.guards import DISCOUNT, DisagreementPenalty, LeavingEnds, least_reward
-from worldmodel.run import Run
+from worldmodel.run import Run, RunError
 
 
 @pytest.fixture
@@ -92,6 +92,12 @@ def test_an_ensemble_agrees_on_data_and_not_far_from_it(driven_run, tmp_path, ca
     save_ensemble(tmp_path / "e.pt", ensemble)
     again = load_ensemble(tmp_path / "e.pt", wm)
     assert torch.equal(again.disagreement(starts, still), near)
+
+
+def test_a_damaged_ensemble_is_told(driven_run, tmp_path):
+    (tmp_path / "e.pt").write_bytes(b"PK")
+    with pytest.raises(RunError, match="delete it to train it anew"):
+        load_ensemble(tmp_path / "e.pt", worldmodel.load(driven_run))
 
 
 def test_one_predictor_is_no_ensemble():

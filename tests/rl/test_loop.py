@@ -5,15 +5,19 @@ import shutil
 
 import pytest
 import torch
+from rich.console import Console
 from typer.testing import CliRunner
 
 import worldmodel
 from cli import app
 from worldmodel.data import ReplayBuffer
+from worldmodel.interrupt import InterruptedRunError
+from worldmodel.report.agents import insert_agents
 from worldmodel.rl import algorithms
 from worldmodel.rl import compare as compare_module
 from worldmodel.rl import dyna as dyna_module
 from worldmodel.rl import train as train_module
+from worldmodel.run import RunError
 
 
 @pytest.fixture(autouse=True)
@@ -47,10 +51,10 @@ def test_the_loop_collects_learns_and_goes_on_where_it_stopped(run):
     with ReplayBuffer.open(folder / "experience" / "1") as buffer:
         assert buffer.num_transitions == 600
     for part, changed in (("encoder", False), ("decoder", False), ("predictor", True)):
-        before, after = weights(run, part), weights(folder / "model", part)
+        before, after = weights(run, part), weights(folder / "model_1", part)
         same = all(torch.equal(before[name], after[name]) for name in before)
         assert same is not changed, part
-    assert worldmodel.load(folder / "model").decoder is not None
+    assert worldmodel.load(results["model"]).decoder is not None
 
     first_round = results["rounds"][1]
     more = taught(run, *LOOP, "--rounds", 2)
@@ -88,6 +92,60 @@ def test_a_stop_within_a_round_loses_no_round(run, monkeypatch):
     assert again["rounds"] == whole["rounds"]
 
 
+def killed(*_, **__):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("step", ["fit_heads", "write_dream", "save_agent", "collect", "replacing"])
+def test_a_round_that_was_cut_off_anywhere_is_done_again(run, monkeypatch, step):
+    def loop(rounds):
+        lesson = train_module.Lesson(on="dream", algo="ppo", steps=256, seed=0, envs=4)
+        return dyna_module.dyna(run, lesson, rounds, device="cpu", console=Console(stderr=True))
+
+    loop(0)
+    kept = shutil.copytree(run / "rl", run / "kept")
+    whole = loop(1)
+    shutil.rmtree(run / "rl")
+    kept.rename(run / "rl")
+    with monkeypatch.context() as patch:
+        patch.setattr(dyna_module, step, killed)
+        with pytest.raises(InterruptedRunError, match="Stopped in round 1"):
+            loop(1)
+    again = loop(1)
+    assert again["rounds"] == whole["rounds"]
+    assert again["real"] == whole["real"]
+
+
+def test_a_loop_goes_on_with_its_own_settings_only(run):
+    taught(run, *LOOP, "--rounds", 1)
+    result = CliRunner().invoke(
+        app, ["rl", str(run), *map(str, LOOP), "--rounds", "2", "--dream-steps", "7"]
+    )
+    assert result.exit_code == 2
+    told = " ".join(result.output.split())
+    assert "was begun with dream_steps 50" in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.parametrize(
+    ("means", "best", "going_on"),
+    [
+        ([10.0], 0, True),
+        ([10.0, 10.05], 0, True),
+        ([10.0, 10.05, 10.09], 0, False),
+        ([10.0, 10.05, 10.2], 2, True),
+        ([-10.0, -9.95, -9.0], 2, True),
+        ([10.0, 20.0, 15.0, 20.1], 1, False),
+    ],
+)
+def test_a_round_counts_as_better_by_one_percent(monkeypatch, means, best, going_on):
+    monkeypatch.setattr(dyna_module, "PATIENCE", 2)
+    rounds = [{"round": i, "real_steps": 1, "mean": mean} for i, mean in enumerate(means)]
+    state = dyna_module.State({}, rounds)
+    assert state.best == best
+    assert state.going_on is going_on
+
+
 def test_views_are_compared_once_and_shown_in_the_report(run, monkeypatch):
     arguments = ["compare", run, "--steps", 256, "--seeds", 2, "--no-pixels"]
     told = taught(*arguments)
@@ -117,3 +175,24 @@ def test_views_are_compared_once_and_shown_in_the_report(run, monkeypatch):
     monkeypatch.setattr(compare_module, "rl", trained)
     assert taught(*arguments) == told
     assert (run / "report.html").read_text() == page
+
+
+def test_a_comparison_trains_anew_what_was_trained_otherwise(run, monkeypatch):
+    taught(run, "--on", "dream", "--steps", 256, "--dream-steps", 9)
+    taught(run, "--on", "latent", "--steps", 256)
+    trained = []
+
+    def spied(run, lesson, **how):
+        trained.append(lesson.on)
+        return train_module.rl(run, lesson, **how)
+
+    monkeypatch.setattr(compare_module, "rl", spied)
+    taught("compare", run, "--steps", 256, "--no-pixels", "--seeds", 1)
+    assert trained == ["state", "dream"]
+
+
+def test_a_damaged_comparison_is_told(run):
+    (run / "rl").mkdir()
+    (run / "rl" / "compare.json").write_text('{"views": ')
+    with pytest.raises(RunError, match=r"compare.json is damaged .* writes it anew"):
+        insert_agents(run)

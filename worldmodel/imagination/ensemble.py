@@ -18,6 +18,7 @@ from worldmodel.files import replacing
 from worldmodel.models import WorldModel
 from worldmodel.models.predictor import ResidualPredictor
 from worldmodel.progress import Advance
+from worldmodel.run import RunError
 from worldmodel.training.dynamics import encode_episodes, fit_predictor
 
 UPDATES = 600
@@ -109,8 +110,15 @@ def save_ensemble(path: Path, ensemble: Ensemble) -> None:
 
 
 def load_ensemble(path: Path, wm: WorldModel) -> Ensemble:
-    """Read what `save_ensemble` wrote, onto the model's device."""
-    content: dict[str, Any] = torch.load(path, map_location=wm.device, weights_only=True)
+    """Read what `save_ensemble` wrote, onto the model's device.
+
+    Raises:
+        RunError: The file is damaged.
+    """
+    try:
+        content: dict[str, Any] = torch.load(path, map_location=wm.device, weights_only=True)
+    except Exception as error:  # torch.load raises many types for damaged files
+        raise RunError(f"{path} is damaged ({error}); delete it to train it anew") from error
     predictors = []
     for state in content["predictors"]:
         predictor = _new(wm)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 from worldmodel.files import replacing
 from worldmodel.report.templates import template
+from worldmodel.run import read_json
 
 BEGIN, END = "<!-- agents -->", "<!-- /agents -->"
 
@@ -18,14 +18,18 @@ _TICKS = 5
 
 
 def insert_agents(run: Path) -> None:
-    """Put what ``rl/compare.json`` of a run says into its ``report.html``, if both are there."""
+    """Put what ``rl/compare.json`` of a run says into its ``report.html``, if both are there.
+
+    Raises:
+        RunError: ``rl/compare.json`` is damaged.
+    """
     figures, page = run / "rl" / "compare.json", run / "report.html"
     if not (figures.exists() and page.exists()):
         return
     text = page.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    section = _render(json.loads(figures.read_text(encoding="utf-8")))
+    section = _render(read_json(figures, f"`worldmodel rl compare {run}` writes it anew"))
     with replacing(page) as path:
         path.write_text(before + BEGIN + section + END + after, encoding="utf-8")
 

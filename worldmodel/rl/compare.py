@@ -15,9 +15,9 @@ from rich.table import Table
 
 from worldmodel.files import replacing
 from worldmodel.report.agents import insert_agents
-from worldmodel.rl.train import Lesson, read_json, rl
+from worldmodel.rl.train import Lesson, rl
 from worldmodel.rl.worlds import VIEWS
-from worldmodel.run import Run
+from worldmodel.run import Run, read_json
 
 REACHED = 0.9
 """Share of the state agents' final reward a step, whose time is told."""
@@ -34,8 +34,8 @@ def compare(
 ) -> dict[str, Any]:
     """Train and judge agents on every view with the same budget, and lay them side by side.
 
-    Trainings that `rl` has finished with the same budget are not repeated, so a stopped comparison
-    goes on. Runs that learned from vectors have no agents on pixels.
+    Lessons that `rl` has finished are not repeated if they were equal in all settings, so a
+    stopped comparison goes on. Runs that learned from vectors have no agents on pixels.
 
     Args:
         run: A run directory.
@@ -105,8 +105,10 @@ def comparison_of_agents(comparison: dict[str, Any]) -> Table:
 def _finished(run: Path, lesson: Lesson, device: str, console: Console) -> dict[str, Any]:
     path = run / "rl" / lesson.name / "results.json"
     if path.exists():
-        console.print(f"{lesson.name}: trained before")
-        return read_json(path, "delete it, and the agent is trained anew")
+        before = read_json(path, "delete it, and the agent is trained anew")
+        if before.get("lesson") == lesson.facts():
+            console.print(f"{lesson.name}: trained before")
+            return before
     return rl(run, lesson, device=device, console=console)
 
 

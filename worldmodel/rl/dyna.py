@@ -6,9 +6,11 @@ heads go on learning from the first data and the agent's own.
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import statistics
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,9 +30,9 @@ from worldmodel.interrupt import InterruptedRunError
 from worldmodel.rl.algorithms import ALGORITHMS, check_algorithm, make_agent
 from worldmodel.rl.explorer import Explorer
 from worldmodel.rl.learning import Curve
-from worldmodel.rl.train import Lesson, conclude, learn, read_json, training_envs
+from worldmodel.rl.train import Lesson, conclude, learn, save_agent, training_envs
 from worldmodel.rl.worlds import Worlds, open_worlds
-from worldmodel.run import Run
+from worldmodel.run import Run, read_json
 from worldmodel.training.dynamics import (
     LatentEpisodes,
     concatenate,
@@ -64,23 +66,30 @@ class State:
     """Where the loop stands, between rounds.
 
     Attributes:
-        round: The last one that is done. In round 0 the agent is trained in the dream and acts; in
-            the others the model learns from that before.
-        fitted: Round whose model is there.
-        real_steps: Of the real environment so far.
-        best: The best return while acting.
-        best_round: Whose agent that is.
-        rounds: Of each, `round`, `real_steps` and `mean` (return while acting).
+        lesson: See `Lesson.facts`.
+        rounds: Of each, `round`, `real_steps` (so far) and `mean` (return while acting). In round 0
+            the agent is trained in the dream and acts; in the others the model learns before that.
         curve: See `Curve`.
     """
 
-    round: int = -1
-    fitted: int = 0
-    real_steps: int = 0
-    best: float = float(np.finfo(np.float64).min)
-    best_round: int = -1
+    lesson: dict[str, Any]
     rounds: list[dict[str, float]] = field(default_factory=list)
     curve: dict[str, Any] = field(default_factory=lambda: asdict(Curve()))
+
+    @property
+    def best(self) -> int:
+        """The round whose agent was best while it acted; a later one has to be better by 1 %."""
+        best = 0
+        for each in self.rounds[1:]:
+            before = self.rounds[best]["mean"]
+            if each["mean"] > before + IMPROVEMENT * abs(before):
+                best = int(each["round"])
+        return best
+
+    @property
+    def going_on(self) -> bool:
+        """Whether the last rounds were better."""
+        return len(self.rounds) - 1 - self.best < PATIENCE
 
 
 def dyna(
@@ -90,78 +99,105 @@ def dyna(
 
     To act is to play 20 real episodes. The loop goes on where an equal one stopped, also with more
     rounds, and ends early after two rounds that were no better. The agent that was best while it
-    acted is judged at the end. In ``rl/NAME_dyna`` of the run, ``model`` is a run directory with
-    the model that the loop ends with.
+    acted is judged at the end. In ``rl/NAME_dyna`` of the run there are, of every round,
+    ``agent_N.zip``, ``experience/N`` and ``model_N``, a run directory.
 
     Returns:
-        As `rl`, with `rounds`; `real_steps` counts those that the loop took.
+        As `rl`, with `rounds`, `best_round` and `model`; `real_steps` counts those that the loop
+        took.
 
     Raises:
-        RunError: There is no finished run.
-        ValueError: The lesson does not fit the run.
+        RunError: There is no finished run, or the loop's files are damaged.
+        ValueError: The lesson does not fit the run, or the loop was begun with another.
         InterruptedRunError: The user stopped it; the rounds so far are kept.
     """
     worlds = open_worlds(run, "dream", device)
-    check_algorithm(lesson.algo, worlds.real(1).single_action_space)
+    with closing(worlds.real(1)) as env:
+        check_algorithm(lesson.algo, env.single_action_space)
     folder = run / "rl" / f"{lesson.name}_dyna"
     folder.mkdir(parents=True, exist_ok=True)
-    state, worlds = _read_state(folder), _own_model(worlds, folder)
-    while state.round < rounds and state.round - state.best_round < PATIENCE:
-        number = state.round + 1
-        if number > state.fitted:
-            _go_on_learning(worlds, folder, lesson, number, console)
-            state.fitted = number
-            _write_state(folder, state)
-        _dream_on(worlds, folder, lesson, state, console)
-    agent = ALGORITHMS[lesson.algo].load(folder / "agent.zip", device="cpu")
-    curve = Curve(**state.curve)
-    more = {"rounds": state.rounds, "best_round": state.best_round, "model": str(worlds.run)}
-    return conclude(worlds, lesson, agent, curve, folder, **more, real_steps=state.real_steps)
+    state = _read_state(folder, lesson)
+    try:
+        while len(state.rounds) <= rounds and state.going_on:
+            state = _round(worlds, folder, state, lesson, console)
+    except KeyboardInterrupt as stopped:
+        raise InterruptedRunError(
+            f"Stopped in round {len(state.rounds)}; the rounds before it are kept, and the same "
+            "command goes on from there"
+        ) from stopped
+    agent = ALGORITHMS[lesson.algo].load(_agent(folder, state.best), device="cpu")
+    more = {
+        "rounds": state.rounds,
+        "best_round": state.best,
+        "model": str(_model(folder, len(state.rounds) - 1)),
+        "real_steps": state.rounds[-1]["real_steps"],
+    }
+    return conclude(worlds, lesson, agent, Curve(**state.curve), folder, **more)
 
 
-def _own_model(worlds: Worlds, folder: Path) -> Worlds:
-    """A copy of the run's model, to go on with."""
-    own = folder / "model"
-    if not own.exists():
+def _round(worlds: Worlds, folder: Path, state: State, lesson: Lesson, console: Console) -> State:
+    """Learn, train in the dream, act, and only then write down that the round is done."""
+    number = len(state.rounds)
+    own = _learned(worlds, folder, lesson, number, console)
+    curve = Curve(**copy.deepcopy(state.curve))
+    _dream(own, folder, lesson, number, curve, console)
+    mean, taken = _act(own, folder, lesson, number)
+    total = taken + (state.rounds[-1]["real_steps"] if state.rounds else 0)
+    played = {"round": number, "real_steps": total, "mean": mean}
+    done = State(state.lesson, [*state.rounds, played], asdict(curve))
+    with replacing(folder / _STATE) as path:
+        path.write_text(json.dumps(asdict(done), indent=2) + "\n", encoding="utf-8")
+    console.print(f"Round {number}: return {mean:.1f}, {total} real steps so far")
+    return done
+
+
+def _agent(folder: Path, number: int) -> Path:
+    return folder / f"agent_{number}.zip"
+
+
+def _model(folder: Path, number: int) -> Path:
+    return folder / f"model_{number}"
+
+
+def _episodes(folder: Path, number: int) -> Path:
+    return folder / "experience" / f"{number}"
+
+
+def _learned(worlds: Worlds, folder: Path, lesson: Lesson, number: int, console: Console) -> Worlds:
+    """The model of a round: the run's own, or that of the round before, which has gone on."""
+    path, device = _model(folder, number), str(worlds.wm.device)
+    if not path.exists():
+        source = _model(folder, number - 1) if number else worlds.run
         unfinished = folder / "model.tmp"
         shutil.rmtree(unfinished, ignore_errors=True)
-        shutil.copytree(worlds.run / "models", unfinished / "models")
-        shutil.copy(worlds.run / "config.yaml", unfinished)
-        unfinished.rename(own)
-    return open_worlds(own, "dream", str(worlds.wm.device))
+        shutil.copytree(source / "models", unfinished / "models")
+        shutil.copy(source / "config.yaml", unfinished)
+        if number:
+            own = open_worlds(unfinished, "dream", device)
+            _go_on_learning(own, folder, lesson, number, console)
+        unfinished.rename(path)
+    return open_worlds(path, "dream", device)
 
 
-def _dream_on(worlds: Worlds, folder: Path, lesson: Lesson, state: State, console: Console) -> None:
-    """Train the agent in the dream, let it act, and write down where the loop stands."""
-    number = state.round + 1
+def _dream(
+    worlds: Worlds, folder: Path, lesson: Lesson, number: int, curve: Curve, console: Console
+) -> None:
+    """Train the agent of the round before, or a new one, in the dream, and save it."""
     envs = training_envs(worlds, replace(lesson, seed=lesson.seed + 1000 * number))
     if number:
         agent: Any = ALGORITHMS[lesson.algo].load(
-            folder / "latest.zip",
+            _agent(folder, number - 1),
             device="cpu",
             custom_objects={"observation_space": envs.observation_space},
         )
         agent.set_env(envs)
     else:
         agent = make_agent(lesson.algo, envs, lesson.seed, folder / "tensorboard")
-    curve = Curve(**state.curve)
     stopped = learn(agent, lesson.steps, curve, worlds, f"dream, round {number}", console)
     envs.close()
     if stopped:
-        raise InterruptedRunError(
-            f"Stopped in round {number}; the rounds before it are kept, and the same command goes "
-            "on from there"
-        )
-    _save(agent, folder / "latest.zip")
-    mean, taken = _act(worlds, folder, lesson, number)
-    if not number or mean > state.best + IMPROVEMENT * abs(state.best):
-        state.best, state.best_round = mean, number
-        _save(agent, folder / "agent.zip")
-    state.real_steps += taken
-    state.round, state.curve = number, asdict(curve)
-    state.rounds.append({"round": number, "real_steps": state.real_steps, "mean": mean})
-    console.print(f"Round {number}: return {mean:.1f}, {state.real_steps} real steps so far")
-    _write_state(folder, state)
+        raise KeyboardInterrupt
+    save_agent(agent, _agent(folder, number))
 
 
 def _act(worlds: Worlds, folder: Path, lesson: Lesson, number: int) -> tuple[float, int]:
@@ -175,15 +211,11 @@ def _act(worlds: Worlds, folder: Path, lesson: Lesson, number: int) -> tuple[flo
         episodes=_EPISODES,
         seeds=range(first, first + _EPISODES),
         steps=_LONGEST,
-        policy=Explorer(worlds.wm, folder / "latest.zip", lesson.algo),
+        policy=Explorer(worlds.wm, _agent(folder, number), lesson.algo),
     ) as buffer:
         whole = [buffer.windows([i], [0], int(n)) for i, n in enumerate(buffer.lengths)]
         returns = [float(window.rewards.sum()) for window in whole]
         return statistics.fmean(returns), buffer.num_transitions
-
-
-def _episodes(folder: Path, number: int) -> Path:
-    return folder / "experience" / f"{number}"
 
 
 def _go_on_learning(
@@ -230,18 +262,14 @@ def _fit(worlds: Worlds, parts: list[LatentEpisodes], seed: int) -> None:
     write_dream(worlds.run, starts, domain_of(z, episodes % 2 == 0))
 
 
-def _save(agent: Any, path: Path) -> None:
-    with replacing(path) as temporary:
-        agent.save(temporary)
-
-
-def _write_state(folder: Path, state: State) -> None:
-    with replacing(folder / _STATE) as path:
-        path.write_text(json.dumps(asdict(state), indent=2) + "\n", encoding="utf-8")
-
-
-def _read_state(folder: Path) -> State:
+def _read_state(folder: Path, lesson: Lesson) -> State:
     path = folder / _STATE
     if not path.exists():
-        return State()
-    return State(**read_json(path, f"delete {folder}, and the loop begins anew"))
+        return State(lesson.facts())
+    anew = f"delete {folder}, and the loop begins anew"
+    state = State(**read_json(path, anew))
+    changed = [key for key, value in lesson.facts().items() if state.lesson.get(key) != value]
+    if changed:
+        told = ", ".join(f"{key} {state.lesson.get(key)!r}" for key in changed)
+        raise ValueError(f"{folder} was begun with {told}; go on with the same, or {anew}")
+    return state

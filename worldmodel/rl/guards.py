@@ -42,6 +42,16 @@ class Guards:
     ensemble: Ensemble | None = None
     penalty: float = 0.0
 
+    def facts(self) -> dict[str, Any]:
+        """The same as JSON values, `ensemble` as its size."""
+        size = 0 if self.ensemble is None else len(self.ensemble.predictors)
+        return {
+            "dream_steps": self.dream_steps,
+            "leaving_ends": self.leaving_ends,
+            "ensemble": size,
+            "penalty": self.penalty if size else 0.0,
+        }
+
 
 def guard(dream: LatentVectorEnv, guards: Guards) -> gym.vector.VectorEnv:
     """The dream with guards around it; its own time limit is left as it is."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,8 @@ from worldmodel.rl.algorithms import check_algorithm, make_agent
 from worldmodel.rl.film import film
 from worldmodel.rl.guards import Guards
 from worldmodel.rl.judge import heldout_seeds, judge, validation_seeds
-from worldmodel.rl.learning import POINTS, Curve, Watch
+from worldmodel.rl.learning import POINTS, Curve, Judge, Watch
 from worldmodel.rl.worlds import Worlds, open_worlds
-from worldmodel.run import RunError
 
 STEPS = 200_000
 ENVS = {"dream": 128, "latent": 32, "pixels": 32, "state": 32}
@@ -54,6 +55,17 @@ class Lesson:
         """Environments at once."""
         return self.envs or ENVS[self.on]
 
+    def facts(self) -> dict[str, Any]:
+        """All that decides what is learned, as JSON values."""
+        facts = {
+            "on": self.on,
+            "algo": self.algo,
+            "steps": self.steps,
+            "seed": self.seed,
+            "envs": self.num_envs,
+        }
+        return facts | self.guards.facts() if self.on == "dream" else facts
+
     @property
     def name(self) -> str:
         """Of the directory of its results."""
@@ -64,10 +76,12 @@ def rl(run: Path, lesson: Lesson, *, device: str, console: Console) -> dict[str,
     """Train an agent and judge it in the real environment.
 
     Everything goes into ``rl/NAME`` in the run directory, replacing what an equal lesson left:
-    ``agent.zip``, ``agent.mp4``, ``results.json`` and TensorBoard's events.
+    ``agent.zip``, ``agent.mp4``, ``results.json`` and TensorBoard's events. An agent whose training
+    was stopped goes to ``unfinished.zip``.
 
     Returns:
-        What is also in ``results.json``: the lesson; `real_steps` of the environment that the
+        What is also in ``results.json``: `lesson`, see `Lesson.facts`; `on`; `steps`, perhaps more
+        than were asked for; `real_steps` of the environment that the
         agent was trained with, and `model_steps` that its model was; `seconds` of training;
         `real`, 20 episodes on held-out seeds, see `judge`; `curve`; `agent` and `video`.
 
@@ -79,11 +93,11 @@ def rl(run: Path, lesson: Lesson, *, device: str, console: Console) -> dict[str,
     worlds = open_worlds(run, lesson.on, device)
     folder = run / "rl" / lesson.name
     agent, curve, stopped = _train(worlds, lesson, folder, console)
-    agent.save(folder / "agent.zip")
     if stopped:
+        save_agent(agent, folder / "unfinished.zip")
         raise InterruptedRunError(
-            f"Stopped after {agent.num_timesteps} steps; the agent so far is {folder}/agent.zip. "
-            "It was not judged, and the same command begins anew"
+            f"Stopped after {agent.num_timesteps} steps; the agent so far is "
+            f"{folder}/unfinished.zip. It was not judged, and the same command begins anew"
         )
     return conclude(worlds, lesson, agent, curve, folder)
 
@@ -91,17 +105,18 @@ def rl(run: Path, lesson: Lesson, *, device: str, console: Console) -> dict[str,
 def conclude(
     worlds: Worlds, lesson: Lesson, agent: Any, curve: Curve, folder: Path, **more: Any
 ) -> dict[str, Any]:
-    """Judge a trained agent on held-out episodes, film it, and write its results."""
-    real = real_judge(worlds, heldout_seeds())(agent)
+    """Judge a trained agent on held-out episodes, save and film it, and write its results."""
+    with real_judge(worlds, heldout_seeds()) as judged:
+        real = judged(agent)
+    (folder / "results.json").unlink(missing_ok=True)
+    save_agent(agent, folder / "agent.zip")
     video = film(worlds, agent, heldout_seeds()[0], folder / "agent.mp4", lesson.algo)
     taken = agent.num_timesteps
     data = worlds.config.data
     results = {
+        "lesson": lesson.facts(),
         "on": lesson.on,
-        "algo": lesson.algo,
         "steps": taken,
-        "seed": lesson.seed,
-        "envs": lesson.num_envs,
         "real_steps": 0 if lesson.on == "dream" else taken,
         "model_steps": data.size * data.steps if lesson.on in ("latent", "dream") else 0,
         "seconds": curve.seconds,
@@ -115,18 +130,6 @@ def conclude(
     with replacing(folder / "results.json") as path:
         path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return results
-
-
-def read_json(path: Path, mend: str) -> dict[str, Any]:
-    """Read a file of results.
-
-    Raises:
-        RunError: It is damaged; the message ends with how to mend that.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(f"{path} is damaged ({error}); {mend}") from error
 
 
 def in_short(results: dict[str, Any]) -> dict[str, Any]:
@@ -147,10 +150,17 @@ def in_short(results: dict[str, Any]) -> dict[str, Any]:
     return shown | {key: results[key] for key in ("agent", "video")}
 
 
-def real_judge(worlds: Worlds, seeds: range) -> Any:
+def save_agent(agent: Any, path: Path) -> None:
+    """Write an agent, whole or not at all."""
+    with replacing(path) as temporary:
+        agent.save(temporary)
+
+
+@contextmanager
+def real_judge(worlds: Worlds, seeds: range) -> Iterator[Judge]:
     """A function that judges an agent in the real environment on these seeds."""
-    envs = worlds.real(len(seeds))
-    return lambda agent: judge(agent, envs, seeds)
+    with closing(worlds.real(len(seeds))) as envs:
+        yield lambda agent: judge(agent, envs, seeds)
 
 
 def _train(
@@ -192,17 +202,11 @@ def learn(
     torch.set_num_threads(threads if worlds.on == "pixels" else 1)
     try:
         with (
+            real_judge(worlds, validation_seeds()) as judged,
             deferred_interrupt() as stop,
             progress_bar(console, title, last, agent.num_timesteps) as bar,
         ):
-            watch = Watch(
-                curve,
-                real_judge(worlds, validation_seeds()),
-                max(1, steps // points),
-                last,
-                bar,
-                stop,
-            )
+            watch = Watch(curve, judged, max(1, steps // points), last, bar, stop)
             agent.learn(steps, callback=watch, reset_num_timesteps=False, tb_log_name=worlds.on)
             return stop.asked
     finally:
