@@ -77,4 +77,8 @@ def _settings(algo: str, num_envs: int) -> dict[str, Any]:
         }
     if algo == "a2c":
         return {}
-    return {"train_freq": 1, "gradient_steps": -1, "buffer_size": 100_000}
+    off_policy = {"train_freq": 1, "gradient_steps": -1, "buffer_size": 100_000}
+    if algo == "dqn":
+        control = {"learning_rate": 1e-3, "learning_starts": 1000, "target_update_interval": 500}
+        return off_policy | control
+    return off_policy

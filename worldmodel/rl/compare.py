@@ -92,7 +92,7 @@ def comparison_of_agents(comparison: dict[str, Any]) -> Table:
         there = row["seconds_to_threshold"]
         table.add_row(
             on,
-            f"{row['mean']:.1f} ± {row['std']:.1f}",
+            f"{row['mean']:.1f}" + (f" ± {row['std']:.1f}" if count > 1 else ""),
             f"{row['of_state']:.0%}",
             f"{row['real_steps']:,}",
             f"{row['model_steps']:,}",

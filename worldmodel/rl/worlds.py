@@ -91,12 +91,12 @@ def _require_pixels(run: Path, wm: WorldModel) -> None:
     side, *rest = wm.spec.frame_shape
     if not rest:
         raise ValueError(
-            f"{run} learned from vectors and shows no pixels; use --on latent or state"
+            f"{run} learned from vectors and shows no pixels; use --on latent, dream or state"
         )
     if side < _LEAST_SIDE:
         raise ValueError(
             f"{run} has frames of {side} pixels, and the convolutional network of "
-            f"Stable-Baselines3 needs {_LEAST_SIDE}; use --on latent or state"
+            f"Stable-Baselines3 needs {_LEAST_SIDE}; use --on latent, dream or state"
         )
 
 
