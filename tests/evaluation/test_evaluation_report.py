@@ -57,6 +57,7 @@ def test_the_report_survives_strict_json(metrics):
 def test_the_report_says_what_it_was_taken_from(metrics):
     assert metrics["data"] == {
         "train_episodes": 90,
+        "train_steps": 90 * 11,
         "train_seeds": [0, 89],
         "heldout_episodes": 40,
         "heldout_seeds": [20_000, 20_039],

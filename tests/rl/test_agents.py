@@ -19,7 +19,7 @@ from worldmodel.rl import train as train_module
 from worldmodel.rl.algorithms import check_algorithm
 from worldmodel.rl.judge import heldout_seeds, judge, validation_seeds
 from worldmodel.rl.learning import Watch
-from worldmodel.rl.worlds import Worlds
+from worldmodel.rl.worlds import Worlds, open_worlds
 
 
 @pytest.fixture(autouse=True)
@@ -121,6 +121,17 @@ def test_dreaming_takes_no_real_step(run, monkeypatch):
     assert 7 not in made
     taught(run, "--on", "latent", "--steps", 256, "--envs", 7)
     assert 7 in made
+
+
+def test_the_models_steps_are_those_that_were_really_taken(run):
+    metrics = run / "metrics.json"
+    told = json.loads(metrics.read_text())
+    told["data"]["train_steps"] = 77
+    metrics.write_text(json.dumps(told))
+    assert open_worlds(run, "latent").model_steps == 77
+    assert open_worlds(run, "state").model_steps == 0
+    metrics.unlink()
+    assert open_worlds(run, "dream").model_steps == 32 * 16
 
 
 def test_sac_learns_on_latents(run):

@@ -124,6 +124,7 @@ def evaluate(
 def _data(train_buffer: ReplayBuffer, heldout: ReplayBuffer) -> dict[str, Any]:
     return {
         "train_episodes": train_buffer.num_episodes,
+        "train_steps": train_buffer.num_transitions,
         "train_seeds": _range(train_buffer.seeds),
         "heldout_episodes": heldout.num_episodes,
         "heldout_seeds": _range(heldout.seeds),

@@ -112,13 +112,12 @@ def conclude(
     save_agent(agent, folder / "agent.zip")
     video = film(worlds, agent, heldout_seeds()[0], folder / "agent.mp4", lesson.algo)
     taken = agent.num_timesteps
-    data = worlds.config.data
     results = {
         "lesson": lesson.facts(),
         "on": lesson.on,
         "steps": taken,
         "real_steps": 0 if lesson.on == "dream" else taken,
-        "model_steps": data.size * data.steps if lesson.on in ("latent", "dream") else 0,
+        "model_steps": worlds.model_steps,
         "seconds": curve.seconds,
         "real": real,
         "heldout_seeds": [heldout_seeds()[0], heldout_seeds()[-1]],

@@ -47,6 +47,19 @@ class Worlds:
     config: Config
     wm: WorldModel
 
+    @property
+    def model_steps(self) -> int:
+        """Real steps in the model's training data; 0 if the agent needs no model.
+
+        Episodes that ended early count as long as they were, or as the longest there could be if
+        the run's ``metrics.json`` is missing.
+        """
+        if self.on not in ("latent", "dream"):
+            return 0
+        run, data = Run(self.run), self.config.data
+        told = run.load_metrics()["data"] if run.metrics.exists() else {}
+        return int(told.get("train_steps", data.size * data.steps))
+
     def training(self, num_envs: int, guards: Guards) -> gym.vector.VectorEnv:
         """Where the agent is trained: N environments that are only reset when told to."""
         if self.on != "dream":
