@@ -9,7 +9,15 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from worldmodel.terminal import WRONG_USAGE, console, fail, print_facts, user_errors
+from worldmodel.terminal import (
+    WRONG_USAGE,
+    console,
+    fail,
+    print_facts,
+    print_metrics,
+    print_table,
+    user_errors,
+)
 
 app = typer.Typer(
     name="worldmodel",
@@ -51,18 +59,6 @@ def _settings(items: list[str] | None) -> list[dict[str, Any]]:
     from worldmodel.config import parse_setting
 
     return [parse_setting(item) for item in items or []]
-
-
-def _report(runs: list[dict[str, Any]], as_json: bool) -> None:
-    from worldmodel.evaluation import comparison_table, metrics_table
-
-    if as_json:
-        typer.echo(json.dumps(runs[0] if len(runs) == 1 else {"runs": runs}, allow_nan=False))
-    else:
-        from rich.console import Console
-
-        table = metrics_table(runs[0]) if len(runs) == 1 else comparison_table(runs)
-        Console(soft_wrap=False, highlight=False).print(table)
 
 
 @app.command()
@@ -125,7 +121,7 @@ def train(
             layers = [read_yaml(config)] if config else []
             resolved = build_config(*layers, options, *_settings(settings), preset=preset)
             run = pipeline.train(resolved, console())
-        _report([run.load_metrics()], as_json)
+        print_metrics([run.load_metrics()], as_json)
         console().print(f"Proof: {run.report}")
 
 
@@ -151,7 +147,7 @@ def evaluate(
         from worldmodel.proof import evaluate_runs
 
         metrics = evaluate_runs(runs, device, privileged, output, console())
-        _report(metrics, as_json)
+        print_metrics(metrics, as_json)
         if len(runs) == 1:
             console().print(f"Report: {runs[0]}/report.html")
 
@@ -343,9 +339,7 @@ def rl_compare(
         if as_json:
             typer.echo(json.dumps(comparison, allow_nan=False))
         else:
-            from rich.console import Console
-
-            Console(highlight=False).print(comparison_of_agents(comparison))
+            print_table(comparison_of_agents(comparison))
 
 
 @app.command()

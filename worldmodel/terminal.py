@@ -57,3 +57,20 @@ def print_facts(facts: dict[str, Any], as_json: bool) -> None:
 
     text = json.dumps(facts) if as_json else yaml.safe_dump(facts, sort_keys=False).rstrip()
     typer.echo(text)
+
+
+def print_metrics(runs: list[dict[str, Any]], as_json: bool) -> None:
+    """The metrics of runs: a table, or one JSON object."""
+    from worldmodel.evaluation import comparison_table, metrics_table
+
+    if as_json:
+        typer.echo(json.dumps(runs[0] if len(runs) == 1 else {"runs": runs}, allow_nan=False))
+    else:
+        print_table(metrics_table(runs[0]) if len(runs) == 1 else comparison_table(runs))
+
+
+def print_table(table: Any) -> None:
+    """Print a table of rich on stdout."""
+    from rich.console import Console
+
+    Console(soft_wrap=False, highlight=False).print(table)
