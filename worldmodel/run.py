@@ -151,9 +151,12 @@ def read_json(path: Path, mend: str) -> dict[str, Any]:
         RunError: it is damaged; the message ends with how to mend that.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise RunError(f"{path} is damaged ({error}); {mend}") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{path} is damaged (it holds no JSON object); {mend}")
+    return content
 
 
 def _name(config: Config) -> str:

@@ -55,7 +55,11 @@ def print_facts(facts: dict[str, Any], as_json: bool) -> None:
     """Print on stdout, as YAML or as one JSON object."""
     import yaml
 
-    text = json.dumps(facts) if as_json else yaml.safe_dump(facts, sort_keys=False).rstrip()
+    text = (
+        json.dumps(facts)
+        if as_json
+        else yaml.safe_dump(facts, sort_keys=False, allow_unicode=True).rstrip()
+    )
     typer.echo(text)
 
 

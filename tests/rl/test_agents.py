@@ -50,7 +50,7 @@ def test_an_agent_is_trained_judged_filmed_and_saved(run, on, real):
     assert np.isfinite(results["real"]["returns"]).all()
     assert results["curve"][-1]["steps"] == results["steps"]
     assert results["curve"][-1]["seconds"] == results["seconds"] > 0
-    folder = run / "rl" / f"{on}_ppo_256_seed0"
+    folder = run / "rl" / f"{on}_ppo_256_seed0_envs4"
     assert json.loads((folder / "results.json").read_text()) == results
     assert len(imageio.v3.imread(folder / "agent.mp4")) == 201
     assert list((folder / "tensorboard").rglob("events*"))
@@ -81,7 +81,7 @@ def test_equal_lessons_give_equal_agents_and_other_seeds_others(run):
 
 def test_a_stopped_training_leaves_what_was_finished_before(run, monkeypatch):
     finished = taught(run, "--on", "dream", *SMALL)
-    folder = run / "rl" / "dream_ppo_256_seed0"
+    folder = run / "rl" / "dream_ppo_256_seed0_envs4"
     before = (folder / "agent.zip").read_bytes()
 
     def stopped(self):
@@ -162,6 +162,26 @@ def test_an_episode_counts_until_its_own_end():
         env = gym.make("Tiny-v0", length=(2, 6), terminates=True, observation="vector")
         env.reset(seed=seed)
         assert env.unwrapped._last == length
+
+
+@pytest.mark.parametrize("step", ["judge", "film"])
+def test_a_stop_after_training_loses_nothing(run, monkeypatch, step):
+    finished = taught(run, "--on", "state", *SMALL)
+    folder = run / "rl" / "state_ppo_256_seed0_envs4"
+    kept = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+    def stopped(*arguments):
+        if step == "film" or arguments[2] == heldout_seeds():
+            raise KeyboardInterrupt
+        return judge(*arguments)
+
+    monkeypatch.setattr(train_module, step, stopped)
+    result = invoke("rl", run, "--on", "state", *SMALL)
+    assert result.exit_code == 1
+    assert "unfinished.zip. It was not judged" in " ".join(result.output.split())
+    for name, content in kept.items():
+        assert (folder / name).read_bytes() == content
+    assert PPO.load(folder / "unfinished.zip").num_timesteps == finished["steps"]
 
 
 @pytest.mark.parametrize(

@@ -20,13 +20,18 @@ from worldmodel.rl import train as train_module
 from worldmodel.run import RunError
 
 
+def unfilmed(worlds, agent, seed, path, algo):
+    path.touch()
+    return path
+
+
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
     monkeypatch.setattr(dyna_module, "_UPDATES", 20)
     monkeypatch.setattr(dyna_module, "_EPISODES", 3)
     monkeypatch.setattr(dyna_module, "PATIENCE", 10)
     monkeypatch.setattr(algorithms, "_ROLLOUT", 256)
-    monkeypatch.setattr(train_module, "film", lambda worlds, agent, seed, path, algo: path)
+    monkeypatch.setattr(train_module, "film", unfilmed)
 
 
 def taught(*arguments):
@@ -44,7 +49,7 @@ def weights(folder, part):
 
 def test_the_loop_collects_learns_and_goes_on_where_it_stopped(run):
     results = taught(run, *LOOP, "--rounds", 1)
-    folder = run / "rl" / "dream_ppo_256_seed0_dyna"
+    folder = run / "rl" / "dream_ppo_256_seed0_envs4_dyna"
     assert [r["round"] for r in results["rounds"]] == [0, 1]
     assert [r["real_steps"] for r in results["rounds"]] == [600, 1200]
     assert results["real_steps"] == 1200
@@ -96,7 +101,7 @@ def killed(*_, **__):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("step", ["fit_heads", "write_dream", "save_agent", "collect", "replacing"])
+@pytest.mark.parametrize("step", ["write_dream", "save_agent", "replacing"])
 def test_a_round_that_was_cut_off_anywhere_is_done_again(run, monkeypatch, step):
     def loop(rounds):
         lesson = train_module.Lesson(on="dream", algo="ppo", steps=256, seed=0, envs=4)
@@ -116,15 +121,33 @@ def test_a_round_that_was_cut_off_anywhere_is_done_again(run, monkeypatch, step)
     assert again["real"] == whole["real"]
 
 
-def test_a_loop_goes_on_with_its_own_settings_only(run):
-    taught(run, *LOOP, "--rounds", 1)
-    result = CliRunner().invoke(
-        app, ["rl", str(run), *map(str, LOOP), "--rounds", "2", "--dream-steps", "7"]
-    )
-    assert result.exit_code == 2
+def test_without_its_state_a_loop_begins_anew(run):
+    first = taught(run, *LOOP, "--rounds", 1)
+    folder = run / "rl" / "dream_ppo_256_seed0_envs4_dyna"
+    learned = (folder / "model_1" / "models" / "predictor.pth").stat().st_mtime_ns
+    (folder / "dyna.json").unlink()
+    assert taught(run, *LOOP, "--rounds", 1)["rounds"] == first["rounds"]
+    assert (folder / "model_1" / "models" / "predictor.pth").stat().st_mtime_ns > learned
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("dyna.json", "[]"), ("dyna.json", '{"other": 1}'), ("agent_0.zip", "PK")],
+)
+def test_a_damaged_loop_is_told(run, file, content):
+    folder = run / "rl" / "dream_ppo_256_seed0_envs4_dyna"
+    folder.mkdir(parents=True)
+    rounds = [{"round": 0, "real_steps": 600, "mean": 1.0}]
+    (folder / "dyna.json").write_text(json.dumps({"rounds": rounds}))
+    (folder / file).write_text(content)
+    shutil.copytree(run / "models", folder / "model_1" / "models")
+    shutil.copy(run / "config.yaml", folder / "model_1")
+    result = CliRunner().invoke(app, ["rl", str(run), *map(str, LOOP), "--rounds", "1"])
+    assert result.exit_code == 1
     told = " ".join(result.output.split())
-    assert "was begun with dream_steps 50" in told
-    assert "Traceback" not in told
+    assert file in told
+    assert "damaged" in told
+    assert "the loop begins anew" in told
 
 
 @pytest.mark.parametrize(
@@ -141,7 +164,7 @@ def test_a_loop_goes_on_with_its_own_settings_only(run):
 def test_a_round_counts_as_better_by_one_percent(monkeypatch, means, best, going_on):
     monkeypatch.setattr(dyna_module, "PATIENCE", 2)
     rounds = [{"round": i, "real_steps": 1, "mean": mean} for i, mean in enumerate(means)]
-    state = dyna_module.State({}, rounds)
+    state = dyna_module.State(rounds)
     assert state.best == best
     assert state.going_on is going_on
 

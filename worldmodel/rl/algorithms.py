@@ -11,6 +11,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from worldmodel.rl.guards import DISCOUNT
+from worldmodel.run import RunError
 
 ALGORITHMS: dict[str, Any] = {
     "a2c": A2C,
@@ -65,6 +66,24 @@ def make_agent(algo: str, envs: VecEnv, seed: int, tensorboard: Path | None = No
         device="cpu",
         **_settings(algo, envs.num_envs),
     )
+
+
+def load_agent(algo: str, path: Path, mend: str, **how: Any) -> Any:
+    """Load a saved agent.
+
+    Args:
+        algo: A key of `ALGORITHMS`.
+        path: Of the ``.zip`` file.
+        mend: What to do if it cannot be read.
+        how: Passed on to Stable-Baselines3.
+
+    Raises:
+        RunError: It is missing or damaged.
+    """
+    try:
+        return ALGORITHMS[algo].load(path, device="cpu", **how)
+    except Exception as error:  # Stable-Baselines3 raises many types for damaged files
+        raise RunError(f"{path} is missing or damaged; {mend}") from error
 
 
 def _settings(algo: str, num_envs: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from worldmodel.files import replacing
+from worldmodel.interrupt import InterruptedRunError
 from worldmodel.report.agents import insert_agents
 from worldmodel.rl.train import Lesson, rl
 from worldmodel.rl.worlds import VIEWS
@@ -34,8 +35,8 @@ def compare(
 ) -> dict[str, Any]:
     """Train and judge agents on every view with the same budget, and lay them side by side.
 
-    Lessons that `rl` has finished are not repeated if they were equal in all settings, so a
-    stopped comparison goes on. Runs that learned from vectors have no agents on pixels.
+    Lessons that `rl` has finished are not repeated, so a stopped comparison goes on. Runs that
+    learned from vectors have no agents on pixels.
 
     Args:
         run: A run directory.
@@ -64,7 +65,12 @@ def compare(
         if on == "pixels" and not pixels:
             continue
         lessons = [replace(lesson, on=on, seed=seed) for seed in seeds]
-        results[on] = [_finished(run, each, device, console) for each in lessons]
+        try:
+            results[on] = [_finished(run, each, device, console) for each in lessons]
+        except InterruptedRunError as stopped:
+            raise InterruptedRunError(
+                f"Stopped with an agent on {on}; the same command keeps those before it"
+            ) from stopped
     comparison = {
         "algo": lesson.algo,
         "steps": lesson.steps,
@@ -103,12 +109,11 @@ def comparison_of_agents(comparison: dict[str, Any]) -> Table:
 
 
 def _finished(run: Path, lesson: Lesson, device: str, console: Console) -> dict[str, Any]:
-    path = run / "rl" / lesson.name / "results.json"
-    if path.exists():
-        before = read_json(path, "delete it, and the agent is trained anew")
-        if before.get("lesson") == lesson.facts():
-            console.print(f"{lesson.name}: trained before")
-            return before
+    folder = run / "rl" / lesson.name
+    path = folder / "results.json"
+    if path.exists() and (folder / "agent.zip").exists():
+        console.print(f"{lesson.name}: trained before")
+        return read_json(path, "delete it, and the agent is trained anew")
     return rl(run, lesson, device=device, console=console)
 
 

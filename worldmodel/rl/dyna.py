@@ -27,12 +27,12 @@ from worldmodel.imagination.domain import domain_of
 from worldmodel.imagination.starts import STORED
 from worldmodel.imagination.store import write_dream
 from worldmodel.interrupt import InterruptedRunError
-from worldmodel.rl.algorithms import ALGORITHMS, check_algorithm, make_agent
+from worldmodel.rl.algorithms import check_algorithm, load_agent, make_agent
 from worldmodel.rl.explorer import Explorer
 from worldmodel.rl.learning import Curve
 from worldmodel.rl.train import Lesson, conclude, learn, save_agent, training_envs
 from worldmodel.rl.worlds import Worlds, open_worlds
-from worldmodel.run import Run, read_json
+from worldmodel.run import Run, RunError, read_json
 from worldmodel.training.dynamics import (
     LatentEpisodes,
     concatenate,
@@ -66,13 +66,11 @@ class State:
     """Where the loop stands, between rounds.
 
     Attributes:
-        lesson: See `Lesson.facts`.
         rounds: Of each, `round`, `real_steps` (so far) and `mean` (return while acting). In round 0
             the agent is trained in the dream and acts; in the others the model learns before that.
         curve: See `Curve`.
     """
 
-    lesson: dict[str, Any]
     rounds: list[dict[str, float]] = field(default_factory=list)
     curve: dict[str, Any] = field(default_factory=lambda: asdict(Curve()))
 
@@ -108,24 +106,28 @@ def dyna(
 
     Raises:
         RunError: There is no finished run, or the loop's files are damaged.
-        ValueError: The lesson does not fit the run, or the loop was begun with another.
+        ValueError: The lesson does not fit the run.
         InterruptedRunError: The user stopped it; the rounds so far are kept.
     """
     worlds = open_worlds(run, "dream", device)
     with closing(worlds.real(1)) as env:
         check_algorithm(lesson.algo, env.single_action_space)
     folder = run / "rl" / f"{lesson.name}_dyna"
-    folder.mkdir(parents=True, exist_ok=True)
-    state = _read_state(folder, lesson)
+    state = _read_state(folder)
     try:
         while len(state.rounds) <= rounds and state.going_on:
             state = _round(worlds, folder, state, lesson, console)
+        return _conclude(worlds, folder, state, lesson)
     except KeyboardInterrupt as stopped:
         raise InterruptedRunError(
             f"Stopped in round {len(state.rounds)}; the rounds before it are kept, and the same "
             "command goes on from there"
         ) from stopped
-    agent = ALGORITHMS[lesson.algo].load(_agent(folder, state.best), device="cpu")
+
+
+def _conclude(worlds: Worlds, folder: Path, state: State, lesson: Lesson) -> dict[str, Any]:
+    """Judge the agent that was best."""
+    agent = load_agent(lesson.algo, _agent(folder, state.best), _anew(folder))
     more = {
         "rounds": state.rounds,
         "best_round": state.best,
@@ -144,11 +146,14 @@ def _round(worlds: Worlds, folder: Path, state: State, lesson: Lesson, console: 
     mean, taken = _act(own, folder, lesson, number)
     total = taken + (state.rounds[-1]["real_steps"] if state.rounds else 0)
     played = {"round": number, "real_steps": total, "mean": mean}
-    done = State(state.lesson, [*state.rounds, played], asdict(curve))
-    with replacing(folder / _STATE) as path:
-        path.write_text(json.dumps(asdict(done), indent=2) + "\n", encoding="utf-8")
+    done = State([*state.rounds, played], asdict(curve))
+    _write_state(folder, done)
     console.print(f"Round {number}: return {mean:.1f}, {total} real steps so far")
     return done
+
+
+def _anew(folder: Path) -> str:
+    return f"delete {folder}, and the loop begins anew"
 
 
 def _agent(folder: Path, number: int) -> Path:
@@ -170,10 +175,13 @@ def _learned(worlds: Worlds, folder: Path, lesson: Lesson, number: int, console:
         source = _model(folder, number - 1) if number else worlds.run
         unfinished = folder / "model.tmp"
         shutil.rmtree(unfinished, ignore_errors=True)
-        shutil.copytree(source / "models", unfinished / "models")
-        shutil.copy(source / "config.yaml", unfinished)
-        if number:
+        try:
+            shutil.copytree(source / "models", unfinished / "models")
+            shutil.copy(source / "config.yaml", unfinished)
             own = open_worlds(unfinished, "dream", device)
+        except (RunError, OSError) as error:
+            raise RunError(f"{source} is damaged or incomplete; {_anew(folder)}") from error
+        if number:
             _go_on_learning(own, folder, lesson, number, console)
         unfinished.rename(path)
     return open_worlds(path, "dream", device)
@@ -185,9 +193,10 @@ def _dream(
     """Train the agent of the round before, or a new one, in the dream, and save it."""
     envs = training_envs(worlds, replace(lesson, seed=lesson.seed + 1000 * number))
     if number:
-        agent: Any = ALGORITHMS[lesson.algo].load(
+        agent = load_agent(
+            lesson.algo,
             _agent(folder, number - 1),
-            device="cpu",
+            _anew(folder),
             custom_objects={"observation_space": envs.observation_space},
         )
         agent.set_env(envs)
@@ -262,14 +271,21 @@ def _fit(worlds: Worlds, parts: list[LatentEpisodes], seed: int) -> None:
     write_dream(worlds.run, starts, domain_of(z, episodes % 2 == 0))
 
 
-def _read_state(folder: Path, lesson: Lesson) -> State:
+def _write_state(folder: Path, state: State) -> None:
+    with replacing(folder / _STATE) as path:
+        path.write_text(json.dumps(asdict(state), indent=2) + "\n", encoding="utf-8")
+
+
+def _read_state(folder: Path) -> State:
+    """Where the loop stands; without that file whatever else is there is of no use and removed."""
     path = folder / _STATE
-    if not path.exists():
-        return State(lesson.facts())
-    anew = f"delete {folder}, and the loop begins anew"
-    state = State(**read_json(path, anew))
-    changed = [key for key, value in lesson.facts().items() if state.lesson.get(key) != value]
-    if changed:
-        told = ", ".join(f"{key} {state.lesson.get(key)!r}" for key in changed)
-        raise ValueError(f"{folder} was begun with {told}; go on with the same, or {anew}")
-    return state
+    if path.exists():
+        content = read_json(path, _anew(folder))
+        try:
+            return State(**content)
+        except TypeError as error:
+            raise RunError(f"{path} is damaged ({error}); {_anew(folder)}") from error
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    _write_state(folder, State())
+    return State()

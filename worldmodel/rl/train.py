@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from worldmodel.rl.worlds import Worlds, open_worlds
 STEPS = 200_000
 ENVS = {"dream": 128, "latent": 32, "pixels": 32, "state": 32}
 """Environments at once, for each view."""
+
+_UNFINISHED = "unfinished.zip"
 
 
 @dataclass(frozen=True)
@@ -68,16 +71,18 @@ class Lesson:
 
     @property
     def name(self) -> str:
-        """Of the directory of its results."""
-        return f"{self.on}_{self.algo}_{self.steps}_seed{self.seed}"
+        """Of the directory of its results: all facts, those that are as usual left out."""
+        usual = Lesson(self.on, self.algo, self.steps, self.seed).facts()
+        others = [f"_{key}{value}" for key, value in self.facts().items() if usual[key] != value]
+        return f"{self.on}_{self.algo}_{self.steps}_seed{self.seed}" + "".join(others)
 
 
 def rl(run: Path, lesson: Lesson, *, device: str, console: Console) -> dict[str, Any]:
     """Train an agent and judge it in the real environment.
 
-    Everything goes into ``rl/NAME`` in the run directory, replacing what an equal lesson left:
-    ``agent.zip``, ``agent.mp4``, ``results.json`` and TensorBoard's events. An agent whose training
-    was stopped goes to ``unfinished.zip``.
+    Everything goes into ``rl/NAME`` in the run directory, replacing in the end what an equal lesson
+    left: ``agent.zip``, ``agent.mp4``, ``results.json`` and TensorBoard's events. A stop before
+    that leaves the agent so far in ``unfinished.zip``.
 
     Returns:
         What is also in ``results.json``: `lesson`, see `Lesson.facts`; `on`; `steps`, perhaps more
@@ -93,24 +98,27 @@ def rl(run: Path, lesson: Lesson, *, device: str, console: Console) -> dict[str,
     worlds = open_worlds(run, lesson.on, device)
     folder = run / "rl" / lesson.name
     agent, curve, stopped = _train(worlds, lesson, folder, console)
-    if stopped:
-        save_agent(agent, folder / "unfinished.zip")
-        raise InterruptedRunError(
-            f"Stopped after {agent.num_timesteps} steps; the agent so far is "
-            f"{folder}/unfinished.zip. It was not judged, and the same command begins anew"
-        )
-    return conclude(worlds, lesson, agent, curve, folder)
+    with suppress(KeyboardInterrupt):
+        if not stopped:
+            return conclude(worlds, lesson, agent, curve, folder)
+        save_agent(agent, folder / _UNFINISHED)
+    raise InterruptedRunError(
+        f"Stopped after {agent.num_timesteps} steps; the agent so far is {folder / _UNFINISHED}. "
+        "It was not judged, and the same command begins anew"
+    )
 
 
 def conclude(
     worlds: Worlds, lesson: Lesson, agent: Any, curve: Curve, folder: Path, **more: Any
 ) -> dict[str, Any]:
-    """Judge a trained agent on held-out episodes, save and film it, and write its results."""
+    """Judge a trained agent on held-out episodes and film it, then replace what was there."""
+    save_agent(agent, folder / _UNFINISHED)
     with real_judge(worlds, heldout_seeds()) as judged:
         real = judged(agent)
+    video = film(worlds, agent, heldout_seeds()[0], folder / "unfinished.mp4", lesson.algo)
     (folder / "results.json").unlink(missing_ok=True)
-    save_agent(agent, folder / "agent.zip")
-    video = film(worlds, agent, heldout_seeds()[0], folder / "agent.mp4", lesson.algo)
+    (folder / _UNFINISHED).replace(folder / "agent.zip")
+    video.replace(folder / "agent.mp4")
     taken = agent.num_timesteps
     results = {
         "lesson": lesson.facts(),
@@ -122,7 +130,7 @@ def conclude(
         "real": real,
         "heldout_seeds": [heldout_seeds()[0], heldout_seeds()[-1]],
         "agent": str(folder / "agent.zip"),
-        "video": str(video),
+        "video": str(folder / "agent.mp4"),
         "curve": curve.points,
         **more,
     }
@@ -168,6 +176,7 @@ def _train(
     envs = training_envs(worlds, lesson)
     check_algorithm(lesson.algo, envs.action_space)
     folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
     agent = make_agent(lesson.algo, envs, lesson.seed, folder / "tensorboard")
     curve = Curve()
     stopped = learn(agent, lesson.steps, curve, worlds, f"{lesson.algo} on {lesson.on}", console)
