@@ -55,12 +55,6 @@ def _nested(**values: Any) -> dict[str, Any]:
     return nested
 
 
-def _settings(items: list[str] | None) -> list[dict[str, Any]]:
-    from worldmodel.config import parse_setting
-
-    return [parse_setting(item) for item in items or []]
-
-
 @app.command()
 def train(
     mode: Annotated[
@@ -93,7 +87,7 @@ def train(
     """Learn a world model and prove it: quick, on two cores, in at most 10 minutes."""
     with user_errors():
         from worldmodel import pipeline
-        from worldmodel.config import build_config, read_yaml
+        from worldmodel.config import build_config, parse_settings, read_yaml
 
         options = _nested(
             mode=mode,
@@ -119,7 +113,7 @@ def train(
             run = pipeline.resume(resume, console())
         else:
             layers = [read_yaml(config)] if config else []
-            resolved = build_config(*layers, options, *_settings(settings), preset=preset)
+            resolved = build_config(*layers, options, *parse_settings(settings), preset=preset)
             run = pipeline.train(resolved, console())
         print_metrics([run.load_metrics()], as_json)
         console().print(f"Proof: {run.report}")
@@ -364,9 +358,10 @@ def collect(
 ) -> None:
     """Collect trajectories from any Gymnasium environment into a replay buffer."""
     with user_errors():
+        from worldmodel.config import parse_settings
         from worldmodel.datasets import collect_to
 
-        kwargs = {k: v for setting in _settings(env_kwargs) for k, v in setting.items()}
+        kwargs = {k: v for setting in parse_settings(env_kwargs) for k, v in setting.items()}
         summary = collect_to(
             path,
             env_id=env,

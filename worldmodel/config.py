@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -280,6 +281,11 @@ def parse_setting(text: str) -> dict[str, Any]:
     for name in reversed(key.strip().split(".")):
         nested = {name: nested}
     return nested
+
+
+def parse_settings(texts: Sequence[str] | None) -> list[dict[str, Any]]:
+    """Each of several settings, see `parse_setting`."""
+    return [parse_setting(text) for text in texts or ()]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def rl(run: Path, lesson: Lesson, *, device: str, console: Console) -> dict[str,
     that leaves the agent so far in ``unfinished.zip``.
 
     Returns:
-        What is also in ``results.json``: `lesson`, see `Lesson.facts`; `on`; `steps`, perhaps more
+        What is also in ``results.json``: `lesson`, see `Lesson.facts`; `steps`, perhaps more
         than were asked for; `real_steps` of the environment that the
         agent was trained with, and `model_steps` that its model was; `seconds` of training;
         `real`, 20 episodes on held-out seeds, see `judge`; `curve`; `agent` and `video`.
@@ -122,7 +122,6 @@ def conclude(
     taken = agent.num_timesteps
     results = {
         "lesson": lesson.facts(),
-        "on": lesson.on,
         "steps": taken,
         "real_steps": 0 if lesson.on == "dream" else taken,
         "model_steps": worlds.model_steps,
@@ -143,7 +142,7 @@ def in_short(results: dict[str, Any]) -> dict[str, Any]:
     """What a terminal shows of results."""
     real = results["real"]
     shown = {
-        "trained on": results["on"],
+        "trained on": results["lesson"]["on"],
         "return": f"{real['mean']:.1f} ± {real['std']:.1f}",
         "reward a step": round(real["reward_a_step"], 3),
         "episodes": len(real["returns"]),
