@@ -31,7 +31,7 @@ from worldmodel.imagination.store import dream_path, save_dream
 from worldmodel.models import WorldModel
 from worldmodel.playback import forecast_plot, forecast_video, reconstruction_figure
 from worldmodel.report import ReportRun, gather_media, insert_agents, write_report
-from worldmodel.run import Run, load
+from worldmodel.run import Run, RunError, load
 
 PICTURED = 16
 FILMED = 4
@@ -131,7 +131,10 @@ def _evaluate(
         save_dream(run.path, model, train)
     reported = ReportRun(run.path.resolve().name, metrics, media)
     write_report(run.report, [reported])
-    insert_agents(run.path)
+    try:
+        insert_agents(run.path)
+    except RunError as error:
+        console.print(f"The report shows no agents: {error}")
     return reported
 
 

@@ -76,6 +76,8 @@ def test_equal_lessons_give_equal_agents_and_other_seeds_others(run):
     again = taught(run, "--on", "dream", *SMALL)
     other = taught(run, "--on", "dream", *SMALL, "--seed", 1)
     assert first["real"] == again["real"]
+    folder = run / "rl" / "dream_ppo_256_seed0_envs4"
+    assert len(list((folder / "tensorboard").rglob("events*"))) == 1
     assert first["real"] != other["real"]
 
 

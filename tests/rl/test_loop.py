@@ -121,6 +121,18 @@ def test_a_round_that_was_cut_off_anywhere_is_done_again(run, monkeypatch, step)
     assert again["real"] == whole["real"]
 
 
+def test_a_loop_without_its_last_model_is_told(run):
+    folder = run / "rl" / "dream_ppo_256_seed0_envs4_dyna"
+    folder.mkdir(parents=True)
+    rounds = [{"round": 0, "real_steps": 600, "mean": 1.0}]
+    (folder / "dyna.json").write_text(json.dumps({"rounds": rounds}))
+    result = CliRunner().invoke(app, ["rl", str(run), *map(str, LOOP), "--rounds", "1"])
+    assert result.exit_code == 1
+    told = " ".join(result.output.split())
+    assert "model_0 is damaged or incomplete; delete" in told
+    assert "model.tmp" not in told
+
+
 def test_without_its_state_a_loop_begins_anew(run):
     first = taught(run, *LOOP, "--rounds", 1)
     folder = run / "rl" / "dream_ppo_256_seed0_envs4_dyna"
@@ -212,6 +224,16 @@ def test_a_comparison_trains_anew_what_was_trained_otherwise(run, monkeypatch):
     monkeypatch.setattr(compare_module, "rl", spied)
     taught("compare", run, "--steps", 256, "--no-pixels", "--seeds", 1)
     assert trained == ["state", "dream"]
+
+
+def test_a_stopped_comparison_says_that_it_goes_on(run, monkeypatch):
+    def stopped(*_, **__):
+        raise InterruptedRunError("the same command begins anew")
+
+    monkeypatch.setattr(compare_module, "rl", stopped)
+    result = CliRunner().invoke(app, ["rl", "compare", str(run), "--no-pixels"])
+    assert result.exit_code == 1
+    assert "Stopped with an agent on state; the same command keeps those" in result.output
 
 
 def test_a_damaged_comparison_is_told(run):
