@@ -50,6 +50,17 @@ def test_a_table_is_made_and_made_again_between_its_markers(tmp_path):
     assert json.loads(path.read_text())["rows"][1]["error"] == residual["error"]
 
 
+def test_refined_models_are_judged_before_and_after(tmp_path):
+    first = experiment("decay", tmp_path, "--refine", "2")
+    kept = json.loads((tmp_path / "learning" / "decay.json").read_text())
+    assert kept["budget"] == {"updates": 4, "updates of refinement": 2}
+    for row in kept["rows"]:
+        assert row["refined"]["error"] != row["error"]
+        assert row["refined"]["linear"] == row["linear"]
+        assert f"{row['refined']['error']['30']:.3f} |" in first.stdout
+    assert "4 updates and 2 updates of refinement" in (tmp_path / "learning.md").read_text()
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "docs" / "learning").glob("*.json")))
 def test_the_tables_in_the_docs_are_those_of_their_figures(path):
     kept = json.loads(path.read_text())

@@ -4,9 +4,10 @@
     python benchmarks/learning NAME --minutes 4
 
 Every configuration of the experiment (see experiments.py) is trained, phase 1 alone, and judged on
-validation episodes. Each result is kept in docs/learning/NAME.json as soon as it is there, and a
-second call makes only those that are missing. In the end the table goes into its page in docs/, and
-a plot of error against steps ahead and against minutes of training beside the figures.
+validation episodes, and again after refinement with `--refine` or where the experiment asks for it.
+Each result is kept in docs/learning/NAME.json as soon as it is there, and a second call makes only
+those that are missing. In the end the table goes into its page in docs/, and a plot of error
+against steps ahead and against minutes of training beside the figures.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from worldmodel.files import replacing
 from worldmodel.models import ModelSpec, WorldModel, describe_actions
 from worldmodel.training.cpu import tune_cpu
 from worldmodel.training.jepa import JEPATrainer
+from worldmodel.training.refinement import refinement
 
 CURVE = 6
 """Times that a model is judged while it trains."""
@@ -67,10 +69,14 @@ def budget(config: Config, buffer: ReplayBuffer, options: argparse.Namespace) ->
 
 
 def train(
-    config: Config, data: Datasets, validation: ReplayBuffer, updates: int, points: int
+    model: WorldModel,
+    config: Config,
+    data: Datasets,
+    validation: ReplayBuffer,
+    updates: int,
+    points: int,
 ) -> Row:
     """Train with a schedule of `updates`, and judge at the end and `points` times before it."""
-    model = new_model(config, data.train)
     trainer = JEPATrainer(model, data.train, config)
     trainer.total = updates
     marks = {round(updates * (i + 1) / (points + 1)) for i in range(points)}
@@ -88,12 +94,26 @@ def train(
     return {"updates": updates, "seconds": seconds, "curve": curve, **final}
 
 
+def refine(
+    model: WorldModel, config: Config, data: Datasets, validation: ReplayBuffer
+) -> dict[str, Row]:
+    """Refine a model as the configuration says, and judge it again: the key `refined` of a row."""
+    begun = time.perf_counter()
+    trainer = refinement(model, data.train, config)
+    if trainer is None:
+        raise SystemExit(f"Nothing to refine with {config.refinement} and {config.model}.")
+    while trainer.step < trainer.total:
+        trainer.update()
+    seconds = time.perf_counter() - begun
+    return {"refined": {"seconds": seconds, **judge(model.eval(), data.train, validation)}}
+
+
 def rows(
     experiment: Experiment, kept: list[Row], options: argparse.Namespace, console: Console
 ) -> Iterator[Row]:
     """The rows that are not kept yet, one for each configuration and seed."""
     place = {"data": {"dir": str(options.data_dir)}, **options.image_size}
-    small = {"data": options.size}
+    small = {"data": options.size, "refinement": {"updates": options.refine}}
     done = {(row["label"], row["seed"]) for row in kept}
     for label, changes in experiment.configurations.items():
         for seed in options.seeds:
@@ -111,7 +131,10 @@ def rows(
                 ) as validation,
             ):
                 updates = budget(config, data.train, options)
-                row = train(config, data, validation, updates, options.points)
+                model = new_model(config, data.train)
+                row = train(model, config, data, validation, updates, options.points)
+                if options.refine:
+                    row |= refine(model, config, data, validation)
             console.print(f"{label}, seed {seed}: {row['error']}, {row['worst_linear']:.2f} linear")
             yield {"label": label, "seed": seed, **row}
 
@@ -124,6 +147,7 @@ def main() -> None:
     parser.add_argument("name", choices=EXPERIMENTS)
     parser.add_argument("--updates", type=int, help="the experiment's own if not given")
     parser.add_argument("--minutes", type=float, help="of training, instead of updates")
+    parser.add_argument("--refine", type=int, help="updates of refinement after phase 1")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--points", type=int, default=CURVE, help="judgements while training")
     parser.add_argument("--size", type=int, help="training trajectories")
@@ -134,11 +158,14 @@ def main() -> None:
     options = parser.parse_args()
     experiment = EXPERIMENTS[options.name]
     options.updates = options.updates or experiment.updates
+    options.refine = experiment.refine if options.refine is None else options.refine
     options.size = {} if options.size is None else {"size": options.size}
     options.image_size = {} if options.image_size is None else {"image_size": options.image_size}
     tune_cpu()
     console = Console(stderr=True, highlight=False)
     limit = {"minutes": options.minutes} if options.minutes else {"updates": options.updates}
+    if options.refine:
+        limit["updates of refinement"] = options.refine
     path = options.out / "learning" / f"{options.name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     result = {"budget": limit, "base": experiment.base, "rows": []}

@@ -19,6 +19,12 @@ FORECAST = {
 }
 """Columns of a table: path of a figure -> its title and format."""
 
+REFINED = {
+    f"refined.error.{k}": (f"refined: k = {k}" if k == 5 else str(k), ".3f")
+    for k in (5, 10, 20, 30, 40)
+}
+"""Columns that come after the others where models were refined as well."""
+
 FAILURE = {
     "effective_rank": ("effective rank", ".1f"),
     "std": ("mean σ", ".3f"),
@@ -42,6 +48,7 @@ class Experiment:
         columns: Of the table.
         page: In docs/, that the table is written into.
         updates: Default budget.
+        refine: Updates of refinement after phase 1, by default.
     """
 
     configurations: dict[str, dict[str, Any]]
@@ -49,7 +56,11 @@ class Experiment:
     columns: dict[str, tuple[str, str]] = field(default_factory=lambda: FORECAST)
     page: str = "learning.md"
     updates: int = 700
+    refine: int = 0
 
+
+NO_EMA = {"phase1": {"ema_start": 0.0, "ema_end": 0.0}}
+SAME_ENCODER = {"objective": {"stop_gradient": False}}
 
 EXPERIMENTS = {
     "decay": Experiment(
@@ -63,8 +74,8 @@ EXPERIMENTS = {
     "ingredients": Experiment(
         {
             "the recipe": {},
-            "no EMA: targets of the encoder itself": {"phase1": {"ema_start": 0.0, "ema_end": 0.0}},
-            "no stop-gradient and no EMA": {"objective": {"stop_gradient": False}},
+            "no EMA: targets of the encoder itself": NO_EMA,
+            "no stop-gradient and no EMA": SAME_ENCODER,
             "no residual connection": {"model": {"predictor": "direct"}},
             "no variance hinge": {"objective": {"variance_weight": 0.0}},
             "no covariance penalty": {"objective": {"covariance_weight": 0.0}},
@@ -74,7 +85,18 @@ EXPERIMENTS = {
             "horizon 4": {"objective": {"horizon": 4}},
         },
         page="phenomena.md",
-        updates=500,
+        updates=300,
+    ),
+    "targets": Experiment(
+        {
+            "the recipe: EMA from 0.99 to 1": {},
+            "EMA from 0.9 to 1": {"phase1": {"ema_start": 0.9}},
+            "no EMA": NO_EMA,
+            "no stop-gradient and no EMA": SAME_ENCODER,
+        },
+        page="phenomena.md",
+        updates=1563,
+        refine=600,
     ),
     "encoder": Experiment(
         {

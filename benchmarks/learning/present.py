@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from experiments import Experiment
+from experiments import REFINED, Experiment
 from matplotlib.figure import Figure
 
 from worldmodel.files import replacing
@@ -30,11 +30,13 @@ def by_label(result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 def table(experiment: Experiment, result: dict[str, Any]) -> str:
     """Mean and spread over seeds, as Markdown."""
-    heads = ["", *(title for title, _ in experiment.columns.values())]
+    refined = any("refined" in row for row in result["rows"])
+    columns = experiment.columns | (REFINED if refined else {})
+    heads = ["", *(title for title, _ in columns.values())]
     lines = ["| " + " | ".join(heads) + " |", "| " + " | ".join("---" for _ in heads) + " |"]
     for label, rows in by_label(result).items():
         cells = [label]
-        for path, (_, form) in experiment.columns.items():
+        for path, (_, form) in columns.items():
             values = [value for row in rows if (value := figure_of(row, path)) is not None]
             cells.append(_told(values, len(rows), form))
         lines.append("| " + " | ".join(cells) + " |")
@@ -59,8 +61,8 @@ def write_table(name: str, experiment: Experiment, result: dict[str, Any], page:
     after = rest.split(end)[1]
     made = table(experiment, result)
     seeds = sorted({row["seed"] for row in result["rows"]})
-    (unit, amount), *_ = result["budget"].items()
-    note = f"{amount:g} {unit}, seeds {', '.join(map(str, seeds))}; validation episodes."
+    budget = " and ".join(f"{amount:g} {unit}" for unit, amount in result["budget"].items())
+    note = f"{budget}, seeds {', '.join(map(str, seeds))}; validation episodes."
     with replacing(page) as path:
         path.write_text(f"{before}{begin}\n{made}\n\n{note}\n{end}{after}")
     return made
