@@ -70,7 +70,7 @@ def write_table(name: str, experiment: Experiment, result: dict[str, Any], page:
 
 def write_plot(result: dict[str, Any], path: Path) -> None:
     """Error against steps ahead, and at k = 20 against minutes of training; means over seeds."""
-    figure = Figure(figsize=(9.0, 3.6), layout="constrained")
+    figure = Figure(figsize=(11.0, 3.6), layout="constrained")
     ahead, trained = figure.subplots(1, 2)
     for label, rows in by_label(result).items():
         errors = np.mean([row["error_by_step"] for row in rows], axis=0)
@@ -82,7 +82,7 @@ def write_plot(result: dict[str, Any], path: Path) -> None:
         xlabel="steps ahead", ylabel="median angle error, rad", xlim=(0, None), ylim=(0, None)
     )
     trained.set(xlabel="minutes of training", ylabel="at k = 20, rad", yscale="log")
-    ahead.legend(frameon=False, fontsize=8)
+    figure.legend(*ahead.get_legend_handles_labels(), loc="outside right center", frameon=False)
     for axes in (ahead, trained):
         axes.spines[["top", "right"]].set_visible(False)
     with replacing(path) as temporary:
