@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -243,10 +244,12 @@ def plan(
 
 
 class _TrainByDefault(TyperGroup):
-    """`worldmodel rl RUN` is `worldmodel rl train RUN`."""
+    """`worldmodel rl RUN` is `worldmodel rl train RUN`; a misspelt command is not a run."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not args or args[0] not in {*self.commands, *ctx.help_option_names}:
+        known = [*self.commands, *ctx.help_option_names]
+        meant = get_close_matches(args[0], known, cutoff=0.8) if args else []
+        if not meant or (args[0] not in self.commands and Path(args[0]).exists()):
             args = ["train", *args]
         return super().parse_args(ctx, args)
 

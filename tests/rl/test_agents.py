@@ -207,6 +207,17 @@ def test_a_mistake_is_told_in_a_line(run, arguments, words):
     assert not (run / "rl").exists()
 
 
+def test_a_misspelt_command_is_not_a_run(run, tmp_path, monkeypatch):
+    result = invoke("rl", "comprae", run)
+    assert result.exit_code == 2
+    assert "Did you mean 'compare'" in result.output
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "comprae").mkdir()
+    assert "comprae is not a run directory" in " ".join(invoke("rl", "comprae").output.split())
+    (tmp_path / "compare").mkdir()
+    assert "rl compare [OPTIONS]" in invoke("rl", "compare").output
+
+
 def test_a_terminal_shows_results_in_short(run):
     result = invoke("rl", run, "--on", "state", *SMALL)
     assert result.exit_code == 0
