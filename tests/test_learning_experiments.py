@@ -42,12 +42,14 @@ def test_a_table_is_made_and_made_again_between_its_markers(tmp_path):
     assert residual["curve"][-1]["error"] == residual["error"]
     assert path.with_suffix(".png").stat().st_size > 5000
 
-    kept["rows"] = [identity]
+    kept["rows"] = [{**residual, "recipe": "of another time"}, identity]
     path.write_text(json.dumps(kept))
     again = experiment("blindness", tmp_path)
     assert "identity" not in again.stderr
     assert "residual, seed 0" in again.stderr
-    assert json.loads(path.read_text())["rows"][1]["error"] == residual["error"]
+    made = json.loads(path.read_text())["rows"]
+    assert [row["label"] for row in made] == ["identity", "residual"]
+    assert made[1]["error"] == residual["error"]
 
 
 def test_refined_models_are_judged_before_and_after(tmp_path):

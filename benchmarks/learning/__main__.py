@@ -6,13 +6,15 @@
 Every configuration of the experiment (see experiments.py) is trained, phase 1 alone, and judged on
 validation episodes, and again after refinement with `--refine` or where the experiment asks for it.
 Each result is kept in docs/learning/NAME.json as soon as it is there, and a second call makes only
-those that are missing. In the end the table goes into its page in docs/, and a plot of error
-against steps ahead and against minutes of training beside the figures.
+those that are missing or of another recipe: to make all anew, give another `--out`, or remove that
+file. In the end the table goes into its page in docs/, and a plot of error against steps ahead and
+against minutes of training beside the figures.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import time
 from collections.abc import Iterator
@@ -108,18 +110,48 @@ def refine(
     return {"refined": {"seconds": seconds, **judge(model.eval(), data.train, validation)}}
 
 
+def configuration(
+    experiment: Experiment, label: str, seed: int, options: argparse.Namespace
+) -> Config:
+    """The configuration behind a label."""
+    place = {"data": {"dir": str(options.data_dir)}, **options.image_size}
+    small = {"data": options.size, "refinement": {"updates": options.refine}}
+    changes = experiment.configurations[label]
+    return build_config(place, experiment.base, changes, small, {"seed": seed})
+
+
+def recipe(config: Config, options: argparse.Namespace) -> str:
+    """Digest of all that bears on a row but its seed."""
+    aside: Any = {
+        **dict.fromkeys(("seed", "device", "output_dir", "phase2"), True),
+        "data": {"dir", "validation_size", "heldout_size"},
+    }
+    told = config.model_dump_json(exclude=aside) + str(options.episodes)
+    return hashlib.sha256(told.encode()).hexdigest()[:12]
+
+
+def current(experiment: Experiment, kept: list[Row], options: argparse.Namespace) -> list[Row]:
+    """The kept rows that the experiment would make today."""
+
+    def made_today(row: Row) -> bool:
+        if row["label"] not in experiment.configurations:
+            return False
+        config = configuration(experiment, row["label"], row["seed"], options)
+        return row.get("recipe") == recipe(config, options)
+
+    return [row for row in kept if made_today(row)]
+
+
 def rows(
     experiment: Experiment, kept: list[Row], options: argparse.Namespace, console: Console
 ) -> Iterator[Row]:
     """The rows that are not kept yet, one for each configuration and seed."""
-    place = {"data": {"dir": str(options.data_dir)}, **options.image_size}
-    small = {"data": options.size, "refinement": {"updates": options.refine}}
     done = {(row["label"], row["seed"]) for row in kept}
-    for label, changes in experiment.configurations.items():
+    for label in experiment.configurations:
         for seed in options.seeds:
             if (label, seed) in done:
                 continue
-            config = build_config(place, experiment.base, changes, small, {"seed": seed})
+            config = configuration(experiment, label, seed, options)
             with (
                 open_datasets(config, console) as data,
                 evaluation_set(
@@ -136,7 +168,7 @@ def rows(
                 if options.refine:
                     row |= refine(model, config, data, validation)
             console.print(f"{label}, seed {seed}: {row['error']}, {row['worst_linear']:.2f} linear")
-            yield {"label": label, "seed": seed, **row}
+            yield {"label": label, "seed": seed, "recipe": recipe(config, options), **row}
 
 
 def main() -> None:
@@ -168,18 +200,19 @@ def main() -> None:
         limit["updates of refinement"] = options.refine
     path = options.out / "learning" / f"{options.name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    result = {"budget": limit, "base": experiment.base, "rows": []}
+    result = {"budget": limit, "rows": []}
     if path.exists():
         before = json.loads(path.read_text())
-        if before["budget"] == limit and before["base"] == experiment.base:
-            result = before
+        if before["budget"] == limit:
+            result["rows"] = current(experiment, before["rows"], options)
+    labels = list(experiment.configurations)
     for row in rows(experiment, result["rows"], options, console):
         result["rows"].append(row)
+        result["rows"].sort(key=lambda row: (labels.index(row["label"]), row["seed"]))
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(result, indent=1) + "\n")
     print(write_table(options.name, experiment, result, options.out / experiment.page))
-    if all("curve" in row for row in result["rows"]):
-        write_plot(result, path.with_suffix(".png"))
+    write_plot(result, path.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -106,10 +106,7 @@ EXPERIMENTS = {
     ),
     "collapse": Experiment(
         {
-            "prediction error alone, no EMA": {
-                "objective": {"name": "prediction"},
-                "phase1": {"ema_start": 0.0},
-            },
+            "prediction error alone, no EMA": {"objective": {"name": "prediction"}, **NO_EMA},
             "prediction error alone": {"objective": {"name": "prediction"}},
             "variance hinge": {"objective": {"name": "variance"}},
             "VICReg": {"objective": {"name": "vicreg"}},
