@@ -59,6 +59,17 @@ def test_the_mode_chooses_the_environment_unless_one_is_named():
     assert build_config({}).data.env_kwargs == {"start": "uniform"}
 
 
+def test_the_pendulum_starts_anywhere_whatever_else_is_set():
+    changed = build_config({"data": {"env_kwargs": {"max_torque": 5}}})
+    assert changed.data.env_kwargs == {"start": "uniform", "max_torque": 5}
+    assert build_config({"data": {"env_kwargs": {"start": "down"}}}).data.env_kwargs == {
+        "start": "down"
+    }
+    full = build_config({"env": {"id": "worldmodel:DoublePendulumPixels-v0"}})
+    assert full.data.env_kwargs == {"start": "uniform"}
+    assert full.objective.horizon == 16
+
+
 def test_the_objective_fills_the_weights_not_given():
     assert build_config({"objective": {"name": "variance"}}).objective.variance_weight == 0.1
     given_one = build_config({"objective": {"name": "vicreg", "covariance_weight": 0.5}})
@@ -84,6 +95,11 @@ def test_the_pendulum_is_unrolled_for_as_long_as_its_trajectories_allow():
         ({"data": {"steps": 5}, "objective": {"horizon": 8}}, "does not fit trajectories of 5"),
         ({"mode": "pixels"}, "'pendulum_image' or 'pendulum', got 'pixels'"),
         ({"phase1": {"learning_rate": float("nan")}}, "finite number"),
+        ({"data": 5}, "data: .*got 5"),
+        ({"objective": [1]}, "objective: "),
+        ({"env": 5}, "env: .*got 5"),
+        ({"mode": [1]}, "mode: "),
+        ({"data": {"env_kwargs": 5}}, "data.env_kwargs: .*got 5"),
     ],
 )
 def test_wishes_that_cannot_be_met_are_explained(changes, complaint):

@@ -40,7 +40,7 @@ class Data(_Section):
         steps: transitions a trajectory; the environment may end it earlier.
         policy: ``passive``, ``random`` (held torques), ``mixed``, or a saved SB3 agent's path.
         env_kwargs: laid over the environment's own while collecting; the pendulum then starts
-            anywhere instead of hanging down.
+            anywhere instead of hanging down, if they do not name another `start`.
         validation_size: trajectories with validation seeds, to watch the training.
         heldout_size: trajectories with held-out seeds, to judge the finished model.
         state_key: of the environment's ``info``, where probes find the true state.
@@ -89,7 +89,7 @@ class Objective(_Section):
             come from the encoder itself and do.
         variance_weight: of the variance hinge.
         covariance_weight: of the covariance penalty.
-        sigreg_weight: of the sketched Gaussian statistic, divided by the batch as in LeJEPA.
+        sigreg_weight: of the sketched Gaussian statistic, times the batch as in LeJEPA.
         directions: random projections of the sketch.
     """
 
@@ -216,17 +216,29 @@ class Config(_Section):
     def _default_env(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        mode = values.get("mode", "pendulum_image")
-        env = dict(values.get("env") or {})
-        env.setdefault("id", DEFAULT_ENVS.get(mode, ""))
-        if env["id"] not in DEFAULT_ENVS.values():
-            return {**values, "env": env}
-        data = {"env_kwargs": {"start": "uniform"}, **(values.get("data") or {})}
-        objective = dict(values.get("objective") or {})
+        env = values.get("env") or {}
+        if isinstance(env, dict):
+            mode = str(values.get("mode", "pendulum_image"))
+            values = {**values, "env": {"id": DEFAULT_ENVS.get(mode, ""), **env}}
+            if str(values["env"]["id"]).rpartition(":")[2] in DEFAULT_ENVS.values():
+                return cls._for_pendulum(values)
+        return values
+
+    @staticmethod
+    def _for_pendulum(values: dict[str, Any]) -> dict[str, Any]:
+        """Trajectories that start anywhere, and the pendulum's horizon; what is no section stays
+        for validation to tell.
+        """
+        data, objective = (values.get(name) or {} for name in ("data", "objective"))
+        if not isinstance(data, dict) or not isinstance(objective, dict):
+            return values
+        kwargs = data.get("env_kwargs") or {}
+        if isinstance(kwargs, dict):
+            data = {**data, "env_kwargs": {"start": "uniform", **kwargs}}
         if not {"horizon", "offsets"} & objective.keys():
             longest = _longest(data.get("steps", Data().steps), values.get("frame_stack", 2))
-            objective["horizon"] = min(PENDULUM_HORIZON, longest)
-        return {**values, "env": env, "data": data, "objective": objective}
+            objective = {**objective, "horizon": min(PENDULUM_HORIZON, longest)}
+        return {**values, "data": data, "objective": objective}
 
     @model_validator(mode="after")
     def _check_window(self) -> Self:

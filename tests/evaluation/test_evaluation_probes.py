@@ -164,3 +164,14 @@ def test_a_target_that_never_changes_scores_nothing():
     states = np.ones((40, 2))
     score = scores.score_probe(choose_readout(None, 2), states, states, np.arange(40) // 4)
     assert score["worst_r2"] == 0.0
+
+
+def test_a_latent_that_ran_away_reads_as_nan_and_spoils_no_other():
+    states = random_states(300)
+    probe = fit_mlp_probe(mixed(states), targets(states))
+    latents = mixed(states[:3])
+    clean = probe.predict(latents)
+    latents[1, 2] = np.inf
+    read_out = probe.predict(latents)
+    assert np.isnan(read_out[1]).all()
+    assert_array_equal(read_out[[0, 2]], clean[[0, 2]])

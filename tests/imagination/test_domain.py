@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from tiny_model import TinyModel, simulate, write_buffer
+from tiny_training import new_model, tiny_buffer, tiny_config
 
 from worldmodel.evaluation.observations import all_times, encode_at
-from worldmodel.imagination import fit_domain
+from worldmodel.imagination import fit_domain, start_latents
 
 MODEL = TinyModel()
 
@@ -52,3 +53,16 @@ def test_the_box_is_finite_and_holds_all_that_was_seen(training):
 def test_a_rate_that_is_no_share_is_refused(training, rate):
     with pytest.raises(ValueError, match="expected a share between 0 and 1"):
         fit_domain(MODEL, training, rate=rate)
+
+
+def test_no_dream_starts_where_an_episode_ended(tmp_path):
+    config = tiny_config()
+    with tiny_buffer(tmp_path / "b", config, episodes=200) as buffer:
+        ended = np.flatnonzero(buffer.terminated)
+        assert 0 < len(ended) < 100
+        model = new_model(config).eval()
+        last = encode_at(model, buffer, ended, buffer.lengths[ended] - 1)
+        _, times = all_times(buffer, model.frame_stack)
+        starts = start_latents(model, buffer)
+    assert len(starts) == len(times) - len(ended)
+    assert torch.cdist(torch.as_tensor(last), starts).min() > 0

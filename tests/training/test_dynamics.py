@@ -56,6 +56,22 @@ def test_a_predictor_learns_the_dynamics():
     assert error() < 0.02 * before
 
 
+def test_a_gradient_that_is_not_finite_changes_no_weight():
+    part = linear_system(20, 8, 0)
+    part.z[3] = 1e30
+    torch.manual_seed(0)
+    predictor = ResidualPredictor(2, 1, 16)
+    how = {"learning_rate_peak": 5e-3, "horizon": 5, "seed": 0, "batch_size": 64}
+    fit_predictor(predictor, [part], updates=5, **how)
+    assert all(bool(p.isfinite().all()) for p in predictor.parameters())
+
+
+def test_rows_that_ended_an_episode_by_termination_are_known():
+    part = linear_system(3, 4, 0)
+    part.terminated[[2, 10]] = 1.0
+    assert part.over().nonzero()[:, 0].tolist() == [3, 11]
+
+
 def test_shares_say_how_much_of_each_part_is_seen():
     train, other = linear_system(50, 10, 0), linear_system(50, 10, 1)
     other.z.zero_()

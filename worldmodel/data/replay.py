@@ -162,6 +162,11 @@ class ReplayBuffer:
         """Seed each episode was reset with, (E,) int64, read-only; -1 where unknown."""
         return self._log.episodes.seeds
 
+    @property
+    def terminated(self) -> np.ndarray:
+        """Whether each episode ended by termination, (E,) bool, read-only."""
+        return self._log.episodes.terminated
+
     def __len__(self) -> int:
         return self.num_episodes
 

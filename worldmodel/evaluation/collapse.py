@@ -83,7 +83,7 @@ def rankme(latents: torch.Tensor | ArrayLike) -> float:
 
 
 def _as_matrix(latents: torch.Tensor | ArrayLike) -> torch.Tensor:
-    z = torch.as_tensor(latents).detach().to(torch.float64)
+    z = torch.as_tensor(latents).detach().cpu().to(torch.float64)  # MPS has no float64
     if z.ndim != 2 or len(z) < 2:
         raise ValueError(f"latents have shape {tuple(z.shape)}; give (N, D) with N >= 2")
     if not bool(torch.isfinite(z).all()):

@@ -16,8 +16,8 @@ from worldmodel.data.sampling import uniform_starts
 from worldmodel.evaluation.forecast import angle_errors
 from worldmodel.evaluation.targets import TARGETS, angles_from_targets, targets
 from worldmodel.models.predictor import ResidualPredictor
-from worldmodel.training.muon import make_optimizers
-from worldmodel.training.schedule import learning_rate, set_learning_rate
+from worldmodel.training.muon import clipped_step, make_optimizers
+from worldmodel.training.schedule import learning_rate
 
 HORIZON = 8
 """Steps unrolled in training."""
@@ -107,11 +107,8 @@ def train_privileged(
         loss = nn.functional.mse_loss(predicted, true)
         model.predictor.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(parameters, _MAX_GRAD_NORM)
         rate = learning_rate(step, updates, _LEARNING_RATE, _WARMUP, _FINAL)
-        for optimizer in optimizers:
-            set_learning_rate(optimizer, rate)
-            optimizer.step()
+        clipped_step(optimizers, parameters, rate, _MAX_GRAD_NORM)
     return model
 
 

@@ -53,8 +53,9 @@ class MLPProbe:
 
     @torch.no_grad()
     def predict(self, latents: np.ndarray) -> np.ndarray:
-        """Read the targets: float (..., D) to float64 (..., T)."""
+        """Read the targets: float (..., D) to float64 (..., T); NaN of a latent not finite."""
         flat = latents.reshape(-1, latents.shape[-1])
+        flat = np.where(np.isfinite(flat).all(1, keepdims=True), flat, np.nan)
         z = torch.as_tensor(self.inputs.transform(flat), dtype=torch.float32)
         values = self.outputs.inverse_transform(self.net(z).double().numpy())
         return values.reshape(*latents.shape[:-1], -1)

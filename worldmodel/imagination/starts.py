@@ -18,11 +18,13 @@ RESETS = 256
 
 
 def start_latents(wm: WorldModel, buffer: ReplayBuffer, *, seed: int = 0) -> Tensor:
-    """Latents of at most 4,096 observations of a buffer, drawn at random: float32 (M, D)."""
-    return torch.as_tensor(
-        encode_at(wm, buffer, *sample_times(buffer, wm.frame_stack, STORED, seed)),
-        device=wm.device,
-    )
+    """Latents of at most 4,096 observations of a buffer, drawn at random: float32 (M, D).
+
+    Observations that ended an episode by termination are left out: nothing goes on from there.
+    """
+    episodes, times = sample_times(buffer, wm.frame_stack, STORED, seed)
+    over = buffer.terminated[episodes] & (times == buffer.lengths[episodes] - 1)
+    return torch.as_tensor(encode_at(wm, buffer, episodes[~over], times[~over]), device=wm.device)
 
 
 def reset_latents(

@@ -267,7 +267,8 @@ def _fit(worlds: Worlds, parts: list[LatentEpisodes], seed: int) -> None:
     rows = [rng.permutation(len(part.z))[:_DRAWN] for part in parts]
     z = torch.cat([part.z[r] for part, r in zip(parts, rows)]).to(wm.device)
     episodes = np.concatenate([part.episodes()[r] for part, r in zip(parts, rows)])
-    starts = z[torch.as_tensor(rng.permutation(len(z))[:STORED])]
+    over = torch.cat([part.over()[r] for part, r in zip(parts, rows)])
+    starts = z[torch.as_tensor(rng.permutation(torch.nonzero(~over)[:, 0].numpy())[:STORED])]
     write_dream(worlds.run, starts, domain_of(z, episodes % 2 == 0))
 
 

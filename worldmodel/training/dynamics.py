@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from worldmodel.data import ReplayBuffer
 from worldmodel.models import WorldModel
 from worldmodel.training.batches import stack_at, to_batch
-from worldmodel.training.muon import make_optimizers
+from worldmodel.training.muon import clipped_step, make_optimizers
 from worldmodel.training.progress import progress_of, restore_progress
 from worldmodel.training.schedule import learning_rate, set_learning_rate
 
@@ -58,6 +58,10 @@ class LatentEpisodes:
         """Which episode each row is of, int64 (N,)."""
         ends = (self.remaining == 0).long()
         return (ends.cumsum(0) - ends).numpy()
+
+    def over(self) -> Tensor:
+        """Which rows ended an episode by termination, bool (N,)."""
+        return F.pad(self.terminated[:-1], (1, 0)) > 0
 
     def starts(self, horizon: int) -> Tensor:
         """Rows that so many latents follow, int64 (M,)."""
@@ -157,17 +161,14 @@ class PredictorTrainer:
         self.optimizers = make_optimizers(self.parameters, "muon", 1e-2)
 
     def update(self) -> dict[str, Tensor]:
-        """One update of the predictor."""
+        """One update of the predictor; none if its gradient is not finite."""
         device = self.parameters[0].device
         z, actions = (rows.to(device) for rows in self.draw.windows(self.step))
         loss = F.mse_loss(self.predictor.unroll(z[0], actions), z[1:])  # type: ignore[operator]
         self.predictor.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(self.parameters, MAX_GRAD_NORM)
         rate = learning_rate(self.step, self.total, self.peak, WARMUP, FINAL)
-        for optimizer in self.optimizers:
-            set_learning_rate(optimizer, rate)
-            optimizer.step()
+        clipped_step(self.optimizers, self.parameters, rate, MAX_GRAD_NORM)
         self.step += 1
         return {"prediction": loss.detach()}
 

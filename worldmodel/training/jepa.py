@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from worldmodel.config import Config, Objective
@@ -19,9 +19,9 @@ from worldmodel.data import ReplayBuffer
 from worldmodel.models import WorldModel
 from worldmodel.objectives import covariance_penalty, random_directions, sigreg, variance_hinge
 from worldmodel.training.batches import Batch, WindowSampler, stack_at
-from worldmodel.training.muon import make_optimizers
+from worldmodel.training.muon import clipped_step, make_optimizers
 from worldmodel.training.progress import progress_of, restore_progress
-from worldmodel.training.schedule import cosine, learning_rate, set_learning_rate
+from worldmodel.training.schedule import cosine, learning_rate
 
 Terms = dict[str, Tensor]
 
@@ -125,12 +125,7 @@ class JEPATrainer:
         loss, terms = jepa_loss(predictions, targets, self.objective, self.generator)
         self.model.zero_grad()
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, phase.max_grad_norm)
-        if norm.isfinite():
-            for optimizer in self.optimizers:
-                set_learning_rate(optimizer, rate)
-                optimizer.step()
-        else:
+        if not clipped_step(self.optimizers, self.parameters, rate, phase.max_grad_norm):
             self.skipped += 1
         terms["skipped"] = torch.tensor(float(self.skipped))
         update_target(self.model, cosine(phase.ema_start, phase.ema_end, self.step / self.total))

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from worldmodel.training.schedule import set_learning_rate
+
 POLAR_EXPRESS = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
     (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
@@ -105,3 +107,24 @@ def make_optimizers(
         Muon([p for p in parameters if p.ndim > 1], weight_decay=weight_decay),
         torch.optim.AdamW([p for p in parameters if p.ndim == 1], weight_decay=0.0, foreach=True),
     ]
+
+
+def clipped_step(
+    optimizers: Sequence[torch.optim.Optimizer],
+    parameters: Iterable[nn.Parameter],
+    rate: float,
+    max_norm: float,
+) -> bool:
+    """Clip the gradients and step at a learning rate; does nothing if they are not finite.
+
+    Clipping an infinite norm would turn the gradients, and then the weights, into NaN.
+
+    Returns:
+        Whether a step was taken.
+    """
+    if not nn.utils.clip_grad_norm_(parameters, max_norm).isfinite():
+        return False
+    for optimizer in optimizers:
+        set_learning_rate(optimizer, rate)
+        optimizer.step()
+    return True
