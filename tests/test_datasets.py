@@ -3,32 +3,45 @@
 import io
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+from filelock import FileLock
 from rich.console import Console
 from tiny_training import tiny_config
 
-from worldmodel.data.episode_log import acquire_lock
 from worldmodel.datasets import open_datasets
 
 
-def _hold(path, held):
-    lock = acquire_lock(path)
-    held.set()
-    time.sleep(1.0)
-    lock.release()
+def collected(config, told):
+    with open_datasets(config, Console(file=told)) as data:
+        return data.train.path, data.train.num_episodes, data.validation.num_episodes
 
 
 def test_a_run_waits_for_another_that_collects_the_same_data(tmp_path):
     config = tiny_config(data={"dir": str(tmp_path)})
-    with open_datasets(config, Console(file=io.StringIO())) as data:
-        path, episodes = data.train.path, data.train.num_episodes
+    path, *episodes = collected(config, io.StringIO())
     (path / "index.bin").write_bytes(b"")  # as if nothing had been completed yet
-    held = threading.Event()
-    other = threading.Thread(target=_hold, args=(path, held))
-    other.start()
-    assert held.wait(10)
+    other = FileLock(tmp_path / f".{path.name}.lock", thread_local=False)
+    other.acquire()
     told = io.StringIO()
-    with open_datasets(config, Console(file=told)) as data:
-        assert data.train.num_episodes == episodes
-    assert not other.is_alive()
-    assert "waiting for it" in told.getvalue()
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(collected, config, told)
+        while "waiting for it" not in told.getvalue() and not waiting.done():
+            time.sleep(0.01)
+        assert not waiting.done()
+        other.release()
+        assert [*waiting.result()] == [path, *episodes]
+
+
+def test_runs_that_start_together_on_nothing_share_what_one_of_them_collects(tmp_path):
+    config = tiny_config(data={"dir": str(tmp_path)})
+    together = threading.Barrier(4)
+
+    def begin(_):
+        together.wait()
+        return collected(config, io.StringIO())
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(begin, range(4)))
+    assert len(set(results)) == 1
+    assert results[0][1:] == (24, 8)

@@ -17,7 +17,6 @@ from rich.console import Console
 
 from worldmodel.config import Config
 from worldmodel.data import Policy, Recipe, ReplayBuffer, collect, load_or_collect, resolve
-from worldmodel.data.episode_log import LOCK_FILE
 from worldmodel.evaluation.heldout import SEEDS, split_seeds
 from worldmodel.models.spec import describe_actions
 from worldmodel.progress import progress_bar
@@ -132,14 +131,14 @@ def _wish(config: Config) -> dict[str, Any]:
 def _open(config: Config, seeds: Sequence[int], title: str, console: Console) -> ReplayBuffer:
     path = config.data.dir / _folder(config, _recipe(config), seeds[0], len(seeds))
     wish = {**_wish(config), "path": path, "episodes": len(seeds), "seeds": seeds}
-    begun = _collected(path)
-    if begun < len(seeds) and path.is_dir():
-        _await_writer(path, console)
-        begun = _collected(path)
-    if begun == len(seeds):
+    if _collected(path) == len(seeds):
         return load_or_collect(**wish)
-    with progress_bar(console, title, len(seeds), begun) as bar:
-        return load_or_collect(**wish, progress=bar)
+    with _alone(path, console):
+        begun = _collected(path)
+        if begun == len(seeds):
+            return load_or_collect(**wish)
+        with progress_bar(console, title, len(seeds), begun) as bar:
+            return load_or_collect(**wish, progress=bar)
 
 
 def _collected(path: Path) -> int:
@@ -150,15 +149,20 @@ def _collected(path: Path) -> int:
         return buffer.num_episodes
 
 
-def _await_writer(path: Path, console: Console) -> None:
+@contextmanager
+def _alone(path: Path, console: Console) -> Iterator[None]:
     """Let another run that collects the same data finish, rather than fail beside it."""
-    lock = FileLock(path / LOCK_FILE, thread_local=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.parent / f".{path.name}.lock", thread_local=False)
     try:
         lock.acquire(blocking=False)
     except Timeout:
         console.print(f"Another process collects {path.name}; waiting for it ...")
         lock.acquire()
-    lock.release()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _folder(config: Config, recipe: Recipe, first_seed: int, size: int) -> str:
