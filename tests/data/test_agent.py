@@ -11,6 +11,7 @@ import torch
 from numpy.testing import assert_array_equal
 
 from worldmodel.data import Agent, ReplayBufferError, collect, load_or_collect
+from worldmodel.data.agent import seeded_agent
 
 VECTOR = {"observation": "vector", "length": (3, 9)}
 
@@ -95,6 +96,23 @@ def test_the_algorithm_is_found_from_the_file(tmp_path, algorithm, found, action
     path = save(tmp_path / "agent.zip", algorithm, **kwargs)
     assert Agent(path).identity()["algo"] == found
     assert gather(tmp_path / "data", path, kwargs, seeds=[1]).num_episodes == 1
+
+
+def test_what_dqn_explores_follows_the_seed_alone(tmp_path):
+    path = save(tmp_path / "dqn.zip", "DQN", **VECTOR, actions="discrete")
+    model = sb3.DQN.load(path, device="cpu")
+    seen = gym.make("Tiny-v0", **VECTOR).reset(seed=0)[0]
+
+    def actions(rate, seed, noise):
+        model.exploration_rate = rate
+        np.random.seed(noise)  # noqa: NPY002 (what the algorithm draws from)
+        act = seeded_agent(model, seed, deterministic=False)
+        return [int(act(seen)) for _ in range(60)]
+
+    assert actions(1.0, 3, noise=0) == actions(1.0, 3, noise=1)
+    assert actions(1.0, 3, noise=0) != actions(1.0, 4, noise=0)
+    assert set(actions(1.0, 3, noise=0)) == {0, 1, 2}
+    assert len(set(actions(0.0, 3, noise=0))) == 1
 
 
 def test_a_given_algorithm_is_believed(ppo):

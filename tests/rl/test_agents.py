@@ -1,6 +1,7 @@
 """Agents of Stable-Baselines3 on every view, judged in the real environment."""
 
 import json
+from contextlib import closing
 
 import gymnasium as gym
 import imageio.v3
@@ -13,13 +14,15 @@ from typer.testing import CliRunner
 
 import worldmodel
 from cli import app
+from worldmodel.config import build_config
 from worldmodel.imagination import LatentObservation, load_dream
 from worldmodel.rl import algorithms
+from worldmodel.rl import judge as judge_module
 from worldmodel.rl import train as train_module
 from worldmodel.rl.algorithms import check_algorithm
 from worldmodel.rl.judge import heldout_seeds, judge, validation_seeds
 from worldmodel.rl.learning import Watch
-from worldmodel.rl.worlds import Worlds, open_worlds
+from worldmodel.rl.worlds import Worlds, open_worlds, state_envs
 
 
 @pytest.fixture(autouse=True)
@@ -164,6 +167,21 @@ def test_an_episode_counts_until_its_own_end():
         env = gym.make("Tiny-v0", length=(2, 6), terminates=True, observation="vector")
         env.reset(seed=seed)
         assert env.unwrapped._last == length
+
+
+def test_an_episode_without_end_is_cut(monkeypatch):
+    monkeypatch.setattr(judge_module, "LONGEST", 7)
+    makers = [lambda: gym.make("Tiny-v0", length=(50, 60), observation="vector")] * 2
+    envs = gym.vector.SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED)
+    assert judge(Still(), envs, range(2))["steps"] == [7, 7]
+
+
+def test_the_state_of_an_environment_of_another_module():
+    config = build_config(
+        {"mode": "pendulum", "env": {"id": "gymnasium.envs.classic_control:CartPole-v1"}}
+    )
+    with closing(state_envs(config, 2)) as envs:
+        assert envs.reset(seed=0)[0].shape == (2, 4)
 
 
 @pytest.mark.parametrize("step", ["judge", "film"])

@@ -69,6 +69,22 @@ def test_the_loop_collects_learns_and_goes_on_where_it_stopped(run):
     assert more["steps"] >= results["steps"]
 
 
+def test_the_best_agent_is_judged_as_it_was_trained(run, monkeypatch):
+    monkeypatch.setattr(dyna_module, "IMPROVEMENT", -1e9)
+    judged = []
+
+    def spied(worlds, *rest, **more):
+        judged.append(worlds.run)
+        return conclude(worlds, *rest, **more)
+
+    conclude = dyna_module.conclude
+    monkeypatch.setattr(dyna_module, "conclude", spied)
+    results = taught(run, *LOOP, "--rounds", 1)
+    assert results["best_round"] == 1
+    assert judged == [run / "rl" / "dream_ppo_256_seed0_envs4_dyna" / "model_1"]
+    assert results["model_steps"] == 32 * 16
+
+
 def test_the_loop_ends_when_it_no_longer_improves(run, monkeypatch):
     monkeypatch.setattr(dyna_module, "PATIENCE", 1)
     monkeypatch.setattr(dyna_module, "IMPROVEMENT", 1e9)
@@ -179,6 +195,21 @@ def test_a_round_counts_as_better_by_one_percent(monkeypatch, means, best, going
     state = dyna_module.State(rounds)
     assert state.best == best
     assert state.going_on is going_on
+
+
+def test_returns_below_zero_are_compared_as_such():
+    def results(mean):
+        point = {"steps": 100, "seconds": 1.0, "mean": mean, "reward_a_step": mean / 200}
+        last = {**point, "steps": 200, "seconds": 2.0, "mean": -150.0}
+        real = {"mean": mean, "reward_a_step": mean / 200}
+        more = {"real_steps": 200, "model_steps": 0, "seconds": 2.0}
+        return [{"real": real, "curve": [point, last], **more}]
+
+    told = compare_module._side_by_side({"state": results(-150.0), "dream": results(-600.0)})
+    assert told["threshold"] == pytest.approx(-165.0)
+    assert told["views"]["state"]["steps_to_threshold"] == 100
+    assert told["views"]["dream"]["steps_to_threshold"] == 200
+    assert told["views"]["dream"]["of_state"] is None
 
 
 def test_views_are_compared_once_and_shown_in_the_report(run, monkeypatch):

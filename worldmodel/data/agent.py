@@ -126,9 +126,13 @@ def seeded_agent(model: Any, seed: int, deterministic: bool) -> Callable[[Any], 
     import torch
 
     generator = torch.Generator().manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    epsilon = getattr(model, "exploration_rate", None)  # DQN's, which it draws globally
 
     def act(observation: Any) -> np.ndarray:
-        if deterministic:
+        if epsilon is not None and not deterministic and rng.random() < epsilon:
+            return np.asarray(rng.integers(model.action_space.n))
+        if deterministic or epsilon is not None:
             return model.predict(observation, deterministic=True)[0]
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(generator.get_state())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 import sys
@@ -13,6 +14,14 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 NATIVE_BATCH = 32
+
+
+def find_spec(env_id: str) -> EnvSpec:
+    """The spec of a registered environment, importing the module of ``module:id`` first."""
+    module, _, name = env_id.rpartition(":")
+    if module:
+        importlib.import_module(module)
+    return gym.spec(name)
 
 
 def make_single(spec: EnvSpec, kwargs: Mapping[str, Any]) -> gym.Env:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import platform
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from worldmodel.data.agent import Agent
-from worldmodel.data.environments import accepts, is_native, make_batch, make_single
+from worldmodel.data.environments import accepts, find_spec, is_native, make_batch, make_single
 from worldmodel.data.observe import FrameSource, frame_source
 from worldmodel.data.policies import Mixed, Passive, Policy, Random
 
@@ -111,7 +110,7 @@ def resolve(
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}; an episode has at least 1")
-    spec, who = _find(env_id), as_policy(policy)
+    spec, who = find_spec(env_id), as_policy(policy)
     kwargs = dict(env_kwargs or {})
     if "render_mode" in kwargs:
         raise ValueError("env_kwargs must not hold render_mode; choose with observation='render'")
@@ -173,14 +172,6 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
         elif ours != theirs:
             lines.append(f"{key} is {theirs!r}, wanted {ours!r}")
     return lines
-
-
-def _find(env_id: str) -> EnvSpec:
-    """The spec of a registered environment, importing the module of ``module:id`` first."""
-    module, _, name = env_id.rpartition(":")
-    if module:
-        importlib.import_module(module)
-    return gym.spec(name)
 
 
 def _describe(spec: EnvSpec) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from worldmodel.rl.worlds import VIEWS
 from worldmodel.run import Run, read_json
 
 REACHED = 0.9
-"""Share of the state agents' final reward a step, whose time is told."""
+"""Share of the state agents' final return, whose time is told."""
 
 
 def compare(
@@ -48,8 +48,9 @@ def compare(
 
     Returns:
         What is also in ``rl/compare.json`` of the run, and shown in its ``report.html``: `algo`,
-        `steps`, `seeds`, `threshold` (reward a step), and for each of `views`: `mean` and `std`
-        (of the return, over seeds), `of_state` (share of the state agents' return),
+        `steps`, `seeds`, `threshold` (a return), and for each of `views`: `mean` and `std` (of the
+        return, over seeds), `of_state` (share of the state agents' return, None where that is not
+        positive),
         `reward_a_step`, `real_steps`, `model_steps`, `seconds`, `steps_to_threshold` and
         `seconds_to_threshold` (medians over seeds, None if fewer than half got there) and
         `curve`, the mean over seeds.
@@ -89,7 +90,7 @@ def comparison_of_agents(comparison: dict[str, Any]) -> Table:
     seeds = f"{count} seed" + "s" * (count > 1)
     title = f"{comparison['algo']}, {comparison['steps']} steps, {seeds}"
     table = Table(title=title, box=SIMPLE)
-    first = f"{comparison['threshold']:.2f} at"
+    first = f"{comparison['threshold']:.1f} at"
     columns = ("return", "of state", "real steps", "model's", "trained", first)
     table.add_column("on", no_wrap=True)
     for column in columns:
@@ -99,7 +100,7 @@ def comparison_of_agents(comparison: dict[str, Any]) -> Table:
         table.add_row(
             on,
             f"{row['mean']:.1f}" + (f" ± {row['std']:.1f}" if count > 1 else ""),
-            f"{row['of_state']:.0%}",
+            "" if row["of_state"] is None else f"{row['of_state']:.0%}",
             f"{row['real_steps']:,}",
             f"{row['model_steps']:,}",
             f"{row['seconds']:.0f} s",
@@ -119,8 +120,7 @@ def _finished(run: Path, lesson: Lesson, device: str, console: Console) -> dict[
 
 def _side_by_side(results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     state = statistics.fmean(r["real"]["mean"] for r in results["state"])
-    a_step = statistics.fmean(r["real"]["reward_a_step"] for r in results["state"])
-    threshold = REACHED * a_step
+    threshold = state - (1.0 - REACHED) * abs(state)
     views = {on: _row(rows, state, threshold) for on, rows in results.items()}
     return {"threshold": threshold, "views": views}
 
@@ -131,7 +131,7 @@ def _row(rows: list[dict[str, Any]], state: float, threshold: float) -> dict[str
     return {
         "mean": mean,
         "std": statistics.pstdev(means),
-        "of_state": mean / state if state else 0.0,
+        "of_state": mean / state if state > 0.0 else None,
         "reward_a_step": statistics.fmean(row["real"]["reward_a_step"] for row in rows),
         "real_steps": rows[0]["real_steps"],
         "model_steps": rows[0]["model_steps"],
@@ -145,8 +145,7 @@ def _row(rows: list[dict[str, Any]], state: float, threshold: float) -> dict[str
 def _first(rows: list[dict[str, Any]], key: str, threshold: float) -> float | None:
     """Median over seeds of where the curve first passes the threshold."""
     there = [
-        next((p[key] for p in row["curve"] if p["reward_a_step"] >= threshold), float("inf"))
-        for row in rows
+        next((p[key] for p in row["curve"] if p["mean"] >= threshold), float("inf")) for row in rows
     ]
     median = statistics.median(there)
     return None if median == float("inf") else median

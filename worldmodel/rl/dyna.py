@@ -126,15 +126,17 @@ def dyna(
 
 
 def _conclude(worlds: Worlds, folder: Path, state: State, lesson: Lesson) -> dict[str, Any]:
-    """Judge the agent that was best."""
+    """Judge the agent that was best, seeing what it saw: latents within the bounds of its model."""
     agent = load_agent(lesson.algo, _agent(folder, state.best), _anew(folder))
+    own = open_worlds(_model(folder, state.best), "dream", str(worlds.wm.device))
     more = {
+        "model_steps": worlds.model_steps,
         "rounds": state.rounds,
         "best_round": state.best,
         "model": str(_model(folder, len(state.rounds) - 1)),
         "real_steps": state.rounds[-1]["real_steps"],
     }
-    return conclude(worlds, lesson, agent, Curve(**state.curve), folder, **more)
+    return conclude(own, lesson, agent, Curve(**state.curve), folder, **more)
 
 
 def _round(worlds: Worlds, folder: Path, state: State, lesson: Lesson, console: Console) -> State:
@@ -191,7 +193,8 @@ def _dream(
     worlds: Worlds, folder: Path, lesson: Lesson, number: int, curve: Curve, console: Console
 ) -> None:
     """Train the agent of the round before, or a new one, in the dream, and save it."""
-    envs = training_envs(worlds, replace(lesson, seed=lesson.seed + 1000 * number))
+    seed = lesson.seed + 1000 * number
+    envs = training_envs(worlds, replace(lesson, seed=seed))
     if number:
         agent = load_agent(
             lesson.algo,
@@ -200,6 +203,7 @@ def _dream(
             custom_objects={"observation_space": envs.observation_space},
         )
         agent.set_env(envs)
+        agent.set_random_seed(seed)
     else:
         agent = make_agent(lesson.algo, envs, lesson.seed, folder / "tensorboard")
     stopped = learn(agent, lesson.steps, curve, worlds, f"dream, round {number}", console)
@@ -233,7 +237,9 @@ def _go_on_learning(
     """Fit predictor, heads and domain to the first data and to what the agent has lived."""
     console.print(f"Round {number}: the model learns from what the agent lived through ...")
     with open_datasets(worlds.config, console) as data:
-        kept = np.sort(np.random.default_rng(number).permutation(len(data.train))[:_KEPT])
+        kept = np.sort(
+            np.random.default_rng((lesson.seed, number)).permutation(len(data.train))[:_KEPT]
+        )
         base = encode_episodes(worlds.wm, data.train, kept)
     _fit(worlds, [base, _experience(worlds, folder, number)], lesson.seed + number)
 

@@ -55,6 +55,7 @@ class Explorer:
     ) -> ActorFactory:
         """See `Policy`."""
         model = ALGORITHMS[self.algo].load(self.agent, device="cpu")
+        low, high = model.observation_space.low, model.observation_space.high
 
         def start(seed: int) -> Actor:
             acting = seeded_agent(model, seed, deterministic=False)
@@ -62,7 +63,7 @@ class Explorer:
 
             def act(t: int, observation: Any) -> np.ndarray:
                 z = self.wm.encode(observation[None]).cpu().numpy()[0]
-                return noisy(acting(z), action_space, self.noise, rng)
+                return noisy(acting(np.clip(z, low, high)), action_space, self.noise, rng)
 
             return act
 

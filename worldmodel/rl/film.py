@@ -14,6 +14,9 @@ from worldmodel.playback.strips import curve_strip
 from worldmodel.playback.writers import write_video
 from worldmodel.rl.worlds import Worlds
 
+LONGEST = 1_000
+"""Steps that are filmed at most."""
+
 
 def film(worlds: Worlds, agent: Any, seed: int, path: Path, algo: str) -> Path:
     """Film one episode in the real environment, the reward under it; gives the path."""
@@ -28,8 +31,8 @@ def film(worlds: Worlds, agent: Any, seed: int, path: Path, algo: str) -> Path:
 def _play(worlds: Worlds, agent: Any, seed: int) -> tuple[list[np.ndarray], list[float]]:
     envs = worlds.real(1, render_mode="rgb_array")
     observations, _ = envs.reset(seed=seed)
-    frames, rewards, ended = [_frame(envs)], [], False
-    while not ended:
+    frames, rewards, ended = [_frame(envs)], list[float](), False
+    while not ended and len(rewards) < LONGEST:
         actions, _ = agent.predict(observations, deterministic=True)
         observations, reward, terminated, truncated, _ = envs.step(actions)
         frames.append(_frame(envs))

@@ -13,6 +13,9 @@ from worldmodel.evaluation.heldout import SEEDS
 
 EPISODES = 20
 
+LONGEST = 10_000
+"""Steps after which an episode that does not end, in an environment without time limit, is cut."""
+
 
 class Actor(Protocol):
     """What acts: an agent of Stable-Baselines3."""
@@ -31,7 +34,7 @@ def validation_seeds(episodes: int = EPISODES) -> range:
 
 
 def judge(agent: Actor, envs: gym.vector.VectorEnv, seeds: Sequence[int]) -> dict[str, Any]:
-    """Play one episode a seed, with the most likely action at every step.
+    """Play one episode a seed, `LONGEST` steps at most, with the most likely action at each.
 
     Args:
         agent: Acts.
@@ -46,7 +49,7 @@ def judge(agent: Actor, envs: gym.vector.VectorEnv, seeds: Sequence[int]) -> dic
     observations, _ = envs.reset(seed=each)
     alive = np.ones(len(seeds), bool)
     returns, steps = np.zeros(len(seeds)), np.zeros(len(seeds), int)
-    while alive.any():
+    while alive.any() and steps.max() < LONGEST:
         actions, _ = agent.predict(observations, deterministic=True)
         observations, rewards, terminated, truncated, _ = envs.step(actions)
         returns += np.where(alive, rewards, 0.0)

@@ -70,6 +70,7 @@ class Watch(BaseCallback):
 
     def _on_training_end(self) -> None:
         self._measure()
+        self.logger.dump(self.num_timesteps)
         self.bar(
             min(self.num_timesteps, self.last),
             f"return {self.curve.points[-1]['mean']:.1f} in the real environment",

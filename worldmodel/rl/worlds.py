@@ -10,7 +10,7 @@ import gymnasium as gym
 from gymnasium import spaces
 
 from worldmodel.config import Config
-from worldmodel.data.environments import make_batch
+from worldmodel.data.environments import find_spec, make_batch
 from worldmodel.evaluation import pendulum_task
 from worldmodel.imagination import LatentVectorEnv, VectorLatentObservation, load_dream
 from worldmodel.models import WorldModel
@@ -143,5 +143,5 @@ _PENDULUM = "DoublePendulum-v0"
 def _state_env(config: Config) -> tuple[gym.envs.registration.EnvSpec, dict[str, Any]]:
     task = pendulum_task(config.env.id, config.env.kwargs)
     if task is None:
-        return gym.spec(config.env.id), dict(config.env.kwargs)
+        return find_spec(config.env.id), dict(config.env.kwargs)
     return gym.spec(_PENDULUM), {**asdict(task), "observation": "state"}
