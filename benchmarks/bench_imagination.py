@@ -100,9 +100,9 @@ def dreaming(run: str, wm: worldmodel.WorldModel) -> Works:
 def planning(wm: worldmodel.WorldModel) -> Works:
     """One decision of CEM, and its evaluations of the model alone."""
     policy = PlanningPolicy(wm, optimizer=CEM(SAMPLES, ITERATIONS), horizon=HORIZON)
-    z = torch.zeros(1, wm.spec.latent_dim)
+    z = torch.zeros(1, wm.spec.latent_dim, device=wm.device)
     first = z.expand(SAMPLES, -1)
-    actions = torch.zeros(HORIZON, SAMPLES, wm.spec.actions.dim)
+    actions = torch.zeros(HORIZON, SAMPLES, wm.spec.actions.dim, device=wm.device)
 
     def decision() -> None:
         policy.plan(z)

@@ -5,11 +5,14 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+import tiny_env  # noqa: F401 (registers Tiny-v0)
 from filelock import FileLock
 from rich.console import Console
 from tiny_training import tiny_config
 
-from worldmodel.datasets import open_datasets
+from worldmodel.config import build_config
+from worldmodel.datasets import check_data, open_datasets
 
 
 def collected(config, told):
@@ -45,3 +48,11 @@ def test_runs_that_start_together_on_nothing_share_what_one_of_them_collects(tmp
         results = list(pool.map(begin, range(4)))
     assert len(set(results)) == 1
     assert results[0][1:] == (24, 8)
+
+
+def test_frames_that_no_model_can_draw_are_refused(tmp_path):
+    env = {"id": "Tiny-v0", "kwargs": {"channels": 4, "size": 16}}
+    data = {"dir": str(tmp_path), "policy": "random"}
+    config = build_config({"env": env, "data": data, "image_size": 16})
+    with pytest.raises(ValueError, match="frames of 4 channels.* grey or RGB"):
+        check_data(config)

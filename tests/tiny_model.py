@@ -135,6 +135,10 @@ class TinyModel:
         stack = [draw(theta - omega * DT, self.channels), draw(theta, self.channels)]
         return torch.as_tensor(np.concatenate(stack, axis=-1))
 
+    def outcome(self, z, action, z_next) -> tuple[torch.Tensor, torch.Tensor]:
+        """No reward, and no end."""
+        return torch.zeros(len(z)), torch.zeros(len(z))
+
     def action_vector(self, actions) -> torch.Tensor:
         """Actions as they are, float32."""
         return torch.as_tensor(actions, dtype=torch.float32)

@@ -175,9 +175,15 @@ class Refinement(_Section):
 
 
 class Phase2(_Phase):
-    """Training of the decoder and the heads on the frozen encoder."""
+    """Training of the decoder and the heads on the frozen encoder.
+
+    Attributes:
+        head_updates: of the heads alone, afterwards, if the epochs make fewer than 400 updates; 0
+            leaves it out.
+    """
 
     epochs: int = Field(100, ge=1)
+    head_updates: int = Field(1000, ge=0)
 
 
 def _longest(steps: Any, frame_stack: Any) -> int:
@@ -256,7 +262,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "data": {"size": 64, "steps": 16, "validation_size": 16, "heldout_size": 32},
         "phase1": {"epochs": 4, "batch_size": 32},
         "refinement": {"updates": 20},
-        "phase2": {"epochs": 4, "batch_size": 32},
+        "phase2": {"epochs": 4, "batch_size": 32, "head_updates": 20},
     },
     "quick": {"phase1": {"epochs": 20}, "phase2": {"epochs": 6}},
     "standard": {

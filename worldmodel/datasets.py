@@ -106,6 +106,11 @@ def _recipe(config: Config) -> Recipe:
             f"{config.env.id} gives vectors and no pictures; learn from its vectors with "
             "--mode pendulum"
         )
+    if len(recipe.source.shape) == 3 and recipe.source.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"{config.env.id} shows frames of {recipe.source.shape[-1]} channels, and a model "
+            "draws grey or RGB ones: wrap the environment to show 1 or 3 channels"
+        )
     return recipe
 
 

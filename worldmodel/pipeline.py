@@ -1,4 +1,4 @@
-"""`worldmodel train`: data, both phases, proof; stopped and resumed at any update."""
+"""`worldmodel train`: data, the phases, proof; stopped and resumed at any update."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from worldmodel.training.batches import WindowSampler
 from worldmodel.training.cpu import tune_cpu
 from worldmodel.training.grounding import GroundingTrainer
 from worldmodel.training.jepa import JEPATrainer
-from worldmodel.training.refinement import refinement
+from worldmodel.training.refinement import refinement, remaining_heads
 
 LOG_EVERY = 50
 CHECKPOINT_EVERY = 200
 JUDGE_FROM = 200
 """Updates before which a small spread means a young encoder and not a collapsed one."""
 
-PHASES = ("phase 1", "refinement", "phase 2")
+PHASES = ("phase 1", "refinement", "phase 2", "heads")
 PHASE1_PARTS = ("encoder", "target_encoder", "predictor")
 
 _log = logging.getLogger(__name__)
@@ -109,6 +109,8 @@ def _train_phases(run: Run, config: Config, datasets: Datasets, console: Console
                 inspect = _phase1_inspection(model, datasets.validation, config, writer, console)
             elif phase == "refinement":
                 trainer = refinement(model, datasets.train, config)
+            elif phase == "heads":
+                trainer = remaining_heads(model, datasets.train, config)
             else:
                 for name in PHASE1_PARTS:
                     run.save_weights(name, getattr(model, name))

@@ -120,6 +120,8 @@ def _evaluate(
             ),
         }
         run.save_metrics(metrics)
+        if not dream_path(run.path).exists():
+            save_dream(run.path, model, train)
         angles = probes.mlp if probes and missing_angles(train, readout) is None else None
         if angles is not None:
             save_probe(run.path, angles)
@@ -127,8 +129,6 @@ def _evaluate(
         if model.decoder is not None:
             _draw(run, model, heldout.main, angles, dt)
         media = gather_media(model, heldout.main, angles, task.energy if task else None)
-    if not dream_path(run.path).exists():
-        save_dream(run.path, model, train)
     reported = ReportRun(run.path.resolve().name, metrics, media)
     write_report(run.report, [reported])
     try:

@@ -1,11 +1,13 @@
 """Forecast errors that are known, in step with the truth to the frame."""
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from tiny_model import DT, TinyModel, draw, simulate, write_buffer
 
+from worldmodel.data import ReplayBuffer
 from worldmodel.evaluation.forecast import (
     STEPS,
     angle_errors,
@@ -15,6 +17,7 @@ from worldmodel.evaluation.forecast import (
     latent_errors,
     open_loop,
     recorded_actions,
+    true_states,
 )
 from worldmodel.evaluation.images import frame_mse, psnr
 from worldmodel.evaluation.probes import fit_linear_probe
@@ -183,8 +186,23 @@ def test_an_episode_without_a_step_is_refused():
 
 def test_episodes_without_a_step_are_refused(tmp_path):
     buffer, _ = heldout(tmp_path, frames=2)
-    with pytest.raises(ValueError, match="shortest episode has 2 frames"):
+    with pytest.raises(ValueError, match="longest of 40 episodes has 2 frames"):
         forecast_latents(TinyModel(), buffer)
+
+
+def test_an_episode_without_a_step_is_left_out_of_the_others(tmp_path):
+    states, actions = simulate(12, 20, 3)
+    space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    with ReplayBuffer.create(
+        tmp_path / "b", frame_shape=(4, 6, 1), action_space=space, state_dim=4, metadata={}
+    ) as buffer:
+        for i, length in enumerate([20, 2, 20, 2, *[20] * 8]):
+            state, action = states[i, :length], actions[i, : length - 1]
+            frames = draw(state[:, :2])
+            buffer.add_episode(frames, action, np.zeros(length - 1), False, states=state, seed=i)
+    with ReplayBuffer.open(tmp_path / "b") as buffer:
+        assert forecast_latents(TinyModel(), buffer).shape == (19, 10, 8)
+        assert_array_equal(true_states(TinyModel(), buffer)[1], states[2, 1:])
 
 
 def test_a_forecast_that_diverged_counts_as_half_a_turn():

@@ -7,9 +7,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.metrics import r2_score
 
 from worldmodel.evaluation import choose_readout, pendulum_task, scores
+from worldmodel.evaluation.probe_file import load_probe, save_probe
 from worldmodel.evaluation.probes import fit_linear_probe, fit_mlp_probe
 from worldmodel.evaluation.statistics import resample
 from worldmodel.evaluation.targets import TARGETS, angles_from_targets, targets, wrap
+from worldmodel.run import RunError
 
 RNG = np.random.default_rng(0)
 TASK = pendulum_task("DoublePendulum-v0")
@@ -175,3 +177,16 @@ def test_a_latent_that_ran_away_reads_as_nan_and_spoils_no_other():
     read_out = probe.predict(latents)
     assert np.isnan(read_out[1]).all()
     assert_array_equal(read_out[[0, 2]], clean[[0, 2]])
+
+
+def test_a_kept_probe_reads_the_same_and_a_damaged_one_is_told(tmp_path):
+    states = random_states(300)
+    probe = fit_mlp_probe(mixed(states), targets(states))
+    assert load_probe(tmp_path) is None
+    (tmp_path / "models").mkdir()
+    save_probe(tmp_path, probe)
+    latents = mixed(states[:3])
+    assert_array_equal(load_probe(tmp_path).predict(latents), probe.predict(latents))
+    torch.save({"net": {}}, tmp_path / "models" / "probe.pt")
+    with pytest.raises(RunError, match=r"probe\.pt is damaged.*evaluate .* writes it anew"):
+        load_probe(tmp_path)

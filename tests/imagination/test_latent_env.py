@@ -257,3 +257,18 @@ def test_what_does_not_fit_is_refused(changes, message):
         dreams(**changes)
     with pytest.raises(ValueError, match="expected latents"):
         LatentEnv(model(), starts=torch.zeros(0, D), domain=domain())
+
+
+@pytest.mark.parametrize("actions", [[0, 1, 2, 3], [0, 1, 2, -1], [0.0, 1.7, 2.0, 1.0]])
+def test_actions_of_no_discrete_space_are_refused(actions):
+    env = dreams(space=PUSHES)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="are not in MultiDiscrete"):
+        env.step(np.array(actions))
+
+
+def test_the_first_reset_begins_all_dreams():
+    env = dreams()
+    with pytest.raises(gym.error.ResetNeeded, match="without a mask first"):
+        env.reset(options={"reset_mask": np.array([True, False, True, True])})
+    assert len(env.reset(options={"reset_mask": np.ones(4, bool)})[0]) == 4

@@ -1,10 +1,10 @@
-"""The predictor going on by itself at the end of phase 1."""
+"""The predictor going on by itself at the end of phase 1, and the heads after a short phase 2."""
 
 import pytest
 import torch
 from tiny_training import new_model, tiny_buffer, tiny_config
 
-from worldmodel.training.refinement import refinement
+from worldmodel.training.refinement import refinement, remaining_heads
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +52,39 @@ def test_without_updates_or_weights_there_is_nothing_to_do(buffer):
     assert refinement(new_model(config), buffer, config) is None
     config = tiny_config(model={"latent_dim": 8, "predictor": "identity"})
     assert refinement(new_model(config), buffer, config) is None
+
+
+def test_after_a_short_phase_2_the_heads_alone_go_on(buffer):
+    config = tiny_config(phase2={"head_updates": 150})
+    model = new_model(config)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    trainer = remaining_heads(model, buffer, config)
+    errors = [float(sum(trainer.update().values())) for _ in range(trainer.total)]
+    assert len(errors) == 150
+    assert sum(errors[-10:]) < 0.5 * sum(errors[:10])
+    changed = {n for n, value in model.state_dict().items() if not torch.equal(value, before[n])}
+    assert {name.split(".")[0] for name in changed} == {"reward_head", "termination_head"}
+
+
+def test_the_heads_resume_as_if_never_stopped(buffer):
+    config = tiny_config(phase2={"head_updates": 30})
+    whole, stopped = new_model(config), new_model(config)
+    uninterrupted = remaining_heads(whole, buffer, config)
+    for _ in range(30):
+        uninterrupted.update()
+    first = remaining_heads(stopped, buffer, config)
+    for _ in range(11):
+        first.update()
+    second = remaining_heads(stopped, buffer, config)
+    second.load_state_dict(first.state_dict())
+    while second.step < second.total:
+        second.update()
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, stopped.state_dict()[name]), name
+
+
+def test_heads_that_phase_2_trained_for_long_need_no_more(buffer):
+    long = tiny_config(phase2={"epochs": 250, "head_updates": 9})
+    assert remaining_heads(new_model(long), buffer, long) is None
+    none = tiny_config(phase2={"head_updates": 0})
+    assert remaining_heads(new_model(none), buffer, none) is None

@@ -19,6 +19,7 @@ from worldmodel.evaluation.forecast import (
     recorded_actions,
     true_states,
 )
+from worldmodel.evaluation.heads import head_report
 from worldmodel.evaluation.heldout import require_disjoint
 from worldmodel.evaluation.lyapunov import lyapunov_report
 from worldmodel.evaluation.observations import all_times, encode_at
@@ -118,6 +119,7 @@ def evaluate(
         "lyapunov": lyapunov,
         "actions": _actions(wm, train_buffer, heldout.driven, angle_probe, unread),
         "energy": _energy(wm, heldout.passive, angle_probe, task, unread),
+        "heads": head_report(wm, main, latents, episodes, times),
     }
 
 

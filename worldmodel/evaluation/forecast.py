@@ -59,21 +59,38 @@ def newest_frame(images: torch.Tensor | np.ndarray, channels: int) -> np.ndarray
     return np.asarray(torch.as_tensor(images)[..., -channels:].cpu())
 
 
+def forecastable(wm: WorldModel, heldout: ReplayBuffer) -> np.ndarray:
+    """Episodes that have a step to forecast, int (E,): all functions here leave out the others.
+
+    Raises:
+        ValueError: There is none.
+    """
+    needed = wm.frame_stack + 1
+    episodes = heldout.episodes_of_at_least(needed)
+    if not len(episodes):
+        raise ValueError(
+            f"the longest of {heldout.num_episodes} episodes has {np.max(heldout.lengths)} frames; "
+            f"a forecast with {wm.frame_stack} frames in an observation needs at least {needed}"
+        )
+    return episodes
+
+
 def window_length(wm: WorldModel, heldout: ReplayBuffer) -> int:
     """Frames in a forecast window: up to the last of `STEPS`, or the shortest episode."""
-    return min(wm.frame_stack + STEPS[-1], int(np.min(heldout.lengths)))
+    shortest = np.min(heldout.lengths[forecastable(wm, heldout)])
+    return min(wm.frame_stack + STEPS[-1], int(shortest))
 
 
 def recorded_actions(wm: WorldModel, heldout: ReplayBuffer) -> np.ndarray:
     """The actions under which every episode is forecast, (E, K, A), or (E, K) if discrete."""
-    every = np.arange(heldout.num_episodes)
+    every = forecastable(wm, heldout)
     actions = heldout.actions(every, np.zeros_like(every), window_length(wm, heldout))
     return actions[:, wm.frame_stack - 1 :]
 
 
 def true_states(wm: WorldModel, heldout: ReplayBuffer, k: int = 0) -> np.ndarray:
     """True states of every episode from step `k` (negative: before) to K, float64 (E, K+1-k, 4)."""
-    episodes = np.arange(heldout.num_episodes)
+    episodes = forecastable(wm, heldout)
     start = wm.frame_stack - 1 + k
     return heldout.states(
         episodes, np.full_like(episodes, start), window_length(wm, heldout) - start
@@ -100,12 +117,7 @@ def forecast_latents(
     """
     if actions is None:
         actions = recorded_actions(wm, heldout)
-    if actions.shape[1] == 0:
-        raise ValueError(
-            f"the shortest episode has {window_length(wm, heldout)} frames; a forecast with "
-            f"{wm.frame_stack} frames in an observation needs at least {wm.frame_stack + 1}"
-        )
-    every = np.arange(heldout.num_episodes)
+    every = forecastable(wm, heldout)
     z = encode_at(wm, heldout, every, np.full_like(every, wm.frame_stack - 1))
     return unroll(wm, torch.as_tensor(z, device=wm.device), actions)
 
@@ -174,7 +186,7 @@ def frame_errors(wm: WorldModel, heldout: ReplayBuffer, latents: torch.Tensor) -
 
 
 def _frames_at(wm: WorldModel, heldout: ReplayBuffer, k: int) -> np.ndarray:
-    episodes = np.arange(heldout.num_episodes)
+    episodes = forecastable(wm, heldout)
     return heldout.windows(episodes, np.full_like(episodes, wm.frame_stack - 1 + k), 1).frames[:, 0]
 
 
@@ -190,7 +202,7 @@ def latent_errors(wm: WorldModel, heldout: ReplayBuffer, latents: torch.Tensor) 
         `error` and `persistence` (the latent of k = 0 repeated): k as a string -> mean squared
         distance to the encoding of the true observation, over the total variance of those.
     """
-    episodes = np.arange(heldout.num_episodes)
+    episodes = forecastable(wm, heldout)
     forecast = latents.cpu().numpy()
     steps = reported_steps(len(latents) - 1)
     error, persistence, spread = {}, {}, []

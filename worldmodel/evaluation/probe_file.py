@@ -8,6 +8,7 @@ import torch
 
 from worldmodel.evaluation.probes import MLPProbe
 from worldmodel.files import replacing
+from worldmodel.run import RunError
 
 
 def probe_path(run: str | Path) -> Path:
@@ -22,8 +23,17 @@ def save_probe(run: str | Path, probe: MLPProbe) -> None:
 
 
 def load_probe(run: str | Path) -> MLPProbe | None:
-    """Read it; None if the run has none, as its environment has no angles."""
+    """Read it; None if the run has none, as its environment has no angles.
+
+    Raises:
+        RunError: It is damaged.
+    """
     path = probe_path(run)
     if not path.is_file():
         return None
-    return MLPProbe.from_state(torch.load(path, map_location="cpu", weights_only=True))
+    try:
+        return MLPProbe.from_state(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # torch.load raises many types for damaged files
+        raise RunError(
+            f"{path} is damaged ({error}); `worldmodel evaluate {run}` writes it anew"
+        ) from error

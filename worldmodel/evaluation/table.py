@@ -32,6 +32,7 @@ def metrics_table(metrics: dict[str, Any]) -> RenderableType:
         _actions(metrics["actions"]),
         _probes(metrics["probes"]),
         Text(_energy(metrics["energy"], known=metrics["forecast"]["angle"].get("reason"))),
+        Text(_heads(metrics["heads"])),
         Text(_collapse(metrics["collapse"])),
     )
 
@@ -217,3 +218,16 @@ def _collapse(collapse: dict[str, Any]) -> str:
         f"Latent of {collapse['dimensions']}: effective rank {collapse['effective_rank']:.1f}, "
         f"RankMe {collapse['rankme']:.1f}, standard deviation {std['min']:.2g} to {std['max']:.2g}"
     )
+
+
+def _heads(heads: dict[str, Any]) -> str:
+    reward, end = heads["reward"], heads["termination"]
+    text = f"Reward of a dreamed step: RMSE {_maybe(reward['rmse'], '.3g')}"
+    if reward["r2"] is not None:
+        text += f", R² {reward['r2']:.3f}"
+    if end["found"] is None:
+        return f"{text}; no held-out episode ends by termination"
+    text += f"; {end['found']:.0%} of {end['endings']} endings found"
+    if end["false_alarms"] is None:
+        return text
+    return f"{text}, {end['false_alarms']:.2%} false alarms"

@@ -119,6 +119,8 @@ class LatentVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             raise ValueError(f"unknown options {sorted(rest)}; expected 'reset_mask', 'latents'")
         if mask is None:
             mask = np.ones(self.num_envs, np.bool_)
+        if self._z is None and not np.all(mask):
+            raise ResetNeeded("the dreams have not begun: call reset() without a mask first")
         left = self._begin(np.asarray(mask, np.bool_), given)
         return self._observation(), self._info(left)
 
@@ -131,7 +133,7 @@ class LatentVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         Actions beyond the bounds of a Box are clipped.
 
         Raises:
-            ValueError: They have another shape, or are not numbers.
+            ValueError: They have another shape, are not numbers, or none of a discrete space.
         """
         z = self.latents
         if self.autoreset_mode is AutoresetMode.DISABLED and self._done.any():
@@ -182,6 +184,8 @@ class LatentVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             if not np.isfinite(actions).all():
                 raise ValueError("actions hold numbers that are not finite")
             actions = np.clip(actions, self.action_space.low, self.action_space.high)
+        elif not self.action_space.contains(actions):
+            raise ValueError(f"actions {actions.tolist()} are not in {self.action_space}")
         return actions
 
     def _begin(self, mask: np.ndarray, given: Any = None) -> np.ndarray:

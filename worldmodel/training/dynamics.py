@@ -188,40 +188,68 @@ def fit_predictor(predictor: nn.Module, parts: Sequence[LatentEpisodes], **how: 
         trainer.update()
 
 
-def fit_heads(
-    wm: WorldModel,
-    parts: Sequence[LatentEpisodes],
-    *,
-    updates: int,
-    learning_rate_peak: float,
-    seed: int,
-    shares: Sequence[float] | None = None,
-) -> None:
-    """Train the reward and termination heads, as phase 2 does, on encoded and predicted latents.
+class HeadTrainer:
+    """Trains the reward and termination heads, as phase 2 does, on encoded and predicted latents.
 
     Args:
         wm: Its heads are trained in place.
         parts: See `PredictorTrainer`, as for the rest.
     """
-    draw = _Draw(parts, 1, seed, shares, BATCH)
-    parameters = [*wm.reward_head.parameters(), *wm.termination_head.parameters()]
-    optimizers = make_optimizers(parameters, "muon")
-    for step in range(updates):
-        batch = (rows.to(wm.device) for rows in draw.transitions(step))
+
+    def __init__(
+        self,
+        wm: WorldModel,
+        parts: Sequence[LatentEpisodes],
+        *,
+        updates: int,
+        learning_rate_peak: float,
+        seed: int,
+        shares: Sequence[float] | None = None,
+    ) -> None:
+        self.wm, self.total, self.step = wm, updates, 0
+        self.peak = learning_rate_peak
+        self.draw = _Draw(parts, 1, seed, shares, BATCH)
+        self.parameters = [*wm.reward_head.parameters(), *wm.termination_head.parameters()]
+        self.optimizers = make_optimizers(self.parameters, "muon")
+
+    def update(self) -> dict[str, Tensor]:
+        """One update of both heads."""
+        wm = self.wm
+        batch = (rows.to(wm.device) for rows in self.draw.transitions(self.step))
         z, action, following, reward, terminated = batch
         with torch.no_grad():
             following = torch.cat((following, wm.predictor(z, action)))
-        z, action = torch.cat((z, z)), torch.cat((action, action))
-        loss = F.mse_loss(wm.reward_head(z, action, following), reward.repeat(2))
-        end = wm.termination_head(z, action, following)
-        loss = loss + F.binary_cross_entropy_with_logits(end, terminated.repeat(2))
-        for parameter in parameters:
+        move = torch.cat((z, z)), torch.cat((action, action)), following
+        terms = {
+            "reward": F.mse_loss(wm.reward_head(*move), reward.repeat(2)),
+            "termination": F.binary_cross_entropy_with_logits(
+                wm.termination_head(*move), terminated.repeat(2)
+            ),
+        }
+        for parameter in self.parameters:
             parameter.grad = None
-        loss.backward()
-        rate = learning_rate(step, updates, learning_rate_peak, WARMUP, FINAL)
-        for optimizer in optimizers:
+        torch.stack(list(terms.values())).sum().backward()
+        rate = learning_rate(self.step, self.total, self.peak, WARMUP, FINAL)
+        for optimizer in self.optimizers:
             set_learning_rate(optimizer, rate)
             optimizer.step()
+        self.step += 1
+        return {name: term.detach() for name, term in terms.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that exact resumption needs, the model's weights left out."""
+        return progress_of(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`."""
+        restore_progress(self, state)
+
+
+def fit_heads(wm: WorldModel, parts: Sequence[LatentEpisodes], **how: Any) -> None:
+    """Run a `HeadTrainer`, whose arguments these are, to its end."""
+    trainer = HeadTrainer(wm, parts, **how)
+    while trainer.step < trainer.total:
+        trainer.update()
 
 
 class _Draw:
