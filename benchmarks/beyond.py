@@ -42,16 +42,16 @@ DREAMED = 20
 
 
 def starts(task: Task, low: float, high: float, seed: int) -> np.ndarray:
-    """States (EPISODES, 4) of uniform angles, with energies uniform between bounds in J."""
+    """States (EPISODES, 4): energies uniform between bounds in J, angles uniform where they fit."""
     rng = np.random.default_rng(seed)
     found: list[np.ndarray] = []
-    while len(found) < EPISODES:
-        wanted = rng.uniform(low, high)
-        state = np.append(rng.uniform(-np.pi, np.pi, 2), rng.standard_normal(2))
-        still, moving = task.energy(np.stack((state * (1, 1, 0, 0), state)))
-        if still < wanted:
-            state[2:] *= np.sqrt((wanted - still) / (moving - still))
-            found.append(state)
+    for wanted in rng.uniform(low, high, EPISODES):
+        still = np.inf
+        while still >= wanted:
+            state = np.append(rng.uniform(-np.pi, np.pi, 2), rng.standard_normal(2))
+            still, moving = task.energy(np.stack((state * (1, 1, 0, 0), state)))
+        state[2:] *= np.sqrt((wanted - still) / (moving - still))
+        found.append(state)
     return np.stack(found)
 
 

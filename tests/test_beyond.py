@@ -26,6 +26,9 @@ def test_starts_have_the_energies_asked_for(beyond):
     assert np.ptp(energies) > 30.0
     assert (np.abs(states[:, :2]) <= np.pi).all()
     assert np.ptp(states[:, :2], axis=0).min() > 6.0
+    low = task.energy(beyond["starts"](task, 0.0, 40.0, seed=3))
+    quarters, _ = np.histogram(low, 4, (0.0, 40.0))
+    assert (quarters > 40).all(), "the energies are not uniform"
 
 
 def test_frames_follow_the_states(beyond, driven_run):

@@ -54,5 +54,5 @@ def test_frames_that_no_model_can_draw_are_refused(tmp_path):
     env = {"id": "Tiny-v0", "kwargs": {"channels": 4, "size": 16}}
     data = {"dir": str(tmp_path), "policy": "random"}
     config = build_config({"env": env, "data": data, "image_size": 16})
-    with pytest.raises(ValueError, match="frames of 4 channels.* grey or RGB"):
+    with pytest.raises(ValueError, match="frames of 4 channels"):
         check_data(config)

@@ -142,7 +142,7 @@ def assert_actions_lead_from_state_to_state(states, actions):
 
 def test_privileged_reference_learns_from_actions_in_step_with_states(tmp_path):
     buffer = write_buffer(tmp_path, *simulate(50, 14, 3, push=1.0), 0)
-    states, actions = sample_windows(buffer, np.random.default_rng(0))
+    states, actions = sample_windows(buffer, np.random.default_rng(0), HORIZON + 1)
     assert states.shape[1] == HORIZON + 1
     assert_actions_lead_from_state_to_state(states, actions)
 

@@ -20,7 +20,7 @@ from worldmodel.training.muon import clipped_step, make_optimizers
 from worldmodel.training.schedule import learning_rate
 
 HORIZON = 8
-"""Steps unrolled in training."""
+"""Steps unrolled in training, or as many as the longest episode has."""
 
 _HIDDEN = 512
 _BATCH = 128
@@ -81,10 +81,11 @@ def train_privileged(
     action_vector: ActionVector,
     updates: int,
     seed: int = 0,
+    horizon: int = HORIZON,
 ) -> PrivilegedModel:
     """Train on the states of the training episodes.
 
-    Mean squared error of the features at every one of `HORIZON` unrolled steps, with the
+    Mean squared error of the features at every one of the unrolled steps, with the
     optimiser, schedule and batch of the default run. The global random state is untouched.
 
     Args:
@@ -92,17 +93,16 @@ def train_privileged(
         action_vector: See `PrivilegedModel`.
         updates: Of the weights, at least 1.
         seed: Of the first weights and the windows.
-
-    Raises:
-        ValueError: If no episode is long enough for a window.
+        horizon: Steps unrolled, at most.
     """
+    length = min(horizon + 1, int(buffer.lengths.max()))
     rng = np.random.default_rng(seed)
-    model = _untrained(buffer, action_vector, seed)
+    model = _untrained(buffer, action_vector, seed, length)
     parameters = list(model.predictor.parameters())
     optimizers = make_optimizers(parameters, _OPTIMIZER, _WEIGHT_DECAY)
     for step in range(updates):
-        states, actions = sample_windows(buffer, rng)
-        predicted = model.unroll(states[:, 0], actions)  # (HORIZON, B, 6)
+        states, actions = sample_windows(buffer, rng, length)
+        predicted = model.unroll(states[:, 0], actions)  # (length - 1, B, 6)
         true = model.features(states[:, 1:]).transpose(0, 1)
         loss = nn.functional.mse_loss(predicted, true)
         model.predictor.zero_grad(set_to_none=True)
@@ -112,17 +112,20 @@ def train_privileged(
     return model
 
 
-def _untrained(buffer: ReplayBuffer, action_vector: ActionVector, seed: int) -> PrivilegedModel:
-    states, actions = sample_windows(buffer, np.random.default_rng(seed))
+def _untrained(
+    buffer: ReplayBuffer, action_vector: ActionVector, seed: int, length: int
+) -> PrivilegedModel:
+    states, actions = sample_windows(buffer, np.random.default_rng(seed), length)
     omega_scale = float(np.std(states[..., 2:]))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return PrivilegedModel(action_vector, action_vector(actions).shape[-1], omega_scale)
 
 
-def sample_windows(buffer: ReplayBuffer, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw windows: states float64 (B, HORIZON+1, 4), and actions (B, HORIZON, ...) between."""
-    length = HORIZON + 1
+def sample_windows(
+    buffer: ReplayBuffer, rng: np.random.Generator, length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw windows: states float64 (B, L, 4), and actions (B, L-1, ...) between."""
     episodes, starts = uniform_starts(buffer.lengths, length, _BATCH, rng)
     states = buffer.states(episodes, starts, length)
     return states, buffer.actions(episodes, starts, length)
