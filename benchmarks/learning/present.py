@@ -69,22 +69,22 @@ def write_table(name: str, experiment: Experiment, result: dict[str, Any], page:
 
 
 def write_plot(result: dict[str, Any], path: Path) -> None:
-    """Error against steps ahead and, if models were judged while they trained, at k = 20 against
-    minutes of training; means over seeds.
+    """Error against steps ahead, dashed after refinement, and, if models were judged while they
+    trained, at k = 20 against minutes of training; means over seeds.
     """
     watched = any(len(row["curve"]) > 1 for row in result["rows"])
     figure = Figure(figsize=(11.0 if watched else 7.0, 3.6), layout="constrained")
     ahead, *trained = figure.subplots(1, 2 if watched else 1, squeeze=False)[0]
     for label, rows in by_label(result).items():
-        errors = np.mean([row["error_by_step"] for row in rows], axis=0)
-        ahead.plot(errors, label=label)
+        (line,) = ahead.plot(_by_step(rows), label=label)
+        if all("refined" in row for row in rows):
+            ahead.plot(_by_step([row["refined"] for row in rows]), "--", color=line.get_color())
         minutes = np.mean([[p["seconds"] / 60 for p in row["curve"]] for row in rows], axis=0)
         at_20 = np.mean([[p["error"]["20"] for p in row["curve"]] for row in rows], axis=0)
         for axes in trained:
             axes.plot(minutes, at_20, marker="o", markersize=3, label=label)
-    ahead.set(
-        xlabel="steps ahead", ylabel="median angle error, rad", xlim=(0, None), ylim=(0, None)
-    )
+    told = "median angle error, rad"
+    ahead.set(xlabel="steps ahead", ylabel=told, xlim=(0, None), yscale="log")
     figure.legend(*ahead.get_legend_handles_labels(), loc="outside right center", frameon=False)
     for axes in trained:
         axes.set(xlabel="minutes of training", ylabel="at k = 20, rad", yscale="log")
@@ -92,3 +92,7 @@ def write_plot(result: dict[str, Any], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=150)
+
+
+def _by_step(judged: list[dict[str, Any]]) -> np.ndarray:
+    return np.mean([each["error_by_step"] for each in judged], axis=0)
