@@ -356,6 +356,8 @@ def _explain(item: Any) -> str:
     key = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         return f"unknown key {key!r}"
+    if item["type"] == "model_type":
+        return f"{key}: expected a section, {key}.KEY=VALUE for each setting, got {item['input']!r}"
     message = item["msg"].removeprefix("Value error, ")
     return f"{key}: {message}, got {item['input']!r}" if key else message
 

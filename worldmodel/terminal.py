@@ -11,6 +11,7 @@ import typer
 
 FAILED = 1
 WRONG_USAGE = 2
+_TABLE_WIDTH = 80
 
 
 def console() -> Any:
@@ -74,7 +75,9 @@ def print_metrics(runs: list[dict[str, Any]], as_json: bool) -> None:
 
 
 def print_table(table: Any) -> None:
-    """Print a table of rich on stdout."""
+    """Print a table of rich on stdout, where a narrow terminal wraps lines and crops no number."""
     from rich.console import Console
 
-    Console(soft_wrap=False, highlight=False).print(table)
+    console = Console(soft_wrap=False, highlight=False)
+    console.width = max(console.width, _TABLE_WIDTH)
+    console.print(table)

@@ -15,7 +15,7 @@ FORECAST = {
     "worst_linear": ("linear R²", ".2f"),
     "worst_mlp": ("MLP R²", ".3f"),
     "effective_rank": ("effective rank", ".1f"),
-    "seconds": ("seconds", ".0f"),
+    "seconds": ("seconds of phase 1", ".0f"),
 }
 """Columns of a table: path of a figure -> its title and format."""
 

@@ -80,6 +80,33 @@ def test_rollout_is_repeated_prediction():
         torch.testing.assert_close(step, z)
 
 
+@pytest.mark.parametrize(
+    ("space", "actions", "expected"),
+    [
+        (spaces.Box(-1, 1, (2,)), torch.zeros(5, 2), r"\(5, 2\), expected \(T, B, 2\) for B = 3"),
+        (spaces.Box(-1, 1, (2,)), torch.zeros(5, 3, 4), r"\(5, 3, 4\), expected \(T, B, 2\)"),
+        (spaces.Box(-1, 1, (1,)), torch.zeros(5, 1, 1), r"\(5, 1, 1\), expected \(T, B, 1\)"),
+        (spaces.Discrete(2), torch.zeros(5, 3, 2), r"\(5, 3, 2\), expected \(T, B\) for B = 3"),
+        (spaces.Discrete(2), torch.zeros(5, 1), r"\(5, 1\), expected \(T, B\) for B = 3"),
+    ],
+)
+def test_a_rollout_names_actions_of_a_wrong_shape(space, actions, expected):
+    model = make(space=space)
+    with pytest.raises(ValueError, match=expected):
+        model.rollout(torch.zeros(3, 8), actions)
+
+
+def test_a_step_names_actions_and_latents_of_a_wrong_shape():
+    model = make()
+    z, actions = torch.zeros(3, 8), torch.zeros(3, 2)
+    with pytest.raises(ValueError, match=r"actions have shape \(2,\), expected \(B, 2\)"):
+        model.predict(z, actions[0])
+    with pytest.raises(ValueError, match=r"actions have shape \(1, 2\), expected \(B, 2\)"):
+        model.outcome(z, actions[:1], z)
+    with pytest.raises(ValueError, match=r"latents have shape \(8,\), expected \(B, 8\)"):
+        model.predict(z[0], actions)
+
+
 def test_an_untrained_twin_has_the_sizes_and_the_weights_of_its_seed():
     model = make()
     before = torch.get_rng_state()

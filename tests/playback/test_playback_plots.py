@@ -85,7 +85,7 @@ def test_a_model_without_a_decoder_leaves_no_file(tmp_path):
 
 def test_forecast_plot_is_a_picture_with_and_without_the_reference(tmp_path):
     forecast_plot(METRICS, tmp_path / "a.png")
-    more = METRICS | {"privileged": {"median_by_step": [0.0, 0.02, 0.05, 0.1]}}
+    more = METRICS | {"privileged": {"updates": 500, "median_by_step": [0.0, 0.02, 0.05, 0.1]}}
     forecast_plot(more, tmp_path / "b.png")
     a, b = (np.asarray(Image.open(tmp_path / name)) for name in ("a.png", "b.png"))
     assert a.shape == b.shape

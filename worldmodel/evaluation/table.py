@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from worldmodel.evaluation.targets import TARGETS
 
-_LABELS = dict(zip(TARGETS, ("sin θ1", "sin θ2", "cos θ1", "cos θ2", "ω1", "ω2"), strict=True))
+_LABELS = dict(zip(TARGETS, ("sinθ1", "sinθ2", "cosθ1", "cosθ2", "ω1", "ω2"), strict=True))
 
 _COMPARED = ("5", "10", "20", "40")
 
@@ -24,6 +26,12 @@ def metrics_table(metrics: dict[str, Any]) -> RenderableType:
     Args:
         metrics: From `evaluate`.
     """
+    known = metrics["forecast"]["angle"].get("reason")
+    closing = (
+        _energy(metrics["energy"], known),
+        _heads(metrics["heads"]),
+        _collapse(metrics["collapse"]),
+    )
     return Group(
         Text(_heading(metrics)),
         _angles(metrics),
@@ -31,9 +39,7 @@ def metrics_table(metrics: dict[str, Any]) -> RenderableType:
         _frames(metrics["forecast"]),
         _actions(metrics["actions"]),
         _probes(metrics["probes"]),
-        Text(_energy(metrics["energy"], known=metrics["forecast"]["angle"].get("reason"))),
-        Text(_heads(metrics["heads"])),
-        Text(_collapse(metrics["collapse"])),
+        Text("\n" + "\n".join(line for line in closing if line)),
     )
 
 
@@ -96,7 +102,8 @@ def _angles(metrics: dict[str, Any]) -> RenderableType:
         return Text(f"No angle errors: {angle['reason']}.")
     rows = [
         ("forecast", _cells(angle["error"], ".3f")),
-        ("", {k: _range(low, high) for k, (low, high) in angle["interval"].items()}),
+        ("  interval, from", _cells({k: low for k, (low, _) in angle["interval"].items()}, ".3f")),
+        ("  interval, to", _cells({k: high for k, (_, high) in angle["interval"].items()}, ".3f")),
         ("persistence", _cells(angle["persistence"], ".3f")),
     ]
     if "reason" not in angle["constant_velocity"]:
@@ -105,11 +112,6 @@ def _angles(metrics: dict[str, Any]) -> RenderableType:
         name = f"true-state model, {privileged['updates']} updates"
         rows.append((name, _cells(privileged["error"], ".3f")))
     return _table("Open-loop forecast, k steps ahead: median angle error, rad", "k", rows)
-
-
-def _range(low: float, high: float) -> str:
-    """Both ends without the zero in front, so that the table stays narrow."""
-    return f"{low:.3f}".removeprefix("0") + "–" + f"{high:.3f}".removeprefix("0")
 
 
 def _frames(forecast: dict[str, Any]) -> RenderableType:
@@ -131,7 +133,7 @@ def _frames(forecast: dict[str, Any]) -> RenderableType:
 
 def _actions(actions: dict[str, Any]) -> RenderableType:
     if "reason" in actions:
-        return Text(f"No driven forecasts: {actions['reason']}.\n")
+        return Text(f"No driven forecasts: {actions['reason']}.")
     by_angle = "reason" not in actions["angle"]
     errors = actions["angle"] if by_angle else actions["latent"]
     unit = "median angle error, rad" if by_angle else "latent error / variance"
@@ -146,8 +148,8 @@ def _probes(probes: dict[str, Any]) -> RenderableType:
     rows: Rows = []
     for name, part in (
         ("", probes),
-        ("untrained encoder, ", probes["untrained"]),
-        ("observations (PCA), ", probes["pixels"]),
+        ("untrained, ", probes["untrained"]),
+        ("input PCA, ", probes["pixels"]),
     ):
         for kind in ("linear", "mlp"):
             cells = {**_labelled(part[kind]["r2"]), "worst": part[kind]["worst_r2"]}
@@ -165,15 +167,18 @@ def _cells(values: Mapping[str, float | None], form: str, without: str = "exact"
     return {k: without if value is None else format(value, form) for k, value in values.items()}
 
 
-def _table(title: str, corner: str, rows: Rows) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column(corner, overflow="fold")
+def _table(title: str, corner: str, rows: Rows) -> RenderableType:
+    """Whole numbers and whole words: where it is too narrow, the names of the rows wrap first."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    table.padding, table.show_edge, table.pad_edge = (0, 1, 0, 0), False, False
+    words = [word for name, _ in rows for word in name.split()]
+    table.add_column(corner, min_width=max(map(len, words)))
     columns = list(rows[0][1])
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for name, cells in rows:
         table.add_row(name, *(cells.get(column, "") for column in columns))
-    return table
+    return Padding(table, (1, 0, 0, 0), expand=False)
 
 
 def _horizon(metrics: dict[str, Any]) -> str:
@@ -182,16 +187,16 @@ def _horizon(metrics: dict[str, Any]) -> str:
         return ""
     horizon = angle["horizon"]
     low, high = horizon["interval_steps"]
-    bound = "at least " if horizon["lower_bound"] else ""
+    bound = ", the longest measured" if horizon["lower_bound"] else ""
     text = (
-        f"Horizon (median below {horizon['threshold_rad']} rad): "
-        f"{bound}{horizon['steps']} steps [{low:.0f} {high:.0f}], {horizon['seconds']:.2f} s"
+        f"Horizon (median below {horizon['threshold_rad']} rad): {horizon['steps']} steps{bound} "
+        f"[{low:.0f} to {high:.0f}], {horizon['seconds']:.2f} s"
     )
     if horizon["lyapunov_times"] is None:
-        return text + "\n"
+        return text
     return (
         f"{text}, {horizon['lyapunov_times']:.1f} Lyapunov times (exponent "
-        f"{lyapunov['exponent_per_second']:.2f} ± {lyapunov['standard_error']:.2f} per second)\n"
+        f"{lyapunov['exponent_per_second']:.2f} ± {lyapunov['standard_error']:.2f} per second)"
     )
 
 
@@ -200,13 +205,13 @@ def _energy(energy: dict[str, Any], known: str | None) -> str:
     if "reason" in energy and energy["reason"] == known:
         return ""
     if "reason" in energy:
-        return f"\nNo energy: {energy['reason']}."
+        return f"No energy: {energy['reason']}."
     k, drift = list(energy["drift"].items())[-1]
     low, high = energy["drift_interval"][k]
     if drift is None or low is None or high is None:
-        return f"\nEnergy of passive dreams: diverged after {k} steps."
+        return f"Energy of passive dreams: diverged after {k} steps."
     return (
-        f"\nEnergy of passive dreams: median drift {drift:+.2f} J [{low:+.2f} {high:+.2f}] after "
+        f"Energy of passive dreams: median drift {drift:+.2f} J [{low:+.2f} {high:+.2f}] after "
         f"{k} steps, read to {energy['read_rmse']:.2f} J; it varies by {energy['true_std']:.1f} J "
         "between episodes"
     )

@@ -138,8 +138,19 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     def predict(self, z: Tensor, action: Any) -> Tensor:
-        """Predict the next latents: (B, D) and actions (B, A), or (B,) if Discrete, to (B, D)."""
-        return self.predictor(z, self.action_vector(action))
+        """Predict the next latents.
+
+        Args:
+            z: float32 (B, D).
+            action: (B, A), or (B,) if Discrete.
+
+        Returns:
+            float32 (B, D).
+
+        Raises:
+            ValueError: the latents or the actions have another shape.
+        """
+        return self.predictor(z, self._vectors_for(z, action, "B"))
 
     @torch.no_grad()
     def rollout(self, z: Tensor, actions: Any) -> Tensor:
@@ -151,8 +162,28 @@ class WorldModel(nn.Module):
 
         Returns:
             float32 (T, B, D): the latents after each action; `z` itself is left out.
+
+        Raises:
+            ValueError: the latents or the actions have another shape.
         """
-        return self.predictor.unroll(z, self.action_vector(actions))
+        return self.predictor.unroll(z, self._vectors_for(z, actions, "T, B"))
+
+    def _vectors_for(self, z: Tensor, actions: Any, axes: str) -> Tensor:
+        """The vectors of actions that must have these axes, and a size if they are Box ones."""
+        actions = torch.as_tensor(actions, device=self.device)
+        if z.ndim != 2 or z.shape[1] != self.spec.latent_dim:
+            raise ValueError(
+                f"latents have shape {tuple(z.shape)}, expected (B, {self.spec.latent_dim})"
+            )
+        size = () if isinstance(self.spec.actions, DiscreteActions) else (self.spec.actions.dim,)
+        leading = len(axes.split())
+        if actions.ndim != leading + len(size) or actions.shape[leading - 1 :] != (len(z), *size):
+            expected = ", ".join((axes, *map(str, size)))
+            raise ValueError(
+                f"actions have shape {tuple(actions.shape)}, expected ({expected}) for B = "
+                f"{len(z)} latents"
+            )
+        return self.action_vector(actions)
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
@@ -176,7 +207,10 @@ class WorldModel(nn.Module):
 
         Returns:
             Rewards (B,) and probabilities of termination (B,) in [0, 1], float32.
+
+        Raises:
+            ValueError: the latents or the actions have another shape.
         """
-        a = self.action_vector(action)
+        a = self._vectors_for(z, action, "B")
         end = self.termination_head(z, a, z_next).sigmoid()
         return self.reward_head(z, a, z_next), end

@@ -80,8 +80,7 @@ def forecast_plot(metrics: dict[str, Any], path: str | Path) -> None:
     """Write a PNG of the forecast's angle error against time.
 
     With its interval, beside persistence, extrapolation at constant velocity, and the privileged
-    reference if it was evaluated. The file appears
-    whole or not at all.
+    reference if it was evaluated. The file appears whole or not at all.
 
     Args:
         metrics: From `evaluate`.
@@ -101,7 +100,7 @@ def forecast_plot(metrics: dict[str, Any], path: str | Path) -> None:
     if "constant_velocity_by_step" in angle:
         curves.append(("constant velocity", angle["constant_velocity_by_step"], _CONSTANT))
     if "median_by_step" in metrics["privileged"]:
-        name = "reference on the true state"
+        name = f"model of the true state, {metrics['privileged']['updates']} updates"
         curves.append((name, metrics["privileged"]["median_by_step"], _PRIVILEGED))
     _save(_error_figure(curves, angle, dt), path)
 

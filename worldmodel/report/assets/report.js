@@ -142,7 +142,7 @@ function charts(article, run) {
   if (place("forecast")) {
     const series = [{ name: "forecast", className: "model", values: angle.median_by_step, band: angle.interval_by_step }];
     if (m.privileged.median_by_step) {
-      series.push({ name: "model of the true state", className: "state", dash: "10 4", values: m.privileged.median_by_step });
+      series.push({ name: `model of the true state, ${m.privileged.updates} updates`, className: "state", dash: "10 4", values: m.privileged.median_by_step });
     }
     if (angle.constant_velocity_by_step) {
       series.push({ name: "constant velocity", className: "steady", dash: "2 5", values: angle.constant_velocity_by_step });
