@@ -109,7 +109,7 @@ def _error_figure(
     curves: list[tuple[str, list[float], str]], angle: dict[str, Any], dt: float
 ) -> Figure:
     horizon = angle["horizon"]
-    figure = Figure(figsize=(6.4, 3.8), facecolor="white", layout="constrained")
+    figure = Figure(figsize=(6.4, 4.2), facecolor="white", layout="constrained")
     axes = figure.add_subplot()
     for name, errors, colour in curves:
         axes.plot(np.arange(len(errors)) * dt, errors, color=colour, lw=2, label=name)
@@ -127,7 +127,7 @@ def _error_figure(
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.tick_params(colors=FAINT, labelcolor=INK)
-    axes.legend(frameon=False, labelcolor=INK)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, labelcolor=INK)
     return figure
 
 
