@@ -50,6 +50,20 @@ def test_runs_that_start_together_on_nothing_share_what_one_of_them_collects(tmp
     assert results[0][1:] == (24, 8)
 
 
+def test_data_is_collected_once_and_never_reused_for_another_wish(tmp_path):
+    data = {"dir": str(tmp_path)}
+    told = io.StringIO()
+    first = collected(tiny_config(data=data), told)
+    assert "training data: 24/24" in told.getvalue()
+    again = io.StringIO()
+    assert collected(tiny_config(data=data, seed=1), again) == first
+    assert not again.getvalue()
+    folders = set(tmp_path.iterdir())
+    other = collected(tiny_config(data=data, env={"kwargs": {"gravity": 3.0}}), told)
+    assert other[0] not in folders
+    assert first[0] in folders
+
+
 def test_frames_that_no_model_can_draw_are_refused(tmp_path):
     env = {"id": "Tiny-v0", "kwargs": {"channels": 4, "size": 16}}
     data = {"dir": str(tmp_path), "policy": "random"}
