@@ -38,9 +38,7 @@ def train(buffer, **changes):
         )
     )
     for phase in (JEPATrainer, GroundingTrainer):
-        trainer = phase(model, buffer, config)
-        while trainer.step < trainer.total:
-            trainer.update()
+        phase(model, buffer, config).finish()
     return model.eval()
 
 

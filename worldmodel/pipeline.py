@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from rich.console import Console
-from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from worldmodel.config import Config
@@ -26,6 +25,7 @@ from worldmodel.training.cpu import tune_cpu
 from worldmodel.training.grounding import GroundingTrainer
 from worldmodel.training.jepa import JEPATrainer
 from worldmodel.training.refinement import refinement, remaining_heads
+from worldmodel.training.trainer import Trainer
 
 LOG_EVERY = 50
 CHECKPOINT_EVERY = 200
@@ -36,19 +36,6 @@ PHASES = ("phase 1", "refinement", "phase 2", "heads")
 PHASE1_PARTS = ("encoder", "target_encoder", "predictor")
 
 _log = logging.getLogger(__name__)
-
-
-class Trainer(Protocol):
-    """What both phases have in common."""
-
-    step: int
-    total: int
-
-    def update(self) -> dict[str, Tensor]: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 def train(config: Config, console: Console) -> Run:

@@ -104,8 +104,7 @@ def refine(
     trainer = refinement(model, data.train, config)
     if trainer is None:
         raise SystemExit(f"Nothing to refine with {config.refinement} and {config.model}.")
-    while trainer.step < trainer.total:
-        trainer.update()
+    trainer.finish()
     seconds = time.perf_counter() - begun
     return {"refined": {"seconds": seconds, **judge(model.eval(), data.train, validation)}}
 

@@ -6,12 +6,8 @@ import torch
 from tiny_model import TinyModel, simulate, write_buffer
 
 from worldmodel.models.predictor import ResidualPredictor
-from worldmodel.training.dynamics import (
-    LatentEpisodes,
-    concatenate,
-    encode_episodes,
-    fit_predictor,
-)
+from worldmodel.training.dynamics import PredictorTrainer
+from worldmodel.training.latents import LatentEpisodes, concatenate, encode_episodes
 
 
 def linear_system(episodes, length, seed):
@@ -52,7 +48,8 @@ def test_a_predictor_learns_the_dynamics():
             return float((predictor.unroll(z[0], actions) - z[1:]).square().mean())
 
     before = error()
-    fit_predictor(predictor, [train], updates=300, learning_rate_peak=5e-3, horizon=5, seed=0)
+    how = {"updates": 300, "learning_rate_peak": 5e-3, "horizon": 5, "seed": 0}
+    PredictorTrainer(predictor, [train], **how).finish()
     assert error() < 0.02 * before
 
 
@@ -62,7 +59,7 @@ def test_a_gradient_that_is_not_finite_changes_no_weight():
     torch.manual_seed(0)
     predictor = ResidualPredictor(2, 1, 16)
     how = {"learning_rate_peak": 5e-3, "horizon": 5, "seed": 0, "batch_size": 64}
-    fit_predictor(predictor, [part], updates=5, **how)
+    PredictorTrainer(predictor, [part], updates=5, **how).finish()
     assert all(bool(p.isfinite().all()) for p in predictor.parameters())
 
 
@@ -83,20 +80,15 @@ def test_shares_say_how_much_of_each_part_is_seen():
             seen.append(float((z == 0).all(-1).float().mean()))
             return super().unroll(z, actions)
 
-    fit_predictor(
-        *(Spy(2, 1, 8), [train, other]),
-        **{"updates": 3, "learning_rate_peak": 1e-3, "horizon": 2, "seed": 0},
-        shares=(0.75, 0.25),
-    )
+    how = {"updates": 3, "learning_rate_peak": 1e-3, "horizon": 2, "seed": 0}
+    PredictorTrainer(Spy(2, 1, 8), [train, other], shares=(0.75, 0.25), **how).finish()
     assert seen == [0.25] * 3
 
 
 def test_too_long_a_horizon_is_told():
+    how = {"updates": 1, "learning_rate_peak": 1e-3, "horizon": 11, "seed": 0}
     with pytest.raises(ValueError, match="the 12 latents that a window needs"):
-        fit_predictor(
-            *(ResidualPredictor(2, 1, 8), [linear_system(3, 5, 0)]),
-            **{"updates": 1, "learning_rate_peak": 1e-3, "horizon": 11, "seed": 0},
-        )
+        PredictorTrainer(ResidualPredictor(2, 1, 8), [linear_system(3, 5, 0)], **how)
 
 
 def test_encoded_episodes_line_up_with_their_actions(tmp_path):

@@ -19,7 +19,8 @@ from worldmodel.models import WorldModel
 from worldmodel.models.predictor import ResidualPredictor
 from worldmodel.progress import Advance
 from worldmodel.run import RunError
-from worldmodel.training.dynamics import encode_episodes, fit_predictor
+from worldmodel.training.dynamics import PredictorTrainer
+from worldmodel.training.latents import encode_episodes
 
 UPDATES = 600
 """Of each predictor."""
@@ -81,14 +82,14 @@ def train_ensemble(
     predictors = []
     for i in range(size):
         predictor = _untrained(wm, seed + i)
-        fit_predictor(
+        PredictorTrainer(
             predictor,
             [latents],
             updates=UPDATES,
             learning_rate_peak=_LEARNING_RATE,
             horizon=horizon,
             seed=seed + i,
-        )
+        ).finish()
         predictors.append(predictor.requires_grad_(False).to(wm.device))
         progress(i + 1)
     ensemble = Ensemble(predictors, 1.0)

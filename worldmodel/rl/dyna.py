@@ -33,13 +33,8 @@ from worldmodel.rl.learning import Curve
 from worldmodel.rl.train import Lesson, conclude, learn, save_agent, training_envs
 from worldmodel.rl.worlds import Worlds, open_worlds
 from worldmodel.run import Run, RunError, read_json
-from worldmodel.training.dynamics import (
-    LatentEpisodes,
-    concatenate,
-    encode_episodes,
-    fit_heads,
-    fit_predictor,
-)
+from worldmodel.training.dynamics import HeadTrainer, PredictorTrainer
+from worldmodel.training.latents import LatentEpisodes, concatenate, encode_episodes
 
 PATIENCE = 2
 """Rounds without improvement after which the loop ends."""
@@ -255,7 +250,6 @@ def _experience(worlds: Worlds, folder: Path, rounds: int) -> LatentEpisodes:
 
 def _fit(worlds: Worlds, parts: list[LatentEpisodes], seed: int) -> None:
     wm = worlds.wm
-    shares = (1.0 - FRESH, FRESH)
     trained: dict[str, nn.Module] = {
         "predictor": wm.predictor,
         "reward_head": wm.reward_head,
@@ -263,10 +257,15 @@ def _fit(worlds: Worlds, parts: list[LatentEpisodes], seed: int) -> None:
     }
     for module in trained.values():
         module.requires_grad_(True)
-    how: dict[str, Any] = {"updates": _UPDATES, "learning_rate_peak": _LEARNING_RATE}
+    how: dict[str, Any] = {
+        "updates": _UPDATES,
+        "learning_rate_peak": _LEARNING_RATE,
+        "seed": seed,
+        "shares": (1.0 - FRESH, FRESH),
+    }
     horizon = min(worlds.config.objective.horizon, *(int(p.remaining.max()) for p in parts))
-    fit_predictor(wm.predictor, parts, horizon=horizon, seed=seed, shares=shares, **how)
-    fit_heads(wm, parts, seed=seed, shares=shares, **how)
+    PredictorTrainer(wm.predictor, parts, horizon=horizon, **how).finish()
+    HeadTrainer(wm, parts, **how).finish()
     for name, module in trained.items():
         Run(worlds.run).save_weights(name, module.requires_grad_(False))
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Training predictors and heads on a frozen encoder: episodes are encoded once, then only latents.
+"""Training predictors and heads on the latents of a frozen encoder.
 
 The latent space stays as it is, so that agents, probes and the decoder keep their meaning.
 """
@@ -6,126 +6,27 @@ The latent space stays as it is, so that agents, probes and the decoder keep the
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from worldmodel.data import ReplayBuffer
 from worldmodel.models import WorldModel
-from worldmodel.training.batches import stack_at, to_batch
-from worldmodel.training.muon import clipped_step, make_optimizers
-from worldmodel.training.progress import progress_of, restore_progress
-from worldmodel.training.schedule import learning_rate, set_learning_rate
+from worldmodel.training.grounding import outcome_losses
+from worldmodel.training.latents import LatentEpisodes
+from worldmodel.training.muon import clipped_step, make_optimizers, step_at
+from worldmodel.training.schedule import learning_rate
+from worldmodel.training.trainer import Trainer
 
 BATCH = 256
 FINAL = 0.02
 WARMUP = 100
 MAX_GRAD_NORM = 5.0
 
-_ENCODED = 512  # observations at once
 _STRIDE = 1_000_003
 
 
-@dataclass(frozen=True)
-class LatentEpisodes:
-    """Encoded episodes, one behind the other.
-
-    Attributes:
-        z: float32 (N, D), latents.
-        actions: float32 (N, A), action vectors; row i leads from latent i to i + 1.
-        rewards: float32 (N,), of that step.
-        terminated: float32 (N,), 1 where that step ended the episode by termination.
-        remaining: int64 (N,), latents that follow in the same episode; rows of the four above
-            mean nothing where it is 0.
-    """
-
-    z: Tensor
-    actions: Tensor
-    rewards: Tensor
-    terminated: Tensor
-    remaining: Tensor
-
-    def windows(self, starts: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
-        """Latents (horizon + 1, B, D) and action vectors (horizon, B, A) from int64 (B,) rows."""
-        rows = starts + torch.arange(horizon + 1)[:, None]
-        return self.z[rows], self.actions[rows[:-1]]
-
-    def episodes(self) -> np.ndarray:
-        """Which episode each row is of, int64 (N,)."""
-        ends = (self.remaining == 0).long()
-        return (ends.cumsum(0) - ends).numpy()
-
-    def over(self) -> Tensor:
-        """Which rows ended an episode by termination, bool (N,)."""
-        return F.pad(self.terminated[:-1], (1, 0)) > 0
-
-    def starts(self, horizon: int) -> Tensor:
-        """Rows that so many latents follow, int64 (M,)."""
-        return torch.nonzero(self.remaining >= horizon)[:, 0]
-
-
-def encode_episodes(wm: WorldModel, buffer: ReplayBuffer, episodes: np.ndarray) -> LatentEpisodes:
-    """Encode whole episodes, int (E,), those too short for a step left out.
-
-    Raises:
-        ValueError: None of them is long enough.
-    """
-    lengths = np.asarray(buffer.lengths)[episodes]
-    enough = lengths > wm.frame_stack
-    if not enough.any():
-        raise ValueError(f"no episode of {buffer.path} has {wm.frame_stack + 1} frames")
-    parts = [
-        _encode(wm, buffer, chunk, length)
-        for chunk, length in _chunks(episodes[enough], lengths[enough])
-    ]
-    return concatenate(parts)
-
-
-def concatenate(parts: Sequence[LatentEpisodes]) -> LatentEpisodes:
-    """One behind the other."""
-    fields = LatentEpisodes.__dataclass_fields__
-    return LatentEpisodes(**{name: torch.cat([getattr(p, name) for p in parts]) for name in fields})
-
-
-def _chunks(episodes: np.ndarray, lengths: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
-    """Episodes of one length at a time, and not too many."""
-    for length in np.unique(lengths):
-        same = episodes[lengths == length]
-        count = max(1, _ENCODED // int(length))
-        for i in range(0, len(same), count):
-            yield same[i : i + count], int(length)
-
-
-def _encode(
-    wm: WorldModel, buffer: ReplayBuffer, episodes: np.ndarray, length: int
-) -> LatentEpisodes:
-    batch = to_batch(buffer.windows(episodes, np.zeros_like(episodes), length), wm)
-    s = wm.frame_stack
-    observations = torch.stack(
-        [stack_at(batch.frames, newest, s) for newest in range(s - 1, length)], dim=1
-    )
-    z = wm.encode(observations.flatten(0, 1))
-    steps = length - s
-
-    def rows(values: Tensor) -> Tensor:
-        """(T, B, ...) of transitions to (B * (steps + 1), ...), the last row of each empty."""
-        mine = values[s - 1 :].transpose(0, 1)
-        return F.pad(mine, (0, 0) * (mine.ndim - 2) + (0, 1)).flatten(0, 1).cpu()
-
-    return LatentEpisodes(
-        z.cpu(),
-        rows(batch.actions),
-        rows(batch.rewards),
-        rows(batch.terminated),
-        torch.arange(steps, -1, -1).repeat(len(episodes)),
-    )
-
-
-class PredictorTrainer:
+class PredictorTrainer(Trainer):
     """Minimises the squared error of an unrolled predictor at every step, one update a call.
 
     Args:
@@ -154,7 +55,7 @@ class PredictorTrainer:
         shares: Sequence[float] | None = None,
         batch_size: int = BATCH,
     ) -> None:
-        self.predictor, self.total, self.step = predictor, updates, 0
+        self.predictor, self.total = predictor, updates
         self.peak = learning_rate_peak
         self.draw = _Draw(parts, horizon, seed, shares, batch_size)
         self.parameters = list(predictor.parameters())
@@ -172,23 +73,8 @@ class PredictorTrainer:
         self.step += 1
         return {"prediction": loss.detach()}
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that exact resumption needs, the model's weights left out."""
-        return progress_of(self)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from :meth:`state_dict`."""
-        restore_progress(self, state)
-
-
-def fit_predictor(predictor: nn.Module, parts: Sequence[LatentEpisodes], **how: Any) -> None:
-    """Run a `PredictorTrainer`, whose arguments these are, to its end."""
-    trainer = PredictorTrainer(predictor, parts, **how)
-    while trainer.step < trainer.total:
-        trainer.update()
-
-
-class HeadTrainer:
+class HeadTrainer(Trainer):
     """Trains the reward and termination heads, as phase 2 does, on encoded and predicted latents.
 
     Args:
@@ -206,7 +92,7 @@ class HeadTrainer:
         seed: int,
         shares: Sequence[float] | None = None,
     ) -> None:
-        self.wm, self.total, self.step = wm, updates, 0
+        self.wm, self.total = wm, updates
         self.peak = learning_rate_peak
         self.draw = _Draw(parts, 1, seed, shares, BATCH)
         self.parameters = [*wm.reward_head.parameters(), *wm.termination_head.parameters()]
@@ -216,40 +102,14 @@ class HeadTrainer:
         """One update of both heads."""
         wm = self.wm
         batch = (rows.to(wm.device) for rows in self.draw.transitions(self.step))
-        z, action, following, reward, terminated = batch
-        with torch.no_grad():
-            following = torch.cat((following, wm.predictor(z, action)))
-        move = torch.cat((z, z)), torch.cat((action, action)), following
-        terms = {
-            "reward": F.mse_loss(wm.reward_head(*move), reward.repeat(2)),
-            "termination": F.binary_cross_entropy_with_logits(
-                wm.termination_head(*move), terminated.repeat(2)
-            ),
-        }
+        terms = outcome_losses(wm, *batch)
         for parameter in self.parameters:
             parameter.grad = None
         torch.stack(list(terms.values())).sum().backward()
         rate = learning_rate(self.step, self.total, self.peak, WARMUP, FINAL)
-        for optimizer in self.optimizers:
-            set_learning_rate(optimizer, rate)
-            optimizer.step()
+        step_at(self.optimizers, rate)
         self.step += 1
         return {name: term.detach() for name, term in terms.items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that exact resumption needs, the model's weights left out."""
-        return progress_of(self)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from :meth:`state_dict`."""
-        restore_progress(self, state)
-
-
-def fit_heads(wm: WorldModel, parts: Sequence[LatentEpisodes], **how: Any) -> None:
-    """Run a `HeadTrainer`, whose arguments these are, to its end."""
-    trainer = HeadTrainer(wm, parts, **how)
-    while trainer.step < trainer.total:
-        trainer.update()
 
 
 class _Draw:

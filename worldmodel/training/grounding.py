@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,9 +11,9 @@ from worldmodel.data import ReplayBuffer
 from worldmodel.models import WorldModel
 from worldmodel.models.decoder import to_patches
 from worldmodel.training.batches import Batch, WindowSampler, stack_at
-from worldmodel.training.muon import make_optimizers
-from worldmodel.training.progress import progress_of, restore_progress
-from worldmodel.training.schedule import learning_rate, set_learning_rate
+from worldmodel.training.muon import make_optimizers, step_at
+from worldmodel.training.schedule import learning_rate
+from worldmodel.training.trainer import Trainer
 
 Terms = dict[str, Tensor]
 
@@ -26,11 +24,40 @@ def freeze(module: nn.Module) -> None:
     module.eval()
 
 
-def grounding_losses(model: WorldModel, batch: Batch) -> Terms:
-    """Pixel MSE of the decoder, MSE of the reward and cross-entropy of the termination.
+def outcome_losses(
+    model: WorldModel,
+    z: Tensor,
+    actions: Tensor,
+    following: Tensor,
+    rewards: Tensor,
+    terminated: Tensor,
+) -> Terms:
+    """MSE of the reward and cross-entropy of the termination.
 
     The heads learn from the encoded and from the predicted next latent alike, as a dream only has
     the latter.
+
+    Args:
+        model: its predictor is frozen.
+        z: float32 (B, D), latents before the step.
+        actions: float32 (B, A), action vectors.
+        following: float32 (B, D), encoded latents after it.
+        rewards: float32 (B,).
+        terminated: float32 (B,), 1 where the episode ended.
+    """
+    with torch.no_grad():
+        following = torch.cat((following, model.predictor(z, actions)))
+    move = torch.cat((z, z)), torch.cat((actions, actions)), following
+    return {
+        "reward": F.mse_loss(model.reward_head(*move), rewards.repeat(2)),
+        "termination": F.binary_cross_entropy_with_logits(
+            model.termination_head(*move), terminated.repeat(2)
+        ),
+    }
+
+
+def grounding_losses(model: WorldModel, batch: Batch) -> Terms:
+    """Pixel MSE of the decoder, and the losses of the heads.
 
     Args:
         model: its encoder and predictor are frozen.
@@ -38,26 +65,18 @@ def grounding_losses(model: WorldModel, batch: Batch) -> Terms:
     """
     s = model.frame_stack
     observation = stack_at(batch.frames, s - 1, s)
-    action = batch.actions[s - 1]
     with torch.no_grad():
         z = model.encoder(observation)
-        encoded = model.encoder(stack_at(batch.frames, s, s))
-        z_next = torch.cat((encoded, model.predictor(z, action)))
-    z, action = z, torch.cat((action, action))
-    pairs = torch.cat((z, z))
-    reward = model.reward_head(pairs, action, z_next)
-    end = model.termination_head(pairs, action, z_next)
-    terms = {
-        "reward": F.mse_loss(reward, batch.rewards[s - 1].repeat(2)),
-        "termination": F.binary_cross_entropy_with_logits(end, batch.terminated[s - 1].repeat(2)),
-    }
+        following = model.encoder(stack_at(batch.frames, s, s))
+    step = batch.actions[s - 1], following, batch.rewards[s - 1], batch.terminated[s - 1]
+    terms = outcome_losses(model, z, *step)
     if model.decoder is not None:
         pixels = to_patches(observation).float().mul_(1 / 255)
         terms["pixels"] = F.mse_loss(model.decoder.patches(z), pixels)
     return terms
 
 
-class GroundingTrainer:
+class GroundingTrainer(Trainer):
     """Phase 2, one update a call.
 
     Args:
@@ -75,7 +94,6 @@ class GroundingTrainer:
             buffer, model.frame_stack + 1, self.phase.batch_size, seed=(config.seed, 2)
         )
         self.total = self.sampler.updates(self.phase.epochs)
-        self.step = 0
         trained = [p for p in model.parameters() if p.requires_grad]
         self.optimizers = make_optimizers(trained, self.phase.optimizer)
 
@@ -88,16 +106,6 @@ class GroundingTrainer:
         terms = grounding_losses(self.model, self.sampler.batch(self.step, self.model))
         self.model.zero_grad()
         torch.stack(list(terms.values())).sum().backward()
-        for optimizer in self.optimizers:
-            set_learning_rate(optimizer, rate)
-            optimizer.step()
+        step_at(self.optimizers, rate)
         self.step += 1
         return {name: term.detach() for name, term in terms.items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that exact resumption needs, the model's weights left out."""
-        return progress_of(self)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from :meth:`state_dict`."""
-        restore_progress(self, state)

@@ -20,8 +20,8 @@ from worldmodel.models import WorldModel
 from worldmodel.objectives import covariance_penalty, random_directions, sigreg, variance_hinge
 from worldmodel.training.batches import Batch, WindowSampler, stack_at
 from worldmodel.training.muon import clipped_step, make_optimizers
-from worldmodel.training.progress import progress_of, restore_progress
 from worldmodel.training.schedule import cosine, learning_rate
+from worldmodel.training.trainer import Trainer
 
 Terms = dict[str, Tensor]
 
@@ -82,7 +82,7 @@ def update_target(model: WorldModel, momentum: float) -> None:
     torch._foreach_lerp_(target, encoder, 1 - momentum)
 
 
-class JEPATrainer:
+class JEPATrainer(Trainer):
     """Phase 1, one update a call.
 
     Args:
@@ -102,7 +102,6 @@ class JEPATrainer:
             seed=(config.seed, 1),
         )
         self.total = self.sampler.updates(self.phase.epochs)
-        self.step = 0
         self.skipped = 0
         self.generator = torch.Generator().manual_seed(config.seed)
         self.parameters = [*model.encoder.parameters(), *model.predictor.parameters()]
@@ -135,13 +134,13 @@ class JEPATrainer:
     def state_dict(self) -> dict[str, Any]:
         """All that exact resumption needs, the model's weights left out."""
         return {
-            **progress_of(self),
+            **super().state_dict(),
             "skipped": self.skipped,
             "generator": self.generator.get_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`."""
-        restore_progress(self, state)
+        super().load_state_dict(state)
         self.skipped = state["skipped"]
         self.generator.set_state(state["generator"])

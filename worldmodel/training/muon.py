@@ -124,7 +124,12 @@ def clipped_step(
     """
     if not nn.utils.clip_grad_norm_(parameters, max_norm).isfinite():
         return False
+    step_at(optimizers, rate)
+    return True
+
+
+def step_at(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> None:
+    """Step at a learning rate."""
     for optimizer in optimizers:
         set_learning_rate(optimizer, rate)
         optimizer.step()
-    return True

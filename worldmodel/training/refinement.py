@@ -18,13 +18,9 @@ from worldmodel.config import Config
 from worldmodel.data import ReplayBuffer
 from worldmodel.models import WorldModel
 from worldmodel.training.batches import WindowSampler
-from worldmodel.training.dynamics import (
-    HeadTrainer,
-    LatentEpisodes,
-    PredictorTrainer,
-    encode_episodes,
-)
+from worldmodel.training.dynamics import HeadTrainer, PredictorTrainer
 from worldmodel.training.grounding import freeze
+from worldmodel.training.latents import LatentEpisodes, encode_episodes
 
 ENOUGH = 400
 """Updates of phase 2 after which the heads need no more."""
