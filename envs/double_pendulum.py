@@ -247,7 +247,7 @@ class DoublePendulumEnv(_PendulumEnv):
         render_size: int = 512,
         **task: Any,
     ) -> None:
-        settings = Task(**task)
+        settings = Task.of(**task)
         observer = vector_observer(settings, observation, frame_stack)
         super().__init__(settings, observer, render_mode, render_size)
 
@@ -342,6 +342,6 @@ class DoublePendulumPixelsEnv(_PendulumEnv):
         render_size: int = 512,
         **task: Any,
     ) -> None:
-        settings = Task(**task)
+        settings = Task.of(**task)
         observer = PixelObserver(settings, image_size, grayscale, frame_stack)
         super().__init__(settings, observer, render_mode, render_size)

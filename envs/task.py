@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any, cast
 
@@ -58,6 +58,21 @@ class Task:
     lengths: tuple[float, float] = (1.0, 1.0)
     masses: tuple[float, float] = (1.0, 1.0)
     start: str = "down"
+
+    @classmethod
+    def of(cls, **settings: Any) -> Task:
+        """A task with these settings.
+
+        Raises:
+            TypeError: naming a setting that there is not, and those that there are.
+            ValueError: as the class itself does.
+        """
+        names = [field.name for field in fields(cls)]
+        if unknown := settings.keys() - set(names):
+            raise TypeError(
+                f"{min(unknown)!r} is no argument: besides its own it takes {', '.join(names)}"
+            )
+        return cls(**settings)
 
     def __post_init__(self) -> None:
         for name, unit in (("dt", "seconds"), ("max_torque", "N m")):

@@ -250,7 +250,7 @@ class DoublePendulumVectorEnv(_PendulumVectorEnv):
         render_size: int = 512,
         **task: Any,
     ) -> None:
-        settings = Task(**task)
+        settings = Task.of(**task)
         observer = vector_observer(settings, observation, frame_stack)
         limits = (num_envs, max_episode_steps, autoreset_mode)
         super().__init__(settings, observer, *limits, render_mode, render_size)
@@ -283,7 +283,7 @@ class DoublePendulumPixelsVectorEnv(_PendulumVectorEnv):
         render_size: int = 512,
         **task: Any,
     ) -> None:
-        settings = Task(**task)
+        settings = Task.of(**task)
         observer = PixelObserver(settings, image_size, grayscale, frame_stack)
         limits = (num_envs, max_episode_steps, autoreset_mode)
         super().__init__(settings, observer, *limits, render_mode, render_size)

@@ -98,6 +98,15 @@ def test_plan_acts_judges_and_films(driven_run, tmp_path):
         assert other["successes"] is None
 
 
+def test_a_model_that_never_felt_an_action_is_said_to_be_such(run, tmp_path):
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("policy: random", "policy: passive"))
+    few = ("--episodes", 1, "--steps", 2, "--horizon", 1, "--samples", 2, "--iterations", 1)
+    result = invoke("plan", run, *few, "--goal", "reward", "--method", "mppi")
+    assert result.exit_code == 0, result.output
+    assert "does not know what actions do" in result.stderr
+
+
 def test_a_goal_image_is_reached_where_the_environment_shows_it(driven_run, tmp_path):
     env = worldmodel.make_env(driven_run)
     hanging, _ = env.reset(options={"state": [0.0, 0.0, 0.0, 0.0]})

@@ -51,6 +51,12 @@ def test_a_table_is_made_and_made_again_between_its_markers(tmp_path):
     assert [row["label"] for row in made] == ["identity", "residual"]
     assert made[1]["error"] == residual["error"]
 
+    before = path.read_bytes()
+    with pytest.raises(subprocess.CalledProcessError) as stopped:
+        experiment("blindness", tmp_path, "--updates", "2")
+    assert "remove the file to make all anew" in stopped.value.stderr
+    assert path.read_bytes() == before
+
 
 def test_refined_models_are_judged_before_and_after(tmp_path):
     first = experiment("decay", tmp_path, "--refine", "2")

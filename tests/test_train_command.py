@@ -193,7 +193,7 @@ def test_a_real_interrupt_saves_and_says_how_to_resume(tmp_path):
         (["--config", "missing.yaml"], 2, "missing.yaml"),
         (["--device", "cuda:77"], 2, "cuda:77"),
         (["--policy", "nowhere.zip"], 2, "nowhere.zip"),
-        (["--set", "env.kwargs.foo=3"], 2, "DoublePendulumPixels-v0 cannot be made with"),
+        (["--set", "env.kwargs.foo=3"], 2, "besides its own it takes dt, torque, max_torque"),
         (["--set", "data.dir=file"], 1, "file is a file"),
         (["--size", "1000000000"], 1, "no room"),
         (["--preset", "smoke", "--output-dir", "file/results"], 1, "--output-dir"),
@@ -236,6 +236,20 @@ def test_collecting_twice_goes_on_with_the_next_seeds():
     assert (first["episodes"], first["seeds"]) == (3, [0, 2])
     assert (second["episodes"], second["seeds"]) == (6, [0, 5])
     assert json.loads(invoke("info", "mine", "--json").stdout) == second
+
+
+def test_collecting_where_it_cannot_be_done_changes_nothing(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep")
+    for arguments, complaint in (
+        (("new", "--steps", 10_000_000), "no room for 10000 trajectories"),
+        (("mine", "--size", 2), "mine is not empty"),
+    ):
+        result = invoke("collect", *arguments)
+        assert result.exit_code == 1
+        assert len(result.stderr.splitlines()) == 1
+        assert complaint in result.stderr
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine", "notes.txt"]
 
 
 def test_a_checkout_that_is_not_installed_finds_its_environments():

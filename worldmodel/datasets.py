@@ -91,7 +91,7 @@ def check_data(config: Config) -> None:
     if (path / "header.json").exists():
         ReplayBuffer.open(path).close()
     else:
-        _require_room(config.data.dir, recipe, size)
+        _require_room(config.data.dir, recipe, size, "choose another disk with --set data.dir=PATH")
 
 
 def _require_folder(path: Path) -> None:
@@ -142,6 +142,7 @@ def _open(config: Config, seeds: Sequence[int], title: str, console: Console) ->
         begun = _collected(path)
         if begun == len(seeds):
             return load_or_collect(**wish)
+        console.print(f"Collecting {title} in {path.parent.absolute()}")
         with progress_bar(console, title, len(seeds), begun) as bar:
             return load_or_collect(**wish, progress=bar)
 
@@ -179,7 +180,7 @@ def _folder(config: Config, recipe: Recipe, first_seed: int, size: int) -> str:
     return name.replace("/", "-")
 
 
-def _require_room(folder: Path, recipe: Recipe, episodes: int) -> None:
+def _require_room(folder: Path, recipe: Recipe, episodes: int, remedy: str) -> None:
     frame = int(np.prod(recipe.source.shape)) * recipe.source.dtype.itemsize
     needed = episodes * (recipe.steps + 1) * frame
     existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
@@ -187,8 +188,7 @@ def _require_room(folder: Path, recipe: Recipe, episodes: int) -> None:
     if needed + _SPARE_BYTES > free:
         raise OSError(
             f"no room for {episodes} trajectories in {folder}: they need up to "
-            f"{needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; lower --size, or choose "
-            "another disk with --set data.dir=PATH"
+            f"{needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; lower --size, or {remedy}"
         )
 
 
@@ -221,20 +221,21 @@ def collect_to(
             begun, greatest = existing.num_episodes, int(max(existing.seeds, default=-1))
     if first_seed is None:
         first_seed = greatest + 1
+    wish: dict[str, Any] = {
+        **{"env_id": env_id, "env_kwargs": env_kwargs, "policy": named_policy(policy)},
+        **{"steps": steps, "image_size": image_size, "state_key": state_key},
+        "observation": "auto",
+    }
+    _require_room(path, resolve(**wish), size, "choose another disk")
     with (
         progress_bar(console, "collect", begun + size, begun) as bar,
         collect(
-            env_id,
-            path,
+            path=path,
             episodes=size,
             seeds=range(first_seed, first_seed + size),
-            steps=steps,
-            policy=named_policy(policy),
-            env_kwargs=env_kwargs,
-            image_size=image_size,
-            state_key=state_key,
             append=append,
             progress=bar,
+            **wish,
         ) as buffer,
     ):
         return summary(buffer)

@@ -1,9 +1,11 @@
-"""What a run was made with, for its metrics."""
+"""What a run was made with, and what that means for its use."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from worldmodel.config import Config
 from worldmodel.models import WorldModel
@@ -30,3 +32,13 @@ def run_facts(path: Path, config: Config, model: WorldModel) -> dict[str, Any]:
             name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()
         },
     }
+
+
+def warn_if_passive(config: Config, console: Console) -> None:
+    """Say so if the training data held no action, before somebody acts with the model."""
+    if config.data.policy == "passive":
+        console.print(
+            "This model learned from passive data and does not know what actions do; "
+            "train one with --policy random",
+            style="bold red",
+        )

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from worldmodel.datasets import environment
 from worldmodel.evaluation import pendulum_task, step_seconds
+from worldmodel.facts import warn_if_passive
 from worldmodel.files import replacing
 from worldmodel.goals import Goal, choose_goal
 from worldmodel.imagination import PlanningPolicy, load_dream
@@ -107,6 +108,7 @@ def plan(
     path = check_video_path(output or run / "plan.mp4")
     if output is not None and wm.decoder is None:
         raise ValueError(f"{run} learned from vectors, so there is nothing to film; omit --output")
+    warn_if_passive(config, console)
     world = environment(config)
     if goal is None:
         is_pendulum = pendulum_task(world["env_id"], world["env_kwargs"]) is not None

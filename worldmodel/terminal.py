@@ -42,6 +42,8 @@ def user_errors() -> Iterator[None]:
         raise typer.Exit(FAILED) from None
     except (RunError, OSError) as error:
         fail(str(error), FAILED)
+    except MemoryError as error:
+        fail(f"not enough memory: {error}", FAILED)
     except KeyboardInterrupt:
         fail("stopped", FAILED)
 

@@ -6,9 +6,9 @@
 Every configuration of the experiment (see experiments.py) is trained, phase 1 alone, and judged on
 validation episodes, and again after refinement with `--refine` or where the experiment asks for it.
 Each result is kept in docs/learning/NAME.json as soon as it is there, and a second call makes only
-those that are missing or of another recipe: to make all anew, give another `--out`, or remove that
-file. In the end the table goes into its page in docs/, and a plot of error against steps ahead and
-against minutes of training beside the figures.
+those that are missing or of another recipe. Where it would keep none, as under another budget, it
+stops: give another `--out`, or remove that file. In the end the table goes into its page in docs/,
+and a plot of error against steps ahead and against minutes of training beside the figures.
 """
 
 from __future__ import annotations
@@ -141,6 +141,22 @@ def current(experiment: Experiment, kept: list[Row], options: argparse.Namespace
     return [row for row in kept if made_today(row)]
 
 
+def kept_rows(
+    path: Path, limit: dict[str, float], experiment: Experiment, options: argparse.Namespace
+) -> list[Row]:
+    """The rows of earlier calls that are still good; stops rather than lose those of a whole."""
+    if not path.exists():
+        return []
+    before = json.loads(path.read_text())
+    kept = current(experiment, before["rows"], options) if before["budget"] == limit else []
+    if before["rows"] and not kept:
+        raise SystemExit(
+            f"{path} holds results of {before['budget']}, or of another size of the data, and none "
+            "of what is asked for; give another --out, or remove the file to make all anew"
+        )
+    return kept
+
+
 def rows(
     experiment: Experiment, kept: list[Row], options: argparse.Namespace, console: Console
 ) -> Iterator[Row]:
@@ -199,11 +215,7 @@ def main() -> None:
         limit["updates of refinement"] = options.refine
     path = options.out / "learning" / f"{options.name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    result = {"budget": limit, "rows": []}
-    if path.exists():
-        before = json.loads(path.read_text())
-        if before["budget"] == limit:
-            result["rows"] = current(experiment, before["rows"], options)
+    result = {"budget": limit, "rows": kept_rows(path, limit, experiment, options)}
     labels = list(experiment.configurations)
     for row in rows(experiment, result["rows"], options, console):
         result["rows"].append(row)

@@ -10,6 +10,7 @@ from worldmodel.models import ModelSpec, WorldModel, describe_actions
 from worldmodel.models.decoder import to_patches
 from worldmodel.models.encoder import ConvEncoder, MotionStem
 from worldmodel.models.keypoints import KeypointEncoder
+from worldmodel.models.world_model import ENCODED_AT_ONCE
 
 
 def make(frame_shape=(64, 64, 3), frame_stack=2, space=None, **sizes):
@@ -54,6 +55,16 @@ def test_encode_takes_arrays_and_tensors_alike():
     model = make()
     obs = observations(model)
     assert torch.equal(model.encode(obs), model.encode(torch.from_numpy(obs)))
+
+
+@pytest.mark.parametrize("batch", [0, 1, 2 * ENCODED_AT_ONCE + 3])
+def test_a_batch_of_any_size_is_encoded_as_its_parts_are(batch):
+    model = make((16, 16, 3))
+    obs = observations(model, batch)
+    z = model.encode(obs)
+    assert z.shape == (batch, 8)
+    if batch:
+        torch.testing.assert_close(z[-1:], model.encode(obs[-1:]))
 
 
 def test_encode_names_a_wrong_shape():
@@ -103,8 +114,24 @@ def test_a_step_names_actions_and_latents_of_a_wrong_shape():
         model.predict(z, actions[0])
     with pytest.raises(ValueError, match=r"actions have shape \(1, 2\), expected \(B, 2\)"):
         model.outcome(z, actions[:1], z)
-    with pytest.raises(ValueError, match=r"latents have shape \(8,\), expected \(B, 8\)"):
-        model.predict(z[0], actions)
+    for wrong in (lambda: model.predict(z[0], actions), lambda: model.decode(z[0])):
+        with pytest.raises(ValueError, match=r"latents have shape \(8,\), expected \(B, 8\)"):
+            wrong()
+    with pytest.raises(ValueError, match="3 latents before the action and 2 after"):
+        model.outcome(z, actions, z[:2])
+
+
+def test_latents_may_be_arrays():
+    model = make()
+    z, actions = np.ones((3, 8)), np.zeros((4, 3, 2))
+    assert model.decode(z).shape == (3, 64, 64, 6)
+    tensor = torch.ones(3, 8)
+    assert torch.equal(model.rollout(z, actions), model.rollout(tensor, torch.zeros(4, 3, 2)))
+    assert torch.equal(model.outcome(z, actions[0], z)[0], model.outcome(tensor, actions[0], z)[0])
+
+
+def test_a_rollout_of_no_actions_is_empty():
+    assert make().rollout(torch.zeros(3, 8), torch.zeros(0, 3, 2)).shape == (0, 3, 8)
 
 
 def test_an_untrained_twin_has_the_sizes_and_the_weights_of_its_seed():

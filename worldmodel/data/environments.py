@@ -34,7 +34,7 @@ def make_single(spec: EnvSpec, kwargs: Mapping[str, Any]) -> gym.Env:
     try:
         return gym.make(spec, disable_env_checker=True, **kwargs)
     except TypeError as error:
-        names = ", ".join(_parameters(spec.entry_point)) if spec.entry_point else "none"
+        names = ", ".join(_named(spec.entry_point)) if spec.entry_point else "none"
         raise ValueError(
             f"{spec.id} cannot be made with {dict(kwargs)} ({str(error).split(' was raised')[0]}); "
             f"its arguments are {names}"
@@ -84,6 +84,12 @@ def is_native(spec: EnvSpec) -> bool:
 def accepts(spec: EnvSpec, name: str) -> bool:
     """Whether the environment's constructor has a parameter of that name."""
     return spec.entry_point is not None and name in _parameters(spec.entry_point)
+
+
+def _named(entry_point: Any) -> list[str]:
+    """Parameters that are given by name one by one."""
+    gathering = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return [n for n, p in _parameters(entry_point).items() if p.kind not in gathering]
 
 
 def _parameters(entry_point: Any) -> Mapping[str, inspect.Parameter]:

@@ -226,5 +226,5 @@ def require_empty(path: Path) -> None:
     if found:
         raise ReplayBufferError(
             f"{path} is not empty ({', '.join(sorted(found)[:3])}); a new replay buffer needs "
-            "a directory of its own: pass another path, or open this one with append=True"
+            "a directory of its own: give another path"
         )

@@ -85,6 +85,7 @@ class ReplayBuffer:
         header = Header(tuple(frame_shape), str(frame_dtype), action_space, state_dim, metadata)
         path = Path(path)
         path.mkdir(parents=True, exist_ok=True)
+        require_empty(path)  # before a lock is left in a directory of something else
         lock = acquire_lock(path)
         try:
             require_empty(path)

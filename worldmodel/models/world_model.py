@@ -17,6 +17,10 @@ from worldmodel.models.keypoints import KeypointEncoder
 from worldmodel.models.predictor import DirectPredictor, IdentityPredictor, ResidualPredictor
 from worldmodel.models.spec import BoxActions, DiscreteActions, ModelSpec
 
+ENCODED_AT_ONCE = 64
+"""Observations that a CPU encodes together: with more, activations outgrow the memory that the C
+library keeps, and most of the time goes into fresh pages."""
+
 
 class WorldModel(nn.Module):
     """A latent world model.
@@ -134,10 +138,12 @@ class WorldModel(nn.Module):
                 f"observations are {str(obs.dtype).removeprefix('torch.')}, expected uint8 frames, "
                 "0 to 255"
             )
-        return self.encoder(obs.to(self.device))
+        obs = obs.to(self.device)
+        at_once = ENCODED_AT_ONCE if obs.device.type == "cpu" else max(len(obs), 1)
+        return torch.cat([self.encoder(part) for part in obs.split(at_once)])
 
     @torch.no_grad()
-    def predict(self, z: Tensor, action: Any) -> Tensor:
+    def predict(self, z: ArrayLike | Tensor, action: Any) -> Tensor:
         """Predict the next latents.
 
         Args:
@@ -150,10 +156,11 @@ class WorldModel(nn.Module):
         Raises:
             ValueError: the latents or the actions have another shape.
         """
+        z = self._latents(z)
         return self.predictor(z, self._vectors_for(z, action, "B"))
 
     @torch.no_grad()
-    def rollout(self, z: Tensor, actions: Any) -> Tensor:
+    def rollout(self, z: ArrayLike | Tensor, actions: Any) -> Tensor:
         """Roll out open loop.
 
         Args:
@@ -166,15 +173,21 @@ class WorldModel(nn.Module):
         Raises:
             ValueError: the latents or the actions have another shape.
         """
-        return self.predictor.unroll(z, self._vectors_for(z, actions, "T, B"))
+        z = self._latents(z)
+        vectors = self._vectors_for(z, actions, "T, B")
+        return self.predictor.unroll(z, vectors) if len(vectors) else z.new_empty((0, *z.shape))
 
-    def _vectors_for(self, z: Tensor, actions: Any, axes: str) -> Tensor:
-        """The vectors of actions that must have these axes, and a size if they are Box ones."""
-        actions = torch.as_tensor(actions, device=self.device)
+    def _latents(self, z: ArrayLike | Tensor) -> Tensor:
+        z = torch.as_tensor(z, dtype=torch.float32, device=self.device)
         if z.ndim != 2 or z.shape[1] != self.spec.latent_dim:
             raise ValueError(
                 f"latents have shape {tuple(z.shape)}, expected (B, {self.spec.latent_dim})"
             )
+        return z
+
+    def _vectors_for(self, z: Tensor, actions: Any, axes: str) -> Tensor:
+        """The vectors of actions that must have these axes, and a size if they are Box ones."""
+        actions = torch.as_tensor(actions, device=self.device)
         size = () if isinstance(self.spec.actions, DiscreteActions) else (self.spec.actions.dim,)
         leading = len(axes.split())
         if actions.ndim != leading + len(size) or actions.shape[leading - 1 :] != (len(z), *size):
@@ -186,18 +199,21 @@ class WorldModel(nn.Module):
         return self.action_vector(actions)
 
     @torch.no_grad()
-    def decode(self, z: Tensor) -> Tensor:
+    def decode(self, z: ArrayLike | Tensor) -> Tensor:
         """Decode latents (B, D) to uint8 frames (B, H, W, S*C).
 
         Raises:
-            ValueError: the model works on vectors and has no decoder.
+            ValueError: the latents have another shape, or the model works on vectors and has no
+                decoder.
         """
         if self.decoder is None:
             raise ValueError("this model was trained on vectors: it has no pixels to decode")
-        return (self.decoder(z).clamp(0, 1) * 255).round().to(torch.uint8)
+        return (self.decoder(self._latents(z)).clamp(0, 1) * 255).round().to(torch.uint8)
 
     @torch.no_grad()
-    def outcome(self, z: Tensor, action: Any, z_next: Tensor) -> tuple[Tensor, Tensor]:
+    def outcome(
+        self, z: ArrayLike | Tensor, action: Any, z_next: ArrayLike | Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Judge transitions.
 
         Args:
@@ -211,6 +227,11 @@ class WorldModel(nn.Module):
         Raises:
             ValueError: the latents or the actions have another shape.
         """
+        z, z_next = self._latents(z), self._latents(z_next)
+        if len(z) != len(z_next):
+            raise ValueError(
+                f"there are {len(z)} latents before the action and {len(z_next)} after"
+            )
         a = self._vectors_for(z, action, "B")
         end = self.termination_head(z, a, z_next).sigmoid()
         return self.reward_head(z, a, z_next), end

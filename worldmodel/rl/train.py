@@ -15,6 +15,7 @@ from rich.console import Console
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
+from worldmodel.facts import warn_if_passive
 from worldmodel.files import replacing
 from worldmodel.imagination import SB3VecEnv
 from worldmodel.interrupt import InterruptedRunError, deferred_interrupt
@@ -96,6 +97,8 @@ def rl(run: Path, lesson: Lesson, *, device: str, console: Console) -> dict[str,
         InterruptedRunError: The user stopped it; the agent so far is saved.
     """
     worlds = open_worlds(run, lesson.on, device)
+    if lesson.on == "dream":
+        warn_if_passive(worlds.config, console)
     folder = run / "rl" / lesson.name
     agent, curve, stopped = _train(worlds, lesson, folder, console)
     with suppress(KeyboardInterrupt):
@@ -143,9 +146,8 @@ def in_short(results: dict[str, Any]) -> dict[str, Any]:
     real = results["real"]
     shown = {
         "trained on": results["lesson"]["on"],
-        "return": f"{real['mean']:.1f} ± {real['std']:.1f}",
+        "return": f"{real['mean']:.1f} ± {real['std']:.1f} over {len(real['returns'])} episodes",
         "reward a step": round(real["reward_a_step"], 3),
-        "episodes": len(real["returns"]),
         "steps of training": results["steps"],
         "real steps": results["real_steps"],
         "real steps of the model": results["model_steps"],
