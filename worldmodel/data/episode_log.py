@@ -220,7 +220,24 @@ def _rows_before(name: str, table: EpisodeTable, episodes: int) -> int:
     return frames - episodes if name in ("actions", "rewards") else frames
 
 
-def require_empty(path: Path) -> None:
+def claim(path: Path) -> FileLock:
+    """Become the one writer of a new buffer, leaving no lock in a directory of something else.
+
+    Raises:
+        ReplayBufferError: if the directory holds anything, or another writer holds the lock.
+    """
+    if not (path / LOCK_FILE).exists():
+        _require_empty(path)
+    lock = acquire_lock(path)
+    try:
+        _require_empty(path)
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
+def _require_empty(path: Path) -> None:
     """Refuse a directory that holds more than an interrupted creation leaves."""
     found = {entry.name for entry in path.iterdir()} - {LOCK_FILE, HEADER_FILE + ".tmp"}
     if found:

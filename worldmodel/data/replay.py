@@ -18,7 +18,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from worldmodel.data.episode_log import LOCK_FILE, EpisodeLog, acquire_lock, require_empty
+from worldmodel.data.episode_log import EpisodeLog, acquire_lock, claim
 from worldmodel.data.header import Header
 from worldmodel.data.incoming import episode_rows
 from worldmodel.data.sampling import (
@@ -85,11 +85,8 @@ class ReplayBuffer:
         header = Header(tuple(frame_shape), str(frame_dtype), action_space, state_dim, metadata)
         path = Path(path)
         path.mkdir(parents=True, exist_ok=True)
-        if not (path / LOCK_FILE).exists():
-            require_empty(path)  # before a lock is left in a directory of something else
-        lock = acquire_lock(path)
+        lock = claim(path)
         try:
-            require_empty(path)
             header.write(path)
             return cls(path, header, EpisodeLog(path, header, lock))
         except BaseException:

@@ -190,7 +190,7 @@ class WorldModel(nn.Module):
         actions = torch.as_tensor(actions, device=self.device)
         size = () if isinstance(self.spec.actions, DiscreteActions) else (self.spec.actions.dim,)
         leading = len(axes.split())
-        if actions.ndim != leading + len(size) or actions.shape[leading - 1 :] != (len(z), *size):
+        if actions.shape[leading - 1 :] != (len(z), *size):
             expected = ", ".join((axes, *map(str, size)))
             raise ValueError(
                 f"actions have shape {tuple(actions.shape)}, expected ({expected}) for B = "
