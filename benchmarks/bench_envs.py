@@ -1,56 +1,55 @@
-"""Observations a second of the batched pixel environment beside Gymnasium's own way to pixels.
+"""Measure the pixel environments against Gymnasium's own wrappers for pixel observations.
 
-Run with `OMP_NUM_THREADS=1 python benchmarks/bench_envs.py`; Gymnasium's resize needs
-`opencv-python-headless`. Both sides give 64x64 RGB, two frames stacked, physics included, and are
-timed in turn so that other load falls on both. Ours runs in one thread.
+    OMP_NUM_THREADS=1 python benchmarks/bench_envs.py
+
+Prints observations per second, physics included: 64x64 RGB, two stacked frames. The environments
+take turns, so that other load on the machine affects all of them. Each runs in a single thread.
+Gymnasium's resizing needs `opencv-python-headless`.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
 
 import gymnasium as gym
-import numba
 import numpy as np
 from gymnasium.vector import VectorEnv
 from gymnasium.wrappers import AddRenderObservation, FrameStackObservation, ResizeObservation
+from machine import describe_machine
 
-import worldmodel
+import worldmodel  # noqa: F401
 
 IMAGE_SIZE, FRAME_STACK = 64, 2
 PENDULUM = {"image_size": IMAGE_SIZE, "frame_stack": FRAME_STACK, "start": "uniform"}
 
 
-def acrobot_pixels(env: gym.Env) -> gym.Env:
-    """Acrobot seen as stacked frames through Gymnasium's wrappers."""
+def stack_pixels(env: gym.Env) -> gym.Env:
+    """Wrap an environment so that it observes stacked frames."""
     pixels = AddRenderObservation(env, render_only=True)
     return FrameStackObservation(ResizeObservation(pixels, (IMAGE_SIZE, IMAGE_SIZE)), FRAME_STACK)
 
 
 def make_acrobot(num_envs: int) -> VectorEnv:
-    """The peer: synchronous, as many copies as asked."""
-    options = {"vectorization_mode": "sync", "wrappers": [acrobot_pixels]}
+    """Make Gymnasium's Acrobot with pixel wrappers."""
+    options = {"vectorization_mode": "sync", "wrappers": [stack_pixels]}
     return gym.make_vec("Acrobot-v1", num_envs, render_mode="rgb_array", **options)
 
 
 def make_pendulum(num_envs: int) -> VectorEnv:
-    """Ours, from uniform starts."""
+    """Make the native vector environment."""
     return gym.make_vec("DoublePendulumPixels-v0", num_envs, **PENDULUM)
 
 
 def make_single(_: int) -> gym.Env:
-    """Ours, one at a time."""
+    """Make a single environment."""
     return gym.make("DoublePendulumPixels-v0", **PENDULUM)
 
 
 def rate(env: VectorEnv | gym.Env, seconds: float) -> float:
-    """Observations a second over at least `seconds`, random actions drawn beforehand."""
+    """Measure observations per second for at least `seconds`; actions are drawn beforehand."""
     count = getattr(env, "num_envs", 1)
     actions = [env.action_space.sample() for _ in range(16)]
     steps, start = 0, time.perf_counter()
@@ -62,37 +61,17 @@ def rate(env: VectorEnv | gym.Env, seconds: float) -> float:
     return steps * count / (time.perf_counter() - start)
 
 
-def describe_machine() -> str:
-    """Processor, cores and versions."""
-    versions = {
-        "python": platform.python_version(),
-        "gymnasium": gym.__version__,
-        "numpy": np.__version__,
-        "numba": numba.__version__,
-        "worldmodel": worldmodel.__version__,
-    }
-    listed = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return f"{processor()}, {os.cpu_count()} cores, {platform.system()}\n{listed}"
-
-
-def processor() -> str:
-    """Name of the processor."""
-    try:
-        with open("/proc/cpuinfo") as lines:
-            return next(line.split(":")[1].strip() for line in lines if "model name" in line)
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 def main() -> None:
-    """Time all contenders in turn and print medians."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Measure all environments in turn and print medians."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0, help="length of one repeat")
+    parser.add_argument("--seconds", type=float, default=1.0, help="duration of a repeat")
     args = parser.parse_args()
     contenders: dict[str, tuple[Callable[[int], VectorEnv | gym.Env], int]] = {
-        "DoublePendulumPixels-v0, batch of 64": (make_pendulum, 64),
-        "DoublePendulumPixels-v0, batch of 8": (make_pendulum, 8),
+        "DoublePendulumPixels-v0, vector of 64": (make_pendulum, 64),
+        "DoublePendulumPixels-v0, vector of 8": (make_pendulum, 8),
         "DoublePendulumPixels-v0, single": (make_single, 1),
         "Acrobot-v1 + wrappers, sync of 8": (make_acrobot, 8),
         "Acrobot-v1 + wrappers, sync of 1": (make_acrobot, 1),
@@ -106,10 +85,8 @@ def main() -> None:
         for name, env in envs.items():
             rates[name].append(rate(env, args.seconds))
     print(describe_machine())
-    threads = os.environ.get("OMP_NUM_THREADS", "not set")
-    print(f"command: python {' '.join(sys.argv)}, OMP_NUM_THREADS {threads}")
-    print(f"{IMAGE_SIZE}x{IMAGE_SIZE} RGB, {FRAME_STACK} frames, observations a second,")
-    print(f"median (lowest to highest) of {args.repeats} repeats of {args.seconds} s\n")
+    print(f"{IMAGE_SIZE}x{IMAGE_SIZE} RGB, {FRAME_STACK} frames, observations per second,")
+    print(f"median (minimum to maximum) of {args.repeats} repeats of {args.seconds} s\n")
     for name, values in rates.items():
         spread = f"({min(values):,.0f} to {max(values):,.0f})"
         print(f"{name:40} {statistics.median(values):>10,.0f}  {spread}")

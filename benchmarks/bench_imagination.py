@@ -1,61 +1,60 @@
-"""Dreaming and planning, beside what bounds them in the same run.
+"""Measure imagined environments and planning against the model evaluations that limit them.
 
-    python benchmarks/bench_imagination.py results/<run>
+    OMP_NUM_THREADS=1 python benchmarks/bench_imagination.py results/<run>
 
-Prints medians of interleaved repetitions, and medians of the ratios of each.
+The run must be one on `DoublePendulumPixels-v0`. The measured functions take turns, so that other
+load on the machine affects all of them. Prints medians, and medians of the ratios per repetition.
 """
 
 from __future__ import annotations
 
-import platform
+import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 
 import gymnasium as gym
 import numpy as np
 import torch
+from machine import describe_machine
 
-import worldmodel
-from worldmodel.imagination import CEM, PlanningPolicy, imagined_return
+from worldmodel import PlanningPolicy, Run, WorldModel
+from worldmodel.models import unroll
+from worldmodel.planning import CEM, imagined_return
 
 BATCH, STEPS, REPETITIONS = 1024, 50, 9
 SAMPLES, ITERATIONS, HORIZON = 300, 5, 10
 PEER = 610
 """Steps/s of LeWM in stable-worldmodel 0.1.1 on two cores, 1,024 candidates."""
 
-Works = dict[str, Callable[[], None]]
+Functions = dict[str, Callable[[], None]]
 
 
-def seconds(work: Callable[[], None]) -> float:
-    """Wall time of one call."""
-    begun = time.perf_counter()
-    work()
-    return time.perf_counter() - begun
-
-
-def measure(works: Works) -> dict[str, list[float]]:
-    """Times of each, interleaved, after one call of each that does not count."""
-    for work in works.values():
-        work()
-    times: dict[str, list[float]] = {name: [] for name in works}
+def measure(functions: Functions) -> dict[str, list[float]]:
+    """Measure the seconds per call of each function in turn, after one call for warm-up."""
+    for function in functions.values():
+        function()
+    times: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(REPETITIONS):
-        for name, work in works.items():
-            times[name].append(seconds(work))
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            times[name].append(time.perf_counter() - start)
     return times
 
 
-def ratio(over: list[float], under: list[float]) -> float:
-    """Median of the ratios of one repetition."""
-    return statistics.median(a / b for a, b in zip(over, under, strict=True))
+def ratio(numerators: list[float], denominators: list[float]) -> float:
+    """Compute the median of the ratios per repetition."""
+    return statistics.median(a / b for a, b in zip(numerators, denominators, strict=True))
 
 
-def dreaming(run: str, wm: worldmodel.WorldModel) -> Works:
-    """Steps of dreams, of the bare parts, and of the real environment with the encoder."""
+def imagination(run: Run) -> Functions:
+    """Steps of imagined environments, of the bare networks, and of real ones with the encoder."""
+    wm = run.model
     one = gym.make("worldmodel/Latent-v0", run=run)
     many = gym.make_vec("worldmodel/Latent-v0", num_envs=BATCH, run=run)
-    real = gym.make_vec("DoublePendulumPixels-v0", num_envs=BATCH)
+    sizes = {"image_size": run.config.image_size, "frame_stack": run.config.frame_stack}
+    real = gym.make_vec("DoublePendulumPixels-v0", num_envs=BATCH, **sizes)
     for env in (one, many, real):
         env.reset(seed=0)
     action = one.action_space.sample()
@@ -77,28 +76,28 @@ def dreaming(run: str, wm: worldmodel.WorldModel) -> Works:
         z = many.unwrapped.latents
         vectors = wm.action_vector(actions)
         for _ in range(STEPS):
-            following = wm.predictor(z, vectors)
-            wm.reward_head(z, vectors, following)
-            wm.termination_head(z, vectors, following).sigmoid()
-            z = following
+            z_next = wm.predictor(z, vectors)
+            wm.reward_head(z, vectors, z_next)
+            wm.termination_head(z, vectors, z_next).sigmoid()
+            z = z_next
 
-    def rolled() -> None:
+    def rollout() -> None:
         wm.rollout(many.unwrapped.latents, sequence)
 
-    def encoded() -> None:
+    def real_steps() -> None:
         wm.encode(real.step(actions)[0])
 
     return {
         "single": single,
         "batched": batched,
         "bare": bare,
-        "rolled": rolled,
-        "encoded": encoded,
+        "rollout": rollout,
+        "real": real_steps,
     }
 
 
-def planning(wm: worldmodel.WorldModel) -> Works:
-    """One decision of CEM, and its evaluations of the model alone."""
+def planning(wm: WorldModel) -> Functions:
+    """One decision of CEM, and the model evaluations that it needs."""
     policy = PlanningPolicy(wm, optimizer=CEM(SAMPLES, ITERATIONS), horizon=HORIZON)
     z = torch.zeros(1, wm.spec.latent_dim, device=wm.device)
     first = z.expand(SAMPLES, -1)
@@ -110,7 +109,7 @@ def planning(wm: worldmodel.WorldModel) -> Works:
     @torch.no_grad()
     def evaluations() -> None:
         for _ in range(ITERATIONS):
-            latents = torch.cat([first[None], wm.predictor.unroll(first, actions)])
+            latents = torch.cat([first[None], unroll(wm.predictor, first, actions)])
             imagined_return(wm, latents, actions)
 
     return {"decision": decision, "evaluations": evaluations}
@@ -118,31 +117,39 @@ def planning(wm: worldmodel.WorldModel) -> Works:
 
 def main() -> None:
     """Measure and print."""
-    run = sys.argv[1]
-    wm = worldmodel.load(run)
-    versions = f"torch {torch.__version__}, {torch.get_num_threads()} threads"
-    print(f"{platform.machine()}, python {platform.python_version()}, {versions}")
-    t = measure(dreaming(run, wm))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", help="run directory")
+    run = Run(parser.parse_args().run)
+    print(describe_machine())
+    print(
+        f"{run.model.device}, {torch.get_num_threads()} torch threads, {REPETITIONS} repetitions\n"
+    )
+    t = measure(imagination(run))
     median = {name: statistics.median(values) for name, values in t.items()}
     count = BATCH * STEPS
-    print(f"one dream: {median['single'] / STEPS * 1e3:.2f} ms a step")
+    print(f"1 imagined environment: {median['single'] / STEPS * 1e3:.2f} ms per step")
     print(
-        f"{BATCH} dreams: {count / median['batched']:,.0f} steps/s, "
-        f"{ratio(t['bare'], t['batched']):.2f} of the bare predictor and heads "
-        f"({count / median['bare']:,.0f})"
+        f"{BATCH} imagined environments: {count / median['batched']:,.0f} steps/s, "
+        f"{ratio(t['bare'], t['batched']):.2f} of the predictor and the heads alone "
+        f"({count / median['bare']:,.0f} steps/s)"
     )
-    slower = ratio([STEPS * s for s in t["encoded"]], t["batched"])
+    speedup = ratio([STEPS * seconds for seconds in t["real"]], t["batched"])
     print(
-        f"{BATCH} real pixel environments and the encoder: {BATCH / median['encoded']:,.0f} "
-        f"steps/s; dreams are {slower:.1f} times as fast"
+        f"{BATCH} real pixel environments with the encoder: {BATCH / median['real']:,.0f} steps/s; "
+        f"imagined ones are {speedup:.1f} times as fast"
     )
-    rate = count / median["rolled"]
-    print(f"rollout of {BATCH} candidates: {rate:,.0f} steps/s, {rate / PEER:.0f} times {PEER}")
-    t = measure(planning(wm))
+    rate = count / median["rollout"]
+    print(
+        f"rollout of {BATCH} candidates: {rate:,.0f} steps/s, {rate / PEER:.0f} times LeWM in "
+        f"stable-worldmodel 0.1.1 on two cores ({PEER} steps/s)"
+    )
+    t = measure(planning(run.model))
     print(
         f"CEM, {SAMPLES} samples x {ITERATIONS} iterations x horizon {HORIZON}: "
-        f"{statistics.median(t['decision']):.3f} s, "
-        f"{ratio(t['decision'], t['evaluations']):.2f} times its model evaluations"
+        f"{statistics.median(t['decision']):.3f} s per decision, "
+        f"{ratio(t['decision'], t['evaluations']):.2f} times its model evaluations alone"
     )
 
 

@@ -1,54 +1,50 @@
-"""Sampling from the replay buffer beside a bare NumPy gather, and collecting into it.
+"""Measure writing, sampling and collecting with the replay buffer.
 
-Run with `OMP_NUM_THREADS=1 python benchmarks/bench_replay.py`. The sides of each comparison are
-timed in turn within the same run, in an order drawn anew each time, so that other load falls on
-all of them. Rates are by CPU time, which waiting for a busy machine does not lengthen; collection,
-which also waits for the disk, is shown by wall time too. The files stay in the page cache.
+    OMP_NUM_THREADS=1 python benchmarks/bench_replay.py
+
+Sampling is compared with a bare NumPy gather, the upper limit. The methods take turns in random
+order, so that other load on the machine affects all of them. Rates are per second of CPU time,
+which excludes waiting for a busy machine; collection, which also waits for the disk, is reported
+per second of wall time too. The files stay in the page cache.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import shlex
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import gymnasium as gym
-import numba
 import numpy as np
-import PIL
+from machine import describe_machine
 
-import worldmodel
 from worldmodel.data import ReplayBuffer, collect
 
-BATCH, LENGTH, STEPS = 128, 10, 40
+BATCH, LENGTH, STEPS, WARMUP = 128, 10, 40, 10
 SPACE = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
 GATHER, SAMPLE = "numpy gather", "sample"
 PENDULUM = {"start": "uniform"}
 
 
 def fill(path: Path, frames: int, shape: tuple[int, ...], dtype: str) -> float:
-    """Write a buffer of random frames; returns the frames stored a CPU second."""
+    """Write random frames into a new buffer, and return the frames per CPU second."""
     rng = np.random.default_rng(0)
     chunk = rng.integers(0, 256, (STEPS + 1, *shape)).astype(dtype)
     actions, rewards = np.zeros((STEPS, 2), np.float32), np.zeros(STEPS, np.float32)
-    begin = time.process_time()
+    start = time.process_time()
     with ReplayBuffer.create(
         path, frame_shape=shape, frame_dtype=dtype, action_space=SPACE, metadata={}
     ) as buffer:
         while buffer.num_frames < frames:
             buffer.add_episode(chunk, actions, rewards, False)
-        return buffer.num_frames / (time.process_time() - begin)
+        return buffer.num_frames / (time.process_time() - start)
 
 
 def samplers(path: Path) -> dict[str, Callable[[], object]]:
-    """The ways to get windows; the bare gathers take frames only and may cross episodes."""
+    """Make the methods to compare; bare gathers read frames only and may cross episodes."""
     buffer = ReplayBuffer.open(path)
     rng = np.random.default_rng(0)
     shape = (buffer.num_frames, *buffer.frame_shape)
@@ -64,30 +60,30 @@ def samplers(path: Path) -> dict[str, Callable[[], object]]:
     return {
         GATHER + ", memory map": lambda: mapped[rows()],
         GATHER + ", in memory": lambda: in_memory[rows()],
-        SAMPLE + ", out given": lambda: buffer.sample(BATCH, LENGTH, rng, out=out),
+        SAMPLE + ", preallocated": lambda: buffer.sample(BATCH, LENGTH, rng, out=out),
         SAMPLE + ", new arrays": lambda: buffer.sample(BATCH, LENGTH, rng),
     }
 
 
-def in_turn(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median CPU seconds of each way, called in turn in random order."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+def measure(methods: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Measure the median CPU seconds per call, after ten calls of each for warm-up."""
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
     order = np.random.default_rng(0)
-    for repeat in range(repeats + 10):
-        for name in order.permutation(list(ways)):
-            begin = time.process_time()
-            kept = ways[name]()
-            if repeat >= 10:
-                seconds[name].append(time.process_time() - begin)
-            del kept
+    for repeat in range(repeats + WARMUP):
+        for name in order.permutation(list(methods)):
+            start = time.process_time()
+            result = methods[name]()
+            if repeat >= WARMUP:
+                seconds[name].append(time.process_time() - start)
+            del result
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def report_sampling(path: Path, title: str, repeats: int) -> None:
-    """Print sequences a second of every way, and the share of the bare gather."""
-    medians = in_turn(samplers(path), repeats)
+    """Print sequences per second of every method, also relative to the bare gather."""
+    medians = measure(samplers(path), repeats)
     limit = medians[GATHER + ", memory map"]
-    print(f"\n{title}: {BATCH} sequences of {LENGTH} frames, median of {repeats} in turn")
+    print(f"\n{title}: {BATCH} sequences of {LENGTH} frames, median of {repeats} repeats")
     for name, median in medians.items():
         rate = BATCH / median
         print(
@@ -98,7 +94,7 @@ def report_sampling(path: Path, title: str, repeats: int) -> None:
 def collection_rates(
     env_id: str, episodes: int, steps: int, policy: str, repeats: int
 ) -> tuple[float, float]:
-    """Median frames a CPU second and a wall second, from nothing to a closed buffer on disk."""
+    """Measure median frames per CPU second and per second, from nothing to a closed buffer."""
     rates = []
     kwargs = PENDULUM if env_id.startswith("DoublePendulum") else {}
     observation = "vector" if env_id == "DoublePendulum-v0" else "auto"
@@ -115,17 +111,15 @@ def collection_rates(
                 env_kwargs=kwargs,
                 observation=observation,
             )
-            spent = time.process_time() - cpu, time.perf_counter() - wall
-            rates.append([buffer.num_frames / seconds for seconds in spent])
+            elapsed = time.process_time() - cpu, time.perf_counter() - wall
+            rates.append([buffer.num_frames / seconds for seconds in elapsed])
     by_cpu, by_wall = np.median(rates[1:], axis=0)
     return by_cpu, by_wall
 
 
 def report_collection(repeats: int) -> None:
-    """Print frames a second for our environments and one that is only drawn."""
-    print(
-        f"\ncollect, 64x64 RGB unless said, one process, median of {repeats} after one unmeasured"
-    )
+    """Print frames per second for native environments and for one observed by rendering."""
+    print(f"\ncollect, 64x64 RGB if not noted, one process, median of {repeats} after a warm-up")
     cases = [
         ("DoublePendulumPixels-v0", 2000, 30, "passive"),
         ("DoublePendulumPixels-v0", 2000, 30, "random"),
@@ -141,30 +135,18 @@ def report_collection(repeats: int) -> None:
         print(f"  {env_id:<24} {policy:<8}{size:<16}{rates}{note}")
 
 
-def processor() -> str:
-    """Name of the processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "unknown")
-
-
 def main() -> None:
-    """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "--frames", type=int, default=40_000, help="64x64 RGB frames to sample from"
     )
     parser.add_argument("--repeats", type=int, default=100)
     parser.add_argument("--collections", type=int, default=5)
     arguments = parser.parse_args()
-    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    print(f"{processor()}, {os.cpu_count()} cores, {platform.system()}{load}")
-    modules = (np, gym, numba, PIL, worldmodel)
-    versions = ", ".join(f"{module.__name__} {module.__version__}" for module in modules)
-    print(f"python {platform.python_version()}, {versions}")
-    print(f"command: python {shlex.join(sys.argv)}")
+    print(describe_machine())
     with tempfile.TemporaryDirectory() as directory:
         images, vectors = Path(directory) / "images", Path(directory) / "vectors"
         rate = fill(images, arguments.frames, (64, 64, 3), "uint8")

@@ -1,4 +1,4 @@
-"""Single double-pendulum environments: from state or coordinates, and from pixels."""
+"""Double-pendulum environments that observe the state, coordinates or pixels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KEYS = (("a", "d"), ("j", "l"))
 
 
 class _PendulumEnv(gym.Env[npt.NDArray[Any], npt.NDArray[np.float32]]):
-    """A task seen through an observer."""
+    """A task with an observer."""
 
     metadata: dict[str, Any] = {  # noqa: RUF012
         "render_modes": ["human", "rgb_array"],
@@ -50,13 +50,29 @@ class _PendulumEnv(gym.Env[npt.NDArray[Any], npt.NDArray[np.float32]]):
 
     @property
     def state(self) -> Floats:
-        """The current state `[θ1, θ2, ω1, ω2]`, (4,) float64, a copy."""
-        return self._started()[0, -1].copy()
+        """A copy of the current state `[θ1, θ2, ω1, ω2]`, (4,) float64, in rad and rad/s.
+
+        Raises:
+            ResetNeeded: If the environment was not reset yet.
+        """
+        state: Floats = self._current_history()[0, -1].copy()
+        return state
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[npt.NDArray[Any], dict[str, Any]]:
-        """Start an episode; `options={"state": [θ1, θ2, ω1, ω2]}` sets the state."""
+        """Start an episode.
+
+        Args:
+            seed: Seed of the environment's random generator; None keeps the current generator.
+            options: `{"state": [θ1, θ2, ω1, ω2]}` sets the start state, in rad and rad/s.
+
+        Returns:
+            The observation, and an info with the true `"state"`, (4,) float64.
+
+        Raises:
+            ValueError: If an option is unknown, or the state is not valid.
+        """
         super().reset(seed=seed)
         states = pop_state(options, 1)
         if states is None:
@@ -69,8 +85,20 @@ class _PendulumEnv(gym.Env[npt.NDArray[Any], npt.NDArray[np.float32]]):
     def step(
         self, action: npt.NDArray[np.float32]
     ) -> tuple[npt.NDArray[Any], float, bool, bool, dict[str, Any]]:
-        """Hold the torques for `dt` seconds."""
-        history = self._started()
+        """Apply constant torques for `dt` seconds.
+
+        Args:
+            action: Torques as fractions of `max_torque`, (A,) in [-1, 1].
+
+        Returns:
+            The observation, the reward, terminated and truncated (always False here; `gym.make`
+            adds the time limit), and an info with the true `"state"`, (4,) float64.
+
+        Raises:
+            ResetNeeded: If the environment was not reset yet.
+            ValueError: If the action has another shape, or is NaN.
+        """
+        history = self._current_history()
         torques = self.task.torques(np.asarray(action)[None])
         states, rewards = self.task.advance(history[:, -1], torques)
         self._history = push(history, states)
@@ -80,37 +108,53 @@ class _PendulumEnv(gym.Env[npt.NDArray[Any], npt.NDArray[np.float32]]):
         return self._observe(), self._reward, False, False, {"state": self.state}
 
     def render(self) -> Frames | None:
-        """The state as (render_size, render_size, 3) uint8, or None after updating the window."""
+        """Render the current state.
+
+        Returns:
+            A frame, (render_size, render_size, 3) uint8, with `render_mode="rgb_array"`; otherwise
+            None. With `render_mode="human"` the window is updated.
+
+        Raises:
+            ResetNeeded: If the environment was not reset yet.
+        """
         if self.render_mode == "rgb_array":
-            return self._scene.draw(self._started()[:, -1])[0]
+            frame: Frames = self._scene.draw(self._current_history()[:, -1])[0]
+            return frame
         if self.render_mode is None:
-            gym.logger.warn('render() needs a render mode: make(..., render_mode="rgb_array")')
+            gym.logger.warn('render() needs make(..., render_mode="rgb_array")')
         self._show()
         return None
 
     def get_keys_to_action(self) -> dict[str, npt.NDArray[np.float32]]:
-        """Keys for `gymnasium.utils.play`: a, d turn the shoulder and j, l the elbow."""
+        """Map keys to actions for `gymnasium.utils.play`.
+
+        The keys a and d turn the shoulder, j and l the elbow.
+
+        Returns:
+            Combinations of keys mapped to actions, (A,) float32.
+        """
         joints = [("", *_KEYS[joint]) for joint in ACTUATED[self.task.torque]]
-        turn = dict(zip(itertools.chain(*_KEYS), (-1.0, 1.0, -1.0, 1.0))) | {"": 0.0}
+        torques = dict(zip(itertools.chain(*_KEYS), (-1.0, 1.0, -1.0, 1.0))) | {"": 0.0}
         combinations = itertools.product(*joints)
-        return {"".join(c): np.array([turn[k] for k in c], np.float32) for c in combinations}
+        return {"".join(c): np.array([torques[k] for k in c], np.float32) for c in combinations}
 
     def close(self) -> None:
         """Close the window."""
         if self._window is not None:
             self._window.close()
 
-    def _started(self) -> Floats:
+    def _current_history(self) -> Floats:
         if self._history is None:
-            raise ResetNeeded("the environment has no state yet: call reset() first")
+            raise ResetNeeded("the environment has no state yet; call reset() first")
         return self._history
 
     def _observe(self) -> npt.NDArray[Any]:
-        return self._observer(self._started())[0]
+        observation: npt.NDArray[Any] = self._observer(self._current_history())[0]
+        return observation
 
     def _show(self) -> None:
         if self._window is not None:
-            frame = self._scene.draw(self._started()[:, -1])[0]
+            frame = self._scene.draw(self._current_history()[:, -1])[0]
             effort = self._torques / self.task.max_torque
             self._window.show(frame, effort, self._steps * self.task.dt, self._reward)
 
@@ -119,32 +163,35 @@ class DoublePendulumEnv(_PendulumEnv):
     """
     ## Description
 
-    Two point masses on massless rods swing in a vertical plane: rod 1 turns about a fixed pivot,
+    Two point masses on massless rods swing in a vertical plane. Rod 1 turns about a fixed pivot,
     the shoulder, and rod 2 about the end of rod 1, the elbow. The goal is to swing the tip up with
-    torques on one or both joints, and to keep it there. With zero torque the pendulum is passive,
-    keeps its energy to 1e-6 over 10 s, and is chaotic: a good test for a model that learns physics.
+    torques on one or both joints, and to balance it there. Without torque and damping the motion is
+    chaotic and conserves its energy, to a relative error of 1e-6 over 10 s in simulation, which
+    makes it a good benchmark for models that learn physics.
 
     The state is `[θ1, θ2, ω1, ω2]`. Angles are absolute, measured from hanging straight down,
-    counter-clockwise positive, in (-π, π] rad; rates are in rad/s. It is in `info["state"]`,
-    float64, after every reset and step. The equations are in `worldmodel.envs.physics`.
+    counter-clockwise positive, in (-π, π] rad; angular velocities are in rad/s. The state is
+    returned as `info["state"]`, float64, by every reset and step. The equations of motion are in
+    `worldmodel.envs.physics`.
 
     ## Action Space
 
-    A `Box(-1, 1, (2,), float32)`: torques on shoulder and elbow, in shares of `max_torque`, held
-    for `dt`. Larger values are clipped. With `torque="shoulder"` or `"elbow"` the shape is `(1,)`.
+    A `Box(-1, 1, (2,), float32)`: the torques on shoulder and elbow as fractions of `max_torque`,
+    constant for `dt` seconds. Values outside the range are clipped. With `torque="shoulder"` or
+    `torque="elbow"` the shape is `(1,)`.
 
     | Num | Action          | Control Min | Control Max |
     | --- | --------------- | ----------- | ----------- |
     | 0   | Shoulder torque | -1          | 1           |
     | 1   | Elbow torque    | -1          | 1           |
 
-    The elbow torque turns rod 2 and, as its reaction, rod 1 the other way.
+    The elbow torque acts on rod 2, and its reaction on rod 1 in the opposite direction.
 
     ## Observation Space
 
-    With `observation="coordinates"`, a float32 array of `4 * frame_stack` numbers: the positions of
-    both bobs in m, pivot at the origin, y up, of the last `frame_stack` steps, oldest first. At
-    reset the first positions are repeated.
+    With `observation="coordinates"`, a float32 array of shape `(4 * frame_stack,)`: the positions
+    of both bobs in m at the last `frame_stack` steps, oldest first. The pivot is the origin and y
+    points up. At reset the start positions are repeated.
 
     | Num | Observation | Min        | Max       |
     | --- | ----------- | ---------- | --------- |
@@ -153,7 +200,7 @@ class DoublePendulumEnv(_PendulumEnv):
     | 2   | x of bob 2  | -(l1 + l2) | l1 + l2   |
     | 3   | y of bob 2  | -(l1 + l2) | l1 + l2   |
 
-    With `observation="state"`, six float32 numbers, of the newest step only:
+    With `observation="state"`, a float32 array of shape `(6,)` for the current step only:
 
     | Num    | Observation    | Min        | Max       |
     | ------ | -------------- | ---------- | --------- |
@@ -163,19 +210,20 @@ class DoublePendulumEnv(_PendulumEnv):
 
     ## Rewards
 
-    The height of the tip after the step, 0 at its lowest and 1 at its highest, less 0.01 x the mean
-    square action and 0.001 x the mean square of ω1 and ω2. Balancing upright earns 1 a step,
-    hanging at rest 0.
+    The height of the tip after the step, from 0 at the lowest to 1 at the highest position, minus
+    0.01 times the mean squared action and 0.001 times the mean square of ω1 and ω2. Balancing
+    upright yields a reward of 1 per step, hanging at rest 0.
 
     ## Starting State
 
-    `start="down"`: angles and rates each uniform in ±0.1, near rest, for control.
-    `start="uniform"`: angles uniform in ±π and rates in ±π rad/s, for data.
-    `reset(options={"state": [θ1, θ2, ω1, ω2]})` sets the state; angles are wrapped.
+    With `start="down"`, for control, angles are uniform in ±0.1 rad and angular velocities in
+    ±0.1 rad/s. With `start="uniform"`, for data collection, angles are uniform in ±π rad and
+    angular velocities in ±π rad/s. `reset(options={"state": [θ1, θ2, ω1, ω2]})` sets the state;
+    its angles are wrapped to (-π, π].
 
     ## Episode End
 
-    Truncation after 200 steps. The pendulum never terminates by itself.
+    The episode is truncated after 200 steps. It never terminates.
 
     ## Arguments
 
@@ -183,15 +231,15 @@ class DoublePendulumEnv(_PendulumEnv):
     | ------------- | -------- | --------------- | ---------------------------------------- |
     | `render_mode` | str      | `None`          | `"rgb_array"`, or `"human"` for a window |
     | `observation` | str      | `"coordinates"` | `"coordinates"` or `"state"`             |
-    | `frame_stack` | int      | `2`             | Steps in a coordinates observation       |
-    | `render_size` | int      | `512`           | Side of rendered frames in pixels        |
-    | `dt`          | float    | `0.05`          | Seconds a step                           |
+    | `frame_stack` | int      | `2`             | Steps per observation of coordinates     |
+    | `render_size` | int      | `512`           | Rendered height and width, in pixels     |
+    | `dt`          | float    | `0.05`          | Seconds per step                         |
     | `torque`      | str      | `"both"`        | `"both"`, `"shoulder"` or `"elbow"`      |
-    | `max_torque`  | float    | `10.0`          | Torque of action 1, N m                  |
-    | `damping`     | float    | `0.0`           | Viscous friction of joints, N m s/rad    |
-    | `gravity`     | float    | `9.81`          | m/s²                                     |
-    | `lengths`     | 2 floats | `(1.0, 1.0)`    | Rods, m                                  |
-    | `masses`      | 2 floats | `(1.0, 1.0)`    | Bobs, kg                                 |
+    | `max_torque`  | float    | `10.0`          | Torque of action 1, in N m               |
+    | `damping`     | float    | `0.0`           | Friction of the joints, in N m s/rad     |
+    | `gravity`     | float    | `9.81`          | Gravitational acceleration, in m/s²      |
+    | `lengths`     | 2 floats | `(1.0, 1.0)`    | Lengths of the rods, in m                |
+    | `masses`      | 2 floats | `(1.0, 1.0)`    | Masses of the bobs, in kg                |
     | `start`       | str      | `"down"`        | `"down"` or `"uniform"`                  |
 
     ```python
@@ -209,9 +257,9 @@ class DoublePendulumEnv(_PendulumEnv):
 
     ```
 
-    With `render_mode="human"` a window shows the pendulum, both torques, time and reward at real
-    speed. Closing it ends the display and lets the run go on. To play with the keys a, d (shoulder)
-    and j, l (elbow):
+    With `render_mode="human"` a window shows the pendulum, both torques, the time and the reward in
+    real time. When the window is closed, the environment continues without it. To control the
+    pendulum with the keys a, d (shoulder) and j, l (elbow):
 
     ```python
     >>> from gymnasium.utils.play import play  # doctest: +SKIP
@@ -221,8 +269,8 @@ class DoublePendulumEnv(_PendulumEnv):
 
     ## Vectorized environment
 
-    A native batched environment steps all pendulums in one call. It gives the same observations as
-    single ones with the same seeds.
+    `gymnasium.make_vec` makes a native vector environment that simulates all pendulums in one call.
+    Its observations are identical to those of single environments with the same seeds.
 
     ```python
     >>> envs = gym.make_vec("DoublePendulum-v0", num_envs=3)
@@ -247,7 +295,7 @@ class DoublePendulumEnv(_PendulumEnv):
         render_size: int = 512,
         **task: Any,
     ) -> None:
-        settings = Task.of(**task)
+        settings = Task.of(DoublePendulumEnv, task)
         observer = vector_observer(settings, observation, frame_stack)
         super().__init__(settings, observer, render_mode, render_size)
 
@@ -256,49 +304,50 @@ class DoublePendulumPixelsEnv(_PendulumEnv):
     """
     ## Description
 
-    The double pendulum of `DoublePendulumEnv`, seen as images only: nothing in an observation tells
-    angles or rates, which must be read from the frames and from what changed between them. Frames
-    are anti-aliased, place a bob to a few hundredths of a pixel, and depend on the state alone.
+    The double pendulum of `DoublePendulumEnv`, observed as images only: angles must be inferred
+    from the frames, and angular velocities from the difference between them. Frames are
+    anti-aliased, show the position of a bob to a few hundredths of a pixel, and depend on the state
+    only.
 
     ## Action Space
 
-    As `DoublePendulumEnv`: a `Box(-1, 1, (2,), float32)` of shoulder and elbow torques in shares of
-    `max_torque`, or shape `(1,)` with `torque="shoulder"` or `"elbow"`.
+    As in `DoublePendulumEnv`: a `Box(-1, 1, (2,), float32)` of shoulder and elbow torques as
+    fractions of `max_torque`, of shape `(1,)` with `torque="shoulder"` or `torque="elbow"`.
 
     ## Observation Space
 
-    A uint8 array `(image_size, image_size, frame_stack * C)`, `C` 3, or 1 in grayscale: the last
-    `frame_stack` frames along the channels, oldest first, newest last. At reset the first frame is
-    repeated. The pivot is the centre of the frame, and the outstretched pendulum fits it. The state
-    is in `info["state"]`, float64, for evaluation.
+    A uint8 array of shape `(image_size, image_size, frame_stack * C)`, where `C` is 3, or 1 with
+    `grayscale=True`: the last `frame_stack` frames, concatenated along the channels, oldest first.
+    At reset the first frame is repeated. The pivot is in the center of the frame, and the fully
+    extended pendulum fits into it. The true state is in `info["state"]`, float64, for evaluation.
 
-    | Num | Observation                | Min | Max |
-    | --- | -------------------------- | --- | --- |
-    | all | Red, green, blue, or gray  | 0   | 255 |
+    | Num | Observation                    | Min | Max |
+    | --- | ------------------------------ | --- | --- |
+    | all | Red, green and blue, or gray   | 0   | 255 |
 
     ## Rewards
 
-    As `DoublePendulumEnv`: tip height in [0, 1] less 0.01 x the mean square action and 0.001 x the
-    mean square of ω1 and ω2.
+    As in `DoublePendulumEnv`: the tip height in [0, 1] minus 0.01 times the mean squared action and
+    0.001 times the mean square of ω1 and ω2.
 
     ## Starting State
 
-    As `DoublePendulumEnv`: `start="down"` near rest, `start="uniform"` anywhere, or
-    `reset(options={"state": [θ1, θ2, ω1, ω2]})`.
+    As in `DoublePendulumEnv`: near rest with `start="down"`, anywhere with `start="uniform"`, or
+    the state given by `reset(options={"state": [θ1, θ2, ω1, ω2]})`.
 
     ## Episode End
 
-    Truncation after 200 steps. The pendulum never terminates by itself.
+    The episode is truncated after 200 steps. It never terminates.
 
     ## Arguments
 
-    Those of `DoublePendulumEnv` but `observation`, and:
+    Those of `DoublePendulumEnv` except `observation`, and:
 
-    | Parameter     | Type | Default | Description                       |
-    | ------------- | ---- | ------- | --------------------------------- |
-    | `image_size`  | int  | `64`    | Side of an observation in pixels  |
-    | `grayscale`   | bool | `False` | One channel a frame, not three    |
-    | `frame_stack` | int  | `2`     | Frames in an observation          |
+    | Parameter     | Type | Default | Description                            |
+    | ------------- | ---- | ------- | -------------------------------------- |
+    | `image_size`  | int  | `64`    | Height and width of a frame in pixels  |
+    | `grayscale`   | bool | `False` | One channel per frame instead of three |
+    | `frame_stack` | int  | `2`     | Frames per observation                 |
 
     ```python
     >>> import gymnasium as gym
@@ -315,8 +364,8 @@ class DoublePendulumPixelsEnv(_PendulumEnv):
 
     ## Vectorized environment
 
-    A native batched environment steps and draws all pendulums in one call, pixel-identical to
-    single ones with the same seeds.
+    `gymnasium.make_vec` makes a native vector environment that simulates and draws all pendulums in
+    one call. Its frames are identical to those of single environments with the same seeds.
 
     ```python
     >>> envs = gym.make_vec("DoublePendulumPixels-v0", num_envs=3, grayscale=True)
@@ -342,6 +391,6 @@ class DoublePendulumPixelsEnv(_PendulumEnv):
         render_size: int = 512,
         **task: Any,
     ) -> None:
-        settings = Task.of(**task)
+        settings = Task.of(DoublePendulumPixelsEnv, task)
         observer = PixelObserver(settings, image_size, grayscale, frame_stack)
         super().__init__(settings, observer, render_mode, render_size)

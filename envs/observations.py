@@ -1,8 +1,4 @@
-"""Observations as functions of the last states, the same for single and batched environments.
-
-An observer has the `space` of one observation and the number `stack` of states it needs; called
-with histories, (N, stack, 4) float64, oldest first, it returns N observations.
-"""
+"""Observers, which turn the latest states into observations for single and batched environments."""
 
 from __future__ import annotations
 
@@ -24,33 +20,58 @@ MIN_IMAGE_SIZE = 8
 
 
 class Observer(Protocol):
-    """Turns histories of states into observations."""
+    """A function from histories of states to observations."""
 
     @property
     def space(self) -> spaces.Space[Any]:
-        """Space of one observation."""
+        """Space of a single observation."""
 
     @property
     def stack(self) -> int:
-        """Number of states in a history."""
+        """Number S of states in a history."""
 
     def __call__(self, history: Floats) -> npt.NDArray[Any]:
-        """Observe (N, stack, 4) float64 as (N, *space.shape)."""
+        """Compute observations.
+
+        Args:
+            history: The latest states, (N, S, 4) float64, oldest first.
+
+        Returns:
+            Observations, (N, *space.shape).
+        """
 
 
 def require_stack(frame_stack: object) -> None:
-    """Raise ValueError unless `frame_stack` is a positive integer."""
+    """Check the number of stacked frames.
+
+    Raises:
+        ValueError: If `frame_stack` is not a positive integer.
+    """
     require(is_count(frame_stack, 1), "frame_stack", frame_stack, "a positive integer, e.g. 2")
 
 
 def require_size(name: str, size: object) -> None:
-    """Raise ValueError unless `size` is an image size in pixels."""
+    """Check an image size in pixels.
+
+    Raises:
+        ValueError: If `size` is not an integer, or is below `MIN_IMAGE_SIZE`.
+    """
     expected = f"an integer of at least {MIN_IMAGE_SIZE} pixels, for example 64"
     require(is_count(size, MIN_IMAGE_SIZE), name, size, expected)
 
 
 class PixelObserver:
-    """Frames, (N, H, W, S * C) uint8, oldest first."""
+    """Observes stacked frames, (N, H, W, S*C) uint8, oldest first.
+
+    Args:
+        task: The task that is observed.
+        image_size: Height and width of a frame in pixels.
+        grayscale: Whether frames have one channel instead of three.
+        frame_stack: Frames S per observation.
+
+    Raises:
+        ValueError: If an argument is not valid.
+    """
 
     def __init__(self, task: Task, image_size: int, grayscale: bool, frame_stack: int) -> None:
         require_size("image_size", image_size)
@@ -62,12 +83,20 @@ class PixelObserver:
         self.space = spaces.Box(0, 255, shape, np.uint8)
 
     def __call__(self, history: Floats) -> Frames:
-        """Draw every state of the history."""
+        """Draw the states of histories (N, S, 4)."""
         return self._scene.draw_stacks(history)
 
 
 class CoordinateObserver:
-    """Positions of both bobs in m, (N, S * 4) float32: x1, y1, x2, y2 a state, oldest first."""
+    """Observes the bobs' positions in m, (N, S*4) float32: x1, y1, x2, y2 per state, oldest first.
+
+    Args:
+        task: The task that is observed.
+        frame_stack: States S per observation.
+
+    Raises:
+        ValueError: If `frame_stack` is not a positive integer.
+    """
 
     def __init__(self, task: Task, frame_stack: int) -> None:
         require_stack(frame_stack)
@@ -78,30 +107,30 @@ class CoordinateObserver:
         self.space = spaces.Box(-high, high, dtype=np.float32)
 
     def __call__(self, history: Floats) -> Float32s:
-        """Locate the bobs of every state of the history."""
+        """Compute the positions for histories (N, S, 4)."""
         xy = positions(history.reshape(-1, 4), self._params)
         return xy.reshape(len(history), -1).astype(np.float32)
 
 
 class StateObserver:
-    """The newest state, (N, 6) float32: sin θ1, sin θ2, cos θ1, cos θ2, ω1, ω2."""
+    """Observes the newest state, (N, 6) float32: sin θ1, sin θ2, cos θ1, cos θ2, ω1, ω2."""
 
     stack = 1
 
     def __init__(self) -> None:
-        fastest = np.finfo(np.float32).max
-        high = np.array([1.0, 1.0, 1.0, 1.0, fastest, fastest], dtype=np.float32)
+        unbounded = np.finfo(np.float32).max
+        high = np.array([1.0, 1.0, 1.0, 1.0, unbounded, unbounded], dtype=np.float32)
         self.space = spaces.Box(-high, high, dtype=np.float32)
 
     def __call__(self, history: Floats) -> Float32s:
-        """Observe the newest state of the history."""
+        """Compute the observations for histories (N, 1, 4)."""
         out = np.empty((len(history), 6), dtype=np.float32)
-        _sines(history[:, -1], out)
+        _observe_states(history[:, -1], out)
         return out
 
 
 @njit(cache=True)
-def _sines(states: Floats, out: Float32s) -> None:
+def _observe_states(states: Floats, out: Float32s) -> None:
     for n in range(states.shape[0]):
         theta1, theta2 = states[n, 0], states[n, 1]
         out[n, 0], out[n, 1] = math.sin(theta1), math.sin(theta2)
@@ -110,7 +139,16 @@ def _sines(states: Floats, out: Float32s) -> None:
 
 
 def vector_observer(task: Task, observation: str, frame_stack: int) -> Observer:
-    """The observer of `DoublePendulum-v0`, named by its `observation` argument."""
+    """Make the observer of `DoublePendulum-v0`.
+
+    Args:
+        task: The task that is observed.
+        observation: `"coordinates"` or `"state"`.
+        frame_stack: States S per observation of coordinates; checked in either case.
+
+    Raises:
+        ValueError: If an argument is not valid.
+    """
     require_stack(frame_stack)
     choices = "'coordinates' or 'state'"
     require(observation in ("coordinates", "state"), "observation", observation, choices)

@@ -1,16 +1,17 @@
-"""Equations of motion of a planar double pendulum: RK4, energy and joint positions.
+"""Physics of a planar double pendulum: equations of motion, RK4 integration, energy, positions.
 
-A state is `[θ1, θ2, ω1, ω2]`: the ABSOLUTE angle of each rod from hanging straight down
-(counter-clockwise positive, so `x = l sin θ` and `y = -l cos θ` with y up), in rad, and its rate in
-rad/s. Rods are massless and bobs are points. With Δ = θ1 - θ2, Lagrange's equations are
+A state is `[θ1, θ2, ω1, ω2]`: the absolute angles of both rods in rad and their angular velocities
+in rad/s. Angles are measured from hanging straight down, counter-clockwise positive, so that
+`x = l sin θ` and `y = -l cos θ` with y up. Rods are massless and bobs are point masses. With
+Δ = θ1 - θ2, Lagrange's equations are
 
     (m1 + m2) l1² α1 + m2 l1 l2 cos Δ α2 = Q1 - m2 l1 l2 sin Δ ω2² - (m1 + m2) g l1 sin θ1
     m2 l1 l2 cos Δ α1 + m2 l2² α2        = Q2 + m2 l1 l2 sin Δ ω1² - m2 g l2 sin θ2
 
-The shoulder torque acts on rod 1 from the world. The elbow torque acts on rod 2 from rod 1, so
-rod 1 takes its reaction. Each joint has the same viscous friction `damping`, in N m s/rad,
-opposing its own rate: ω1 at the shoulder, ω2 - ω1 at the elbow. In absolute angles the
-generalised forces are
+The shoulder torque acts between the fixed pivot and rod 1. The elbow torque acts on rod 2, and its
+reaction on rod 1. Both joints have the same viscous friction `damping`, in N m s/rad, which opposes
+the velocity of the joint: ω1 at the shoulder, ω2 - ω1 at the elbow. In absolute angles the
+generalized forces are
 
     Q1 = (τ_shoulder - damping ω1) - (τ_elbow - damping (ω2 - ω1))
     Q2 = (τ_elbow - damping (ω2 - ω1))
@@ -28,19 +29,29 @@ from numba import njit
 Floats = npt.NDArray[np.float64]
 
 STEP_ANGLE = 0.035
-"""Largest product of RK4 step and fastest rate, in rad; see `_substeps`.
+"""Maximum angle in rad that the fastest possible motion covers in one RK4 step; see `_substeps`.
 
-Measured over 10 s, passive, dt 0.05 s, largest relative error of energy: 4e-8 from 1,000 uniform
-starts (angles in ±π, rates in ±π rad/s), 6e-7 from rates in ±40 rad/s; 2e-7 from uniform starts of
-60 pendulums with lengths from 0.3 to 3.3 m and masses from 0.1 to 10 kg.
+Largest relative energy errors over 10 s without torque, at dt = 0.05 s: 4e-8 for 1,000 uniform
+starts (angles in ±π rad, angular velocities in ±π rad/s), 6e-7 for angular velocities in
+±40 rad/s, and 2e-7 for uniform starts of 60 pendulums with lengths from 0.3 to 3.3 m and masses
+from 0.1 to 10 kg.
 """
 
 MAX_SUBSTEPS = 5_000
-"""Bound on the sub-steps of one call; only settings far outside the ranges above reach it."""
+"""Maximum number of substeps per step; reached only far outside the ranges above."""
 
 
 class Params(NamedTuple):
-    """Physical constants, SI units."""
+    """Physical constants.
+
+    Attributes:
+        gravity: Gravitational acceleration, in m/s².
+        length1: Length of rod 1, in m.
+        length2: Length of rod 2, in m.
+        mass1: Mass of bob 1, in kg.
+        mass2: Mass of bob 2, in kg.
+        damping: Viscous friction of each joint, in N m s/rad.
+    """
 
     gravity: float = 9.81
     length1: float = 1.0
@@ -119,12 +130,12 @@ def _substeps(
     params: Params,
     dt: float,
 ) -> int:
-    """Number of RK4 steps that keeps each below `STEP_ANGLE` at the fastest rate reachable.
+    """Choose the number of RK4 steps so that none covers more than `STEP_ANGLE`.
 
-    The rate is bounded by putting all the energy, and what the torques can add in `dt`, into the
-    motion of least inertia, the reduced mass on the shorter rod; the fastest small oscillation is
-    the floor. A heavy lower bob whips a light upper one round in a fraction sqrt(m1 / m2) of that
-    time whenever the rods line up, hence the last factor.
+    The angular velocity is bounded by assigning the whole energy, and what the torques can add in
+    `dt`, to the motion with the smallest inertia: the reduced mass on the shorter rod. The fastest
+    small oscillation is the lower bound. When the rods line up, a heavy lower bob accelerates a
+    light upper one by a further factor sqrt(m2 / m1); the last factor accounts for it.
     """
     g, l1, l2, m1, m2, _ = params
     inertia = m1 * m2 / (m1 + m2) * min(l1, l2) ** 2
@@ -148,19 +159,19 @@ def _step_batch(states: Floats, torques: Floats, params: Params, dt: float, out:
 
 
 def step_batch(states: Floats, torques: Floats, params: Params, dt: float) -> Floats:
-    """Advance states by `dt` seconds with the torques held constant.
+    """Integrate the equations of motion over `dt` seconds with constant torques.
 
-    The number of RK4 sub-steps is chosen for each state from its energy, so that a passive
-    pendulum keeps its energy to 1e-6 relative over 10 s, fast or slow.
+    The number of RK4 substeps is chosen per state from its energy, so that a passive pendulum
+    conserves its energy to a relative error of 1e-6 over 10 s, whether it moves fast or slowly.
 
     Args:
-        states: (N, 4) float64, `[θ1, θ2, ω1, ω2]`.
-        torques: (N, 2) float64, shoulder and elbow, in N m.
-        params: physical constants.
-        dt: seconds.
+        states: `[θ1, θ2, ω1, ω2]`, (N, 4) float64.
+        torques: Torques on shoulder and elbow in N m, (N, 2) float64.
+        params: Physical constants.
+        dt: Duration in s.
 
     Returns:
-        (N, 4) float64; the angles are continuous, not wrapped.
+        The next states, (N, 4) float64. Angles are continuous, not wrapped.
     """
     out = np.empty_like(states)
     _step_batch(states, torques, params, dt, out)
@@ -174,14 +185,14 @@ def _energies(states: Floats, params: Params, out: Floats) -> None:
 
 
 def energy(states: Floats, params: Params) -> Floats:
-    """Kinetic plus potential energy in J, zero at rest hanging straight down.
+    """Compute the total energy, which is zero when the pendulum hangs down at rest.
 
     Args:
-        states: (N, 4) float64.
-        params: physical constants.
+        states: States, (N, 4) float64.
+        params: Physical constants.
 
     Returns:
-        (N,) float64.
+        Kinetic plus potential energy in J, (N,) float64.
     """
     out = np.empty(len(states))
     _energies(states, params, out)
@@ -199,14 +210,14 @@ def _positions(states: Floats, length1: float, length2: float, out: Floats) -> N
 
 
 def positions(states: Floats, params: Params) -> Floats:
-    """Positions of the two bobs in m, the pivot at the origin, x right and y up.
+    """Compute the positions of both bobs, with the pivot at the origin, x right and y up.
 
     Args:
-        states: (N, 4) float64.
-        params: physical constants.
+        states: States, (N, 4) float64.
+        params: Physical constants.
 
     Returns:
-        (N, 2, 2) float64: `[:, 0]` the elbow bob, `[:, 1]` the tip, each `(x, y)`.
+        Positions `(x, y)` in m, (N, 2, 2) float64: `[:, 0]` is the elbow, `[:, 1]` the tip.
     """
     out = np.empty((len(states), 2, 2))
     _positions(states, params.length1, params.length2, out)
@@ -214,16 +225,16 @@ def positions(states: Floats, params: Params) -> Floats:
 
 
 def wrap_angles(states: Floats) -> Floats:
-    """The same states with both angles in (-π, π]; angles already there keep every bit.
+    """Wrap both angles to (-π, π]; angles that are in this range keep every bit.
 
     Args:
-        states: (N, 4) float64.
+        states: States, (N, 4) float64.
 
     Returns:
-        (N, 4) float64, a new array.
+        States, (N, 4) float64, a new array.
     """
     wrapped = states.copy()
     angles = states[:, :2]
-    beyond = (angles <= -math.pi) | (angles > math.pi)
-    wrapped[:, :2][beyond] = math.pi - np.mod(math.pi - angles[beyond], 2.0 * math.pi)
+    outside = (angles <= -math.pi) | (angles > math.pi)
+    wrapped[:, :2][outside] = math.pi - np.mod(math.pi - angles[outside], 2.0 * math.pi)
     return wrapped

@@ -1,9 +1,9 @@
-"""Anti-aliased rasteriser: states of the pendulum to uint8 frames.
+"""Anti-aliased rasterizer that draws states of the pendulum as uint8 frames.
 
-Every shape is a capsule, a segment with a radius; a disc is a capsule of no length. The share of a
-pixel that a capsule covers follows from the distance between the pixel's centre and the segment, so
-a bob's place shows to a few hundredths of a pixel, and no frame depends on the one before. Only the
-pixels of each row that a shape can reach are visited.
+Every shape is a capsule: a line segment with a radius; a disc is a capsule of length zero. The
+coverage of a pixel is computed from the distance between its center and the segment, so the
+position of a bob can be recovered to a few hundredths of a pixel. Every frame is drawn from
+scratch, and in each row only the pixels that a shape can cover are visited.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LUMINANCE = (0.299, 0.587, 0.114)
 
 
 class _Layout(NamedTuple):
-    """Pixel coordinates of the pivot and the sizes of all parts."""
+    """Position of the pivot, lengths of the rods and radii of all parts, in pixels."""
 
     pivot_x: float
     pivot_y: float
@@ -47,7 +47,7 @@ class _Layout(NamedTuple):
 
 @njit(cache=True)
 def _row_span(dx: float, dy: float, length2: float, py: float, reach: float) -> tuple[float, float]:
-    """Range of x, from the segment's start, that row `py` may share with the capsule."""
+    """Bound the x, relative to the segment's start, that the capsule can cover in row `py`."""
     low, high = min(0.0, dx) - reach, max(0.0, dx) + reach
     if dy * dy > 1e-6 * length2:
         slope, half = dx / dy, reach * math.sqrt(length2) / abs(dy)
@@ -56,10 +56,10 @@ def _row_span(dx: float, dy: float, length2: float, py: float, reach: float) -> 
 
 
 @njit(cache=True)
-def _blend(frame: Frames, i: int, j: int, channel: int, colour: Floats, cover: float) -> None:
-    for k in range(colour.shape[0]):
+def _blend(frame: Frames, i: int, j: int, channel: int, color: Floats, cover: float) -> None:
+    for k in range(color.shape[0]):
         below = float(frame[i, j, channel + k])
-        frame[i, j, channel + k] = np.uint8(below + cover * (colour[k] - below) + 0.5)
+        frame[i, j, channel + k] = np.uint8(below + cover * (color[k] - below) + 0.5)
 
 
 @njit(cache=True)
@@ -71,9 +71,9 @@ def _capsule(
     bx: float,
     by: float,
     radius: float,
-    colour: Floats,
+    color: Floats,
 ) -> None:
-    """Blend the capsule from a to b, in pixels, over the channels that start at `channel`."""
+    """Draw the capsule from a to b, in pixels, into the channels from `channel` on."""
     height, width, _ = frame.shape
     reach = radius + 0.5
     dx, dy = bx - ax, by - ay
@@ -94,7 +94,7 @@ def _capsule(
             if distance2 < reach * reach:
                 distance = math.sqrt(distance2)
                 cover = min(distance + 0.5, radius) + min(0.5 - distance, radius)
-                _blend(frame, i, j, channel, colour, cover)
+                _blend(frame, i, j, channel, color, cover)
 
 
 @njit(cache=True)
@@ -104,36 +104,37 @@ def _pendulum(
     theta1: float,
     theta2: float,
     layout: _Layout,
-    colours: Floats,
+    colors: Floats,
 ) -> None:
     x0, y0 = layout.pivot_x, layout.pivot_y
     x1 = x0 + layout.length1 * math.sin(theta1)
     y1 = y0 + layout.length1 * math.cos(theta1)
     x2 = x1 + layout.length2 * math.sin(theta2)
     y2 = y1 + layout.length2 * math.cos(theta2)
-    _capsule(frame, channel, x0, y0, x1, y1, layout.rod, colours[1])
-    _capsule(frame, channel, x0, y0, x0, y0, layout.pivot, colours[2])
-    _capsule(frame, channel, x1, y1, x2, y2, layout.rod, colours[3])
-    _capsule(frame, channel, x1, y1, x1, y1, layout.bob, colours[4])
-    _capsule(frame, channel, x2, y2, x2, y2, layout.bob, colours[5])
+    _capsule(frame, channel, x0, y0, x1, y1, layout.rod, colors[1])
+    _capsule(frame, channel, x0, y0, x0, y0, layout.pivot, colors[2])
+    _capsule(frame, channel, x1, y1, x2, y2, layout.rod, colors[3])
+    _capsule(frame, channel, x1, y1, x1, y1, layout.bob, colors[4])
+    _capsule(frame, channel, x2, y2, x2, y2, layout.bob, colors[5])
 
 
 @njit(cache=True, nogil=True)
-def _draw(histories: Floats, layout: _Layout, colours: Floats, frames: Frames) -> None:
-    channels = colours.shape[1]
+def _draw(histories: Floats, layout: _Layout, colors: Floats, frames: Frames) -> None:
+    channels = colors.shape[1]
     for n in range(histories.shape[0]):
         for s in range(histories.shape[1]):
             theta1, theta2 = histories[n, s, 0], histories[n, s, 1]
-            _pendulum(frames[n], s * channels, theta1, theta2, layout, colours)
+            _pendulum(frames[n], s * channels, theta1, theta2, layout, colors)
 
 
 class Scene:
-    """The pendulum drawn at one size; the same scene serves observations and rendering.
+    """Draws the pendulum at a fixed size, for observations and for rendering.
 
     Args:
-        lengths: of the two rods, in m; the outstretched pendulum fits the frame whatever they are.
-        size: frame height and width in pixels, or one number for a square.
-        grayscale: one channel instead of three.
+        lengths: Lengths of both rods, in m. The scale is chosen so that the fully extended pendulum
+            fits into the frame.
+        size: Height and width of a frame in pixels, or one number for a square.
+        grayscale: Whether frames have one channel instead of three.
     """
 
     def __init__(
@@ -155,38 +156,38 @@ class Scene:
             bob=side * BOB_RADIUS,
         )
         palette = np.array([BACKGROUND, ROD1, PIVOT, ROD2, BOB1, BOB2], dtype=np.float64)
-        self._colours = palette @ np.array([_LUMINANCE]).T if grayscale else palette
-        self._background = np.round(self._colours[0]).astype(np.uint8)
+        self._colors = palette @ np.array([_LUMINANCE]).T if grayscale else palette
+        self._background = np.round(self._colors[0]).astype(np.uint8)
         self._size = height, width
 
     @property
     def channels(self) -> int:
-        """Channels of one frame: 3, or 1 in grayscale."""
-        return self._colours.shape[1]
+        """Channels C of a frame: 3, or 1 for grayscale."""
+        return int(self._colors.shape[1])
 
     def draw_stacks(self, histories: Floats) -> Frames:
-        """Draw the last S states of N pendulums as stacked frames.
+        """Draw the latest S states of N pendulums as stacked frames.
 
         Args:
-            histories: (N, S, 4) float64, oldest first.
+            histories: States, (N, S, 4) float64, oldest first.
 
         Returns:
-            (N, H, W, S * C) uint8, oldest frame first.
+            Frames, (N, H, W, S*C) uint8, oldest first.
         """
         count, stack = histories.shape[:2]
         height, width = self._size
         frames = np.empty((count, height, width, stack * self.channels), dtype=np.uint8)
         frames.reshape(count, height, -1)[:] = np.tile(self._background, width * stack)
-        _draw(histories, self._layout, self._colours, frames)
+        _draw(histories, self._layout, self._colors, frames)
         return frames
 
     def draw(self, states: Floats) -> Frames:
-        """Draw N states.
+        """Draw N states as single frames.
 
         Args:
-            states: (N, 4) float64.
+            states: States, (N, 4) float64.
 
         Returns:
-            (N, H, W, C) uint8.
+            Frames, (N, H, W, C) uint8.
         """
         return self.draw_stacks(states[:, None])

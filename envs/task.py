@@ -1,7 +1,8 @@
-"""What single and batched environments share: settings, start states, torques and rewards."""
+"""The task that single and batched environments share: settings, starts, torques, rewards."""
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -22,19 +23,29 @@ START_BOUNDS = {"down": 0.1, "uniform": math.pi}
 
 
 def require(valid: bool, name: str, value: object, expected: str) -> None:
-    """Raise ValueError with the bad value and what was expected, unless `valid`."""
+    """Check an argument.
+
+    Args:
+        valid: Whether the value is valid.
+        name: Name of the argument, for the message.
+        value: The value, for the message.
+        expected: What a valid value is, for the message.
+
+    Raises:
+        ValueError: If `valid` is False.
+    """
     if not valid:
         raise ValueError(f"{name}={value!r} is not valid: expected {expected}")
 
 
 def is_number(value: object) -> bool:
-    """True for a finite real number, booleans excluded."""
+    """Return True for a finite real number, but not for a bool."""
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def is_count(value: object, least: int) -> bool:
-    """True for an integer of at least `least`, booleans excluded."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+def is_count(value: object, minimum: int) -> bool:
+    """Return True for an integer of at least `minimum`, but not for a bool."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= minimum
 
 
 def _is_positive_pair(value: Any) -> bool:
@@ -44,10 +55,20 @@ def _is_positive_pair(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Task:
-    """The physical and control settings of a pendulum, checked on creation.
+    """Physical and control settings of a pendulum.
+
+    Attributes:
+        dt: Seconds per step.
+        torque: Actuated joints: `"both"`, `"shoulder"` or `"elbow"`.
+        max_torque: Torque of action 1, in N m.
+        damping: Viscous friction of each joint, in N m s/rad.
+        gravity: Gravitational acceleration, in m/s².
+        lengths: Lengths of both rods, in m.
+        masses: Masses of both bobs, in kg.
+        start: Distribution of start states: `"down"` or `"uniform"`.
 
     Raises:
-        ValueError: naming the bad value and what was expected.
+        ValueError: If a setting is not valid.
     """
 
     dt: float = 0.05
@@ -60,18 +81,27 @@ class Task:
     start: str = "down"
 
     @classmethod
-    def of(cls, **settings: Any) -> Task:
-        """A task with these settings.
+    def of(cls, env_class: type, settings: Mapping[str, Any]) -> Task:
+        """Make a task from the keyword arguments that an environment passes on.
+
+        Args:
+            env_class: The environment's class. Its own arguments are listed in the message.
+            settings: Values of the fields of `Task`.
 
         Raises:
-            TypeError: naming a setting that there is not, and those that there are.
-            ValueError: as the class itself does.
+            TypeError: If an argument is unknown. The message starts with Python's own words, which
+                other libraries look for.
+            ValueError: If a setting is not valid.
         """
         names = [field.name for field in fields(cls)]
-        if unknown := settings.keys() - set(names):
-            raise TypeError(
-                f"{min(unknown)!r} is no argument: besides its own it takes {', '.join(names)}"
-            )
+        for name in settings:
+            if name not in names:
+                parameters = inspect.signature(env_class).parameters.values()
+                own = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+                raise TypeError(
+                    f"{env_class.__name__}.__init__() got an unexpected keyword argument {name!r}; "
+                    f"expected one of {', '.join(map(repr, [*own, *names]))}"
+                )
         return cls(**settings)
 
     def __post_init__(self) -> None:
@@ -94,7 +124,7 @@ class Task:
 
     @property
     def params(self) -> Params:
-        """Constants for the physics kernels."""
+        """Physical constants, as the physics functions take them."""
         return Params(
             gravity=float(self.gravity),
             length1=float(self.lengths[0]),
@@ -111,25 +141,32 @@ class Task:
 
     @property
     def fps(self) -> int:
-        """Frames a second of real time."""
+        """Frames per second at real speed."""
         return max(1, round(1.0 / self.dt))
 
     def draw_start(self, rng: np.random.Generator) -> Floats:
-        """Draw a start state, (4,), with one call to the generator."""
+        """Draw a start state with one call to the generator.
+
+        Args:
+            rng: Source of randomness.
+
+        Returns:
+            `[θ1, θ2, ω1, ω2]`, (4,) float64, in rad and rad/s.
+        """
         bound = START_BOUNDS[self.start]
         return rng.uniform(-bound, bound, size=4)
 
     def torques(self, actions: npt.ArrayLike) -> Floats:
-        """Torques in N m on shoulder and elbow.
+        """Convert actions to torques.
 
         Args:
-            actions: (N, A), clipped to [-1, 1].
+            actions: Actions, (N, A). Values outside [-1, 1] are clipped.
 
         Returns:
-            (N, 2) float64.
+            Torques on shoulder and elbow in N m, (N, 2) float64; zero where a joint has no motor.
 
         Raises:
-            ValueError: on another shape, or on a value that is not a number.
+            ValueError: If the shape is not (N, A), or a value is NaN.
         """
         values = np.asarray(actions, dtype=np.float64)
         expected = f"{self.action_size} numbers in [-1, 1] for torque={self.torque!r}"
@@ -142,70 +179,79 @@ class Task:
         return torques
 
     def advance(self, states: Floats, torques: Floats) -> tuple[Floats, Floats]:
-        """Advance by `dt` with the torques held.
+        """Simulate one step of `dt` seconds with constant torques.
 
         Args:
-            states: (N, 4) float64.
-            torques: (N, 2) float64, shoulder and elbow, in N m.
+            states: Current states, (N, 4) float64.
+            torques: Torques on shoulder and elbow in N m, (N, 2) float64.
 
         Returns:
-            The next states, (N, 4), angles in (-π, π], and the rewards, (N,).
+            The next states, (N, 4) float64 with angles in (-π, π], and the rewards, (N,) float64.
         """
         after = wrap_angles(step_batch(states, torques, self.params, self.dt))
         return after, self.rewards(after, torques)
 
     def energy(self, states: Floats) -> Floats:
-        """Kinetic plus potential energy in J, zero at rest hanging straight down.
+        """Compute the total energy, which is zero when the pendulum hangs down at rest.
 
         Args:
-            states: (N, 4) float64.
+            states: States, (N, 4).
 
         Returns:
-            (N,) float64.
+            Kinetic plus potential energy in J, (N,) float64.
         """
         return energy(np.ascontiguousarray(states, dtype=np.float64), self.params)
 
     def heights(self, states: Floats) -> Floats:
-        """Height of the tip of states (N, 4), 0 at its lowest and 1 at its highest: (N,)."""
+        """Compute the height of the tip.
+
+        Args:
+            states: States, (N, 4) float64.
+
+        Returns:
+            Heights, (N,) float64: 0 at the lowest and 1 at the highest possible position.
+        """
         reach = sum(self.lengths)
         return (positions(states, self.params)[:, 1, 1] + reach) / (2.0 * reach)
 
     def rewards(self, states: Floats, torques: Floats) -> Floats:
-        """Tip height in [0, 1] less the costs of torque and speed.
+        """Compute the tip height in [0, 1] minus the costs of torque and speed.
 
         Args:
-            states: (N, 4), after the step.
-            torques: (N, 2), during the step.
+            states: States after the step, (N, 4) float64.
+            torques: Torques during the step in N m, (N, 2) float64.
 
         Returns:
-            (N,) float64.
+            Rewards, (N,) float64.
         """
         effort = np.square(torques / self.max_torque).sum(axis=1) / self.action_size
         speed = 0.5 * (states[:, 2] ** 2 + states[:, 3] ** 2)
-        return self.heights(states) - TORQUE_COST * effort - SPEED_COST * speed
+        rewards: Floats = self.heights(states) - TORQUE_COST * effort - SPEED_COST * speed
+        return rewards
 
 
 def pop_state(options: Mapping[str, Any] | None, num_envs: int) -> Floats | None:
-    """Start states asked for in the options of a reset.
+    """Read the start states from the options of a reset.
 
     Args:
         options: None, empty, or `{"state": ...}` of shape (4,) or (num_envs, 4).
-        num_envs: number of states wanted.
+        num_envs: Number of environments N.
 
     Returns:
-        (num_envs, 4) float64, angles in (-π, π]; None when the options name no state.
+        Start states, (N, 4) float64 with angles in (-π, π], or None if the options have no state.
 
     Raises:
-        ValueError: on an unknown option, or a state of another shape, not finite or too fast.
+        ValueError: If an option is unknown, or the state has another shape, is not finite, or is
+            faster than `MAX_SPEED`.
     """
     unknown = sorted(set(options or ()) - {"state"})
-    require(not unknown, "options", unknown, 'no key but "state", a list [θ1, θ2, ω1, ω2]')
+    require(not unknown, "options", unknown, 'no key except "state", a list [θ1, θ2, ω1, ω2]')
     if not options:
         return None
     given = options["state"]
     expected = f"numbers [θ1, θ2, ω1, ω2] in rad and rad/s, speeds within ±{MAX_SPEED:g}"
     if num_envs > 1:
-        expected += f", or one such row for each of {num_envs} environments"
+        expected += f", or one row per environment, shape ({num_envs}, 4)"
     try:
         state = np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError):
@@ -217,10 +263,26 @@ def pop_state(options: Mapping[str, Any] | None, num_envs: int) -> Floats | None
 
 
 def start_history(states: Floats, stack: int) -> Floats:
-    """Repeat start states, (N, 4), as the history (N, S, 4) of an episode's first observation."""
+    """Make the history of an episode's first observation by repeating the start state.
+
+    Args:
+        states: Start states, (N, 4) float64.
+        stack: States S in a history.
+
+    Returns:
+        Histories, (N, S, 4) float64.
+    """
     return np.repeat(states[:, None], stack, axis=1)
 
 
 def push(history: Floats, states: Floats) -> Floats:
-    """Append states (N, 4) to a history (N, S, 4), dropping the oldest."""
+    """Append the newest states and drop the oldest ones.
+
+    Args:
+        history: Histories, (N, S, 4) float64, oldest first.
+        states: Newest states, (N, 4) float64.
+
+    Returns:
+        Histories, (N, S, 4) float64, a new array.
+    """
     return cast(Floats, np.concatenate([history[:, 1:], states[:, None]], axis=1))

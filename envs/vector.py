@@ -1,4 +1,4 @@
-"""Batched double-pendulum environments: N pendulums stepped and drawn by one call."""
+"""Vector environments that simulate and draw N double pendulums in one call."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _autoreset_mode(value: AutoresetMode | str) -> AutoresetMode:
 
 
 class _PendulumVectorEnv(VectorEnv[Array, Array, Array]):
-    """N copies of a task seen through an observer."""
+    """N copies of a task with an observer."""
 
     metadata: dict[str, Any] = {  # noqa: RUF012
         "render_modes": ["rgb_array"],
@@ -80,17 +80,21 @@ class _PendulumVectorEnv(VectorEnv[Array, Array, Array]):
 
     @property
     def states(self) -> Floats:
-        """The current states, (N, 4) float64, a copy."""
-        return self._started()[:, -1].copy()
+        """A copy of the current states `[θ1, θ2, ω1, ω2]`, (N, 4) float64, in rad and rad/s.
+
+        Raises:
+            ResetNeeded: If the environments were not reset yet.
+        """
+        return self._current_history()[:, -1].copy()
 
     @property  # type: ignore[misc]
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
-        """The generator of each environment."""
+        """The random generators of all environments."""
         return tuple(self._generator(i) for i in range(self.num_envs))
 
     @property
     def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
-        """The seed of each environment's generator."""
+        """The seeds of all environments' random generators."""
         return tuple(self._seeds[i] for i, _ in enumerate(self.np_random))
 
     def reset(
@@ -99,30 +103,51 @@ class _PendulumVectorEnv(VectorEnv[Array, Array, Array]):
         seed: int | Sequence[int | None] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[Array, dict[str, Any]]:
-        """Start all episodes, or those in a mask.
+        """Start episodes in all environments, or in those selected by a mask.
 
         Args:
-            seed: environment i is seeded with `seed + i`, or with item i of a sequence.
-            options: `"state"`, of shape (4,) or (N, 4), sets the start; `"reset_mask"`, (N,) bool,
-                limits the reset to the environments where it is True.
+            seed: An integer seeds environment i with `seed + i`, a sequence with its item i. None,
+                also as an item, keeps the current generator.
+            options: `"state"`, (4,) or (N, 4), sets the start states; `"reset_mask"`, (N,) bool,
+                selects the environments to reset.
 
         Returns:
-            Observations of all environments and infos, `info["state"]` (N, 4) float64.
+            The observations of all environments, and an info with the true `"state"`, (N, 4)
+            float64.
+
+        Raises:
+            ResetNeeded: If a mask excludes environments that were never reset.
+            ValueError: If an option is unknown or not valid, or there is not one seed per
+                environment.
         """
-        rest = dict(options or {})
-        mask = self._reset_mask(rest.pop("reset_mask", None))
-        states = pop_state(rest, self.num_envs)
+        options = dict(options or {})
+        mask = self._reset_mask(options.pop("reset_mask", None))
+        states = pop_state(options, self.num_envs)
         self._seed(seed, mask)
         self._restart(mask, states)
         return self._observe(), self._info(mask)
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """Hold the torques, (N, A) in [-1, 1], for `dt` seconds."""
-        history = self._started()
+        """Apply constant torques for `dt` seconds.
+
+        Args:
+            actions: Torques as fractions of `max_torque`, (N, A) in [-1, 1].
+
+        Returns:
+            Observations, rewards (N,) float64, terminated (always False) and truncated, both (N,)
+            bool, and an info with the true `"state"`, (N, 4) float64. With autoreset mode
+            `SAME_STEP`, the info also has `"final_obs"` and `"final_info"`.
+
+        Raises:
+            ResetNeeded: If the environments were not reset yet, or some have ended and the
+                autoreset mode is `DISABLED`.
+            ValueError: If the actions have another shape, or are NaN.
+        """
+        history = self._current_history()
         if self.autoreset_mode is AutoresetMode.DISABLED and self._done.any():
             ended = np.flatnonzero(self._done).tolist()
             raise ResetNeeded(
-                f"environments {ended} have ended and autoreset is disabled: "
+                f"environments {ended} have ended and autoreset is disabled; "
                 'call reset(options={"reset_mask": mask}) first'
             )
         shape = np.shape(actions)
@@ -146,26 +171,34 @@ class _PendulumVectorEnv(VectorEnv[Array, Array, Array]):
         return self._observe(), rewards, terminated, truncated, info
 
     def render(self) -> tuple[Frames, ...] | None:
-        """One (render_size, render_size, 3) uint8 frame for each environment."""
-        if self.render_mode is None:
-            gym.logger.warn('render() needs a render mode: make_vec(..., render_mode="rgb_array")')
-            return None
-        return tuple(self._scene.draw(self._started()[:, -1]))
+        """Render the current states.
 
-    def _started(self) -> Floats:
+        Returns:
+            N frames, (render_size, render_size, 3) uint8 each; None without a render mode.
+
+        Raises:
+            ResetNeeded: If the environments were not reset yet.
+        """
+        if self.render_mode is None:
+            gym.logger.warn('render() needs make_vec(..., render_mode="rgb_array")')
+            return None
+        return tuple(self._scene.draw(self._current_history()[:, -1]))
+
+    def _current_history(self) -> Floats:
         if self._history is None:
-            raise ResetNeeded("the environments have no state yet: call reset() first")
+            raise ResetNeeded("the environments have no state yet; call reset() first")
         return self._history
 
     def _observe(self) -> Array:
-        return self._observer(self._started())
+        return self._observer(self._current_history())
 
     def _info(self, mask: Mask) -> dict[str, Any]:
         return {"state": self.states, "_state": mask.copy()}
 
     def _final_info(self, mask: Mask) -> dict[str, Any]:
         final_obs = np.full(self.num_envs, None, dtype=object)
-        for i, observation in zip(np.flatnonzero(mask), self._observer(self._started()[mask])):
+        observations = self._observer(self._current_history()[mask])
+        for i, observation in zip(np.flatnonzero(mask), observations):
             final_obs[i] = observation
         return {
             "final_obs": final_obs,
@@ -193,13 +226,13 @@ class _PendulumVectorEnv(VectorEnv[Array, Array, Array]):
             seeds: list[int | None] = [int(seed) + i for i in range(self.num_envs)]
         else:
             seeds = list(seed)
-        expected = f"an integer, or a sequence of {self.num_envs}, one for each environment"
+        expected = f"an integer, or a sequence of {self.num_envs} seeds, one per environment"
         require(len(seeds) == self.num_envs, "seed", seed, expected)
         for i in np.flatnonzero(mask):
             if seeds[i] is not None:
                 self._generators[i], self._seeds[i] = seeding.np_random(seeds[i])
 
-    def _reset_mask(self, mask: Any) -> Mask:
+    def _reset_mask(self, mask: Mask | None) -> Mask:
         if mask is None:
             return np.ones(self.num_envs, dtype=np.bool_)
         is_mask = isinstance(mask, np.ndarray) and mask.dtype == np.bool_
@@ -207,11 +240,11 @@ class _PendulumVectorEnv(VectorEnv[Array, Array, Array]):
         expected = f"a bool array of shape ({self.num_envs},) with at least one True"
         require(valid, 'options["reset_mask"]', mask, expected)
         if not mask.all():
-            self._started()
+            self._current_history()
         return mask
 
     def _restart(self, mask: Mask, states: Floats | None = None) -> None:
-        """Start new episodes where `mask` is True, from `states`, (N, 4), or from draws."""
+        """Start episodes where `mask` is True, from `states`, (N, 4), or from random states."""
         chosen = np.flatnonzero(mask)
         if states is None:
             draws = [self.task.draw_start(self._generator(int(i))) for i in chosen]
@@ -226,17 +259,21 @@ class _PendulumVectorEnv(VectorEnv[Array, Array, Array]):
 
 
 class DoublePendulumVectorEnv(_PendulumVectorEnv):
-    """`DoublePendulumEnv`, batched: the same spaces, rewards and starts, and the same arguments.
+    """Vector environment of `DoublePendulumEnv`, with identical observations and rewards.
 
     Args:
-        num_envs: number of pendulums.
-        max_episode_steps: truncation, or None for no limit.
-        autoreset_mode: `AutoresetMode` or its value, "NextStep", "SameStep" or "Disabled".
-        render_mode: None, or "rgb_array": `render` returns a tuple of frames.
-        observation: see `DoublePendulumEnv`, as for all further arguments.
-        frame_stack: states in a coordinates observation.
-        render_size: side of rendered frames in pixels.
-        **task: the fields of `Task`.
+        num_envs: Number of pendulums N.
+        max_episode_steps: Steps after which an episode is truncated, or None for no limit.
+        autoreset_mode: An `AutoresetMode` or its value, `"NextStep"`, `"SameStep"` or `"Disabled"`.
+        render_mode: None, or `"rgb_array"`, with which `render` returns a tuple of frames.
+        observation: `"coordinates"` or `"state"`.
+        frame_stack: Steps per observation of coordinates.
+        render_size: Height and width of rendered frames in pixels.
+        **task: The fields of `Task`, see `DoublePendulumEnv`.
+
+    Raises:
+        TypeError: If an argument is unknown.
+        ValueError: If an argument is not valid.
     """
 
     def __init__(
@@ -250,25 +287,29 @@ class DoublePendulumVectorEnv(_PendulumVectorEnv):
         render_size: int = 512,
         **task: Any,
     ) -> None:
-        settings = Task.of(**task)
+        settings = Task.of(DoublePendulumVectorEnv, task)
         observer = vector_observer(settings, observation, frame_stack)
         limits = (num_envs, max_episode_steps, autoreset_mode)
         super().__init__(settings, observer, *limits, render_mode, render_size)
 
 
 class DoublePendulumPixelsVectorEnv(_PendulumVectorEnv):
-    """`DoublePendulumPixelsEnv`, batched: pixel-identical for the same states.
+    """Vector environment of `DoublePendulumPixelsEnv`, with identical pixels and rewards.
 
     Args:
-        num_envs: number of pendulums.
-        max_episode_steps: truncation, or None for no limit.
-        autoreset_mode: `AutoresetMode` or its value, "NextStep", "SameStep" or "Disabled".
-        render_mode: None, or "rgb_array": `render` returns a tuple of frames.
-        image_size: see `DoublePendulumPixelsEnv`, as for all further arguments.
-        grayscale: one channel a frame, not three.
-        frame_stack: frames in an observation.
-        render_size: side of rendered frames in pixels.
-        **task: the fields of `Task`.
+        num_envs: Number of pendulums N.
+        max_episode_steps: Steps after which an episode is truncated, or None for no limit.
+        autoreset_mode: An `AutoresetMode` or its value, `"NextStep"`, `"SameStep"` or `"Disabled"`.
+        render_mode: None, or `"rgb_array"`, with which `render` returns a tuple of frames.
+        image_size: Height and width of a frame in pixels.
+        grayscale: Whether frames have one channel instead of three.
+        frame_stack: Frames per observation.
+        render_size: Height and width of rendered frames in pixels.
+        **task: The fields of `Task`, see `DoublePendulumEnv`.
+
+    Raises:
+        TypeError: If an argument is unknown.
+        ValueError: If an argument is not valid.
     """
 
     def __init__(
@@ -283,7 +324,7 @@ class DoublePendulumPixelsVectorEnv(_PendulumVectorEnv):
         render_size: int = 512,
         **task: Any,
     ) -> None:
-        settings = Task.of(**task)
+        settings = Task.of(DoublePendulumPixelsVectorEnv, task)
         observer = PixelObserver(settings, image_size, grayscale, frame_stack)
         limits = (num_envs, max_episode_steps, autoreset_mode)
         super().__init__(settings, observer, *limits, render_mode, render_size)

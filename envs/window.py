@@ -1,4 +1,4 @@
-"""The window of `render_mode="human"`: the scene above a panel of torques, time and reward."""
+"""The window of `render_mode="human"`, with the scene above a panel of torques, time and reward."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def _import_pygame() -> Any:
 class Window:
     """A pygame window, opened by the first `show`.
 
-    The user's closing it ends the display, not the run: later frames are dropped.
+    When the user closes the window, later frames are dropped and the program continues.
 
     Args:
-        size: side of the square scene, in pixels; the window is no narrower than its panel needs.
-        fps: frames a second, kept by waiting.
+        size: Height and width of the scene in pixels. The window is at least `MIN_WIDTH` wide.
+        fps: Maximum frames per second; `show` waits if it is called faster.
     """
 
     def __init__(self, size: int, fps: int) -> None:
@@ -45,13 +45,16 @@ class Window:
         self.closed = False
 
     def show(self, frame: Frames, effort: Floats, seconds: float, reward: float) -> None:
-        """Draw one frame.
+        """Display one frame.
 
         Args:
-            frame: (size, size, 3) uint8.
-            effort: (2,) shoulder and elbow torque, each a share of the largest, in [-1, 1].
-            seconds: since the start of the episode.
-            reward: of the last step.
+            frame: Scene, (size, size, 3) uint8.
+            effort: Torques on shoulder and elbow divided by the maximum torque, (2,) in [-1, 1].
+            seconds: Simulated time since the start of the episode, in s.
+            reward: Reward of the last step.
+
+        Raises:
+            DependencyNotInstalled: If pygame is not installed.
         """
         pygame = _import_pygame()
         if self._screen is None and not self.closed:
@@ -67,7 +70,7 @@ class Window:
         self._clock.tick(self._fps)
 
     def close(self) -> None:
-        """Close the window for good; harmless when it is closed already."""
+        """Close the window permanently; does nothing if it is closed."""
         if self._screen is not None:
             pygame = _import_pygame()
             pygame.display.quit()
@@ -88,25 +91,25 @@ class Window:
         self._screen.fill(PANEL, panel)
         row = self._panel // 2
         labels = (("shoulder", PIVOT), ("elbow", BOB1))
-        for i, (label, colour) in enumerate(labels):
+        for i, (label, color) in enumerate(labels):
             middle = panel.top + row * i + row // 2
             self._text(label, 0.04, middle)
-            self._draw_bar(pygame, middle, float(effort[i]), colour)
+            self._draw_bar(pygame, middle, float(effort[i]), color)
         self._text(f"time {seconds:6.2f} s", 0.7, panel.top + row // 2)
         self._text(f"reward {reward:+.3f}", 0.7, panel.top + row + row // 2)
 
     def _draw_bar(
-        self, pygame: Any, middle: int, effort: float, colour: tuple[int, int, int]
+        self, pygame: Any, middle: int, effort: float, color: tuple[int, int, int]
     ) -> None:
         half, height = int(0.2 * self._width), self._panel // 6
-        centre = int(0.45 * self._width)
-        groove = pygame.Rect(centre - half, middle - height // 2, 2 * half, height)
+        center = int(0.45 * self._width)
+        groove = pygame.Rect(center - half, middle - height // 2, 2 * half, height)
         pygame.draw.rect(self._screen, GROOVE, groove, border_radius=height // 2)
         length = round(abs(effort) * half)
-        left = centre - length if effort < 0 else centre
+        left = center - length if effort < 0 else center
         bar = pygame.Rect(left, groove.top, length, height)
-        pygame.draw.rect(self._screen, colour, bar)
-        mark = pygame.Rect(centre - 1, groove.top - 3, 2, height + 6)
+        pygame.draw.rect(self._screen, color, bar)
+        mark = pygame.Rect(center - 1, groove.top - 3, 2, height + 6)
         pygame.draw.rect(self._screen, TEXT, mark)
 
     def _text(self, text: str, left: float, middle: int) -> None:

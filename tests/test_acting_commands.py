@@ -1,5 +1,6 @@
-"""`rollout`, `plan` and data from a planner, by the command line, on a hardly trained model."""
+"""`rollout`, `plan` and data from a planner on the command line, with a hardly trained model."""
 
+import importlib
 import json
 
 import imageio.v3
@@ -11,9 +12,10 @@ from typer.testing import CliRunner
 
 import worldmodel
 from cli import app
-from worldmodel import rollout as rollout_module
-from worldmodel.plan import Attempt
-from worldmodel.playback.window import Window
+from worldmodel.planning.episodes import PlannedEpisode
+from worldmodel.viz.viewer import Window
+
+rollout_module = importlib.import_module("worldmodel.viz.rollout")
 
 
 def invoke(*arguments):
@@ -26,31 +28,31 @@ def succeed(*arguments):
     return json.loads(result.stdout)
 
 
-def test_rollout_films_reality_beside_the_dream(driven_run, tmp_path):
-    told = succeed("rollout", driven_run, "--steps", 12, "--output", tmp_path / "a.mp4")
-    film = imageio.v3.imread(tmp_path / "a.mp4")
-    assert film.shape[0] == told["steps"] + 1 == 13
-    assert told["policy"] == "random"
-    assert set(told["error"]) == {"0", "5", "10", "12"}
+def test_rollout_shows_the_real_and_the_imagined_episode(driven_run, tmp_path):
+    result = succeed("rollout", driven_run, "--steps", 12, "--output", tmp_path / "a.mp4")
+    video = imageio.v3.imread(tmp_path / "a.mp4")
+    assert video.shape[0] == result["steps"] + 1 == 13
+    assert result["policy"] == "random"
+    assert set(result["error"]) == {"0", "5", "10", "12"}
     again = succeed("rollout", driven_run, "--steps", 12, "--output", tmp_path / "b.gif")
-    assert again["error"] == told["error"]
+    assert again["error"] == result["error"]
     other = succeed(
         *("rollout", driven_run, "--steps", 12, "--policy", "passive"),
         *("--seed", 5, "--output", tmp_path / "c.mp4"),
     )
-    assert other["error"] != told["error"]
+    assert other["error"] != result["error"]
 
 
-def test_rollout_begins_at_a_state(driven_run, tmp_path, monkeypatch):
+def test_rollout_starts_in_a_given_state(driven_run, tmp_path, monkeypatch):
     played = []
     original = rollout_module.scene
     monkeypatch.setattr(
         rollout_module, "scene", lambda wm, f, a: played.append((f, a)) or original(wm, f, a)
     )
-    film = tmp_path / "a.mp4"
+    video = tmp_path / "a.mp4"
     succeed(
         *("rollout", driven_run, "--state", "3.14159265 3.14159265 0 0", "--policy", "passive"),
-        *("--steps", 5, "--output", film),
+        *("--steps", 5, "--output", video),
     )
     frames, actions = played[0]
     env = worldmodel.make_env(driven_run)
@@ -83,28 +85,30 @@ def test_rollout_in_a_window_stays_until_a_key(driven_run, monkeypatch):
     assert waits == [20.0] * 10
 
 
-def test_plan_acts_judges_and_films(driven_run, tmp_path):
+def test_plan_acts_in_the_real_environment_and_records_it(driven_run, tmp_path):
     few = ("--episodes", 2, "--steps", 15, "--horizon", 4, "--samples", 16, "--iterations", 1)
-    told = succeed("plan", driven_run, *few, "--output", tmp_path / "plan.mp4")
-    assert told["goal"] == "upright"
-    assert [a["seed"] for a in told["attempts"]] == [20_000, 20_001]
-    assert all(a["steps"] == 15 for a in told["attempts"])
-    assert told["return_mean"] == pytest.approx(np.mean([a["return"] for a in told["attempts"]]))
-    assert told["successes"] == sum(a["steps_to_success"] is not None for a in told["attempts"])
-    assert len(imageio.v3.imread(told["video"])) == 15
-    assert json.loads((driven_run / "plan.json").read_text()) == told
+    result = succeed("plan", driven_run, *few, "--output", tmp_path / "plan.mp4")
+    assert result["goal"] == "upright"
+    assert [a["seed"] for a in result["attempts"]] == [20_000, 20_001]
+    assert all(a["steps"] == 15 for a in result["attempts"])
+    assert result["return_mean"] == pytest.approx(
+        np.mean([a["return"] for a in result["attempts"]])
+    )
+    assert result["successes"] == sum(a["steps_to_success"] is not None for a in result["attempts"])
+    assert len(imageio.v3.imread(result["video"])) == 15
+    assert json.loads((driven_run / "plan.json").read_text()) == result
     for method in ("cem", "mppi"):
         other = succeed("plan", driven_run, *few, "--goal", "reward", "--method", method)
         assert other["successes"] is None
 
 
-def test_a_model_that_never_felt_an_action_is_said_to_be_such(run, tmp_path):
-    text = (run / "config.yaml").read_text()
-    (run / "config.yaml").write_text(text.replace("policy: random", "policy: passive"))
+def test_a_model_of_one_action_is_reported_before_planning(run_path, tmp_path):
+    text = (run_path / "config.yaml").read_text()
+    (run_path / "config.yaml").write_text(text.replace("policy: random", "policy: passive"))
     few = ("--episodes", 1, "--steps", 2, "--horizon", 1, "--samples", 2, "--iterations", 1)
-    result = invoke("plan", run, *few, "--goal", "reward", "--method", "mppi")
+    result = invoke("plan", run_path, *few, "--goal", "reward", "--method", "mppi")
     assert result.exit_code == 0, result.output
-    assert "does not know what actions do" in result.stderr
+    assert "was trained on one action only" in result.stderr
 
 
 def test_a_goal_image_is_reached_where_the_environment_shows_it(driven_run, tmp_path):
@@ -119,31 +123,31 @@ def test_a_goal_image_is_reached_where_the_environment_shows_it(driven_run, tmp_
     assert "nearest 1% of training" in up["criterion"]
 
 
-def test_success_is_holding_the_goal_in_one_piece():
-    attempt = Attempt(0, at_goal=[True, True, False, True, True, True, False])
+def test_success_is_holding_the_goal_without_a_break():
+    attempt = PlannedEpisode(0, at_goal=[True, True, False, True, True, True, False])
     assert attempt.steps_to_success(2) == 2
     assert attempt.steps_to_success(3) == 6
     assert attempt.steps_to_success(4) is None
 
 
-def test_a_planner_collects_data_and_says_whose(driven_run, tmp_path, monkeypatch):
+def test_a_planner_collects_data_and_records_which_model(driven_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    told = succeed(
+    result = succeed(
         *("collect", "planned", "--policy", driven_run, "--size", 20, "--steps", 6),
         *("--image-size", 16),
     )
-    assert told["episodes"] == 20
-    assert told["metadata"]["policy"]["name"] == "planned"
+    assert result["episodes"] == 20
+    assert result["metadata"]["policy"]["name"] == "planned"
     again = succeed(
         *("collect", "again", "--policy", driven_run, "--size", 20, "--steps", 6),
         *("--image-size", 16),
     )
-    assert again["metadata"] == told["metadata"]
+    assert again["metadata"] == result["metadata"]
     random = succeed(
         *("collect", "random", "--policy", "random", "--size", 20, "--steps", 6),
         *("--image-size", 16),
     )
-    assert random["metadata"] != told["metadata"]
+    assert random["metadata"] != result["metadata"]
     with (
         worldmodel.ReplayBuffer.open("planned") as planned,
         worldmodel.ReplayBuffer.open("again") as twice,
@@ -181,7 +185,7 @@ def test_mistakes_end_in_one_line(driven_run, tmp_path, monkeypatch, arguments, 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_directory_that_is_no_run_is_told(tmp_path, monkeypatch):
+def test_a_directory_that_is_no_run_is_reported(tmp_path, monkeypatch):
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     for command in ("rollout", "plan", "play"):
         result = invoke(command, tmp_path)

@@ -9,21 +9,28 @@ from hypothesis import strategies as st
 
 from worldmodel.config import (
     PRESETS,
-    ConfigError,
+    Config,
     build_config,
     dump,
+    from_options,
     merge,
     parse_setting,
     read_yaml,
     validate,
 )
+from worldmodel.errors import ConfigError
+
+
+def test_one_set_of_defaults_serves_python_and_the_command_line():
+    assert Config() == build_config()
+    assert (Config().phase1.epochs, Config().phase2.epochs) == (20, 6)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("mode", ["pendulum_image", "pendulum"])
 @pytest.mark.parametrize("objective", ["vicreg", "sigreg", "variance", "prediction"])
 def test_a_saved_configuration_reads_back_the_same(tmp_path, preset, mode, objective):
-    config = build_config({"mode": mode, "objective": {"name": objective}}, preset=preset)
+    config = build_config(from_options(mode=mode, objective=objective), preset=preset)
     path = tmp_path / "config.yaml"
     path.write_text(dump(config))
     assert validate(read_yaml(path)) == config
@@ -52,7 +59,7 @@ def test_presets_do_not_leak_into_each_other():
 
 def test_the_mode_chooses_the_environment_unless_one_is_named():
     assert build_config({}).env.id == "DoublePendulumPixels-v0"
-    assert build_config({"mode": "pendulum"}).env.id == "DoublePendulum-v0"
+    assert build_config(from_options(mode="pendulum")).env.id == "DoublePendulum-v0"
     named = build_config({"env": {"id": "CartPole-v1"}})
     assert named.env.id == "CartPole-v1"
     assert named.data.env_kwargs == {}
@@ -89,22 +96,58 @@ def test_the_pendulum_is_unrolled_for_as_long_as_its_trajectories_allow():
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"objective": {"offsets": [0, 4, 2, 8]}}, "distinct and rising"),
+        ({"objective": {"offsets": [0, 4, 2, 8]}}, "distinct and increasing"),
         ({"objective": {"offsets": [1, 8]}}, "begin at 0"),
         ({"objective": {"horizon": 5, "offsets": [0, 4]}}, "end at the horizon 5"),
         ({"data": {"steps": 5}, "objective": {"horizon": 8}}, "does not fit trajectories of 5"),
-        ({"mode": "pixels"}, "'pendulum_image' or 'pendulum', got 'pixels'"),
+        ({"observation": "images"}, "'pixels' or 'vector', got 'images'"),
+        ({"model": {"encoder": "vit"}}, "unknown encoder 'vit'; expected one of keypoints, conv"),
+        ({"objective": {"name": "byol"}}, "unknown objective 'byol'; expected one of vicreg"),
+        ({"agent": {"ensemble": {"size": 1}}}, "one predictor has nothing to disagree with"),
         ({"phase1": {"learning_rate": float("nan")}}, "finite number"),
         ({"data": 5}, "data: expected a section, data.KEY=VALUE .*got 5"),
         ({"objective": [1]}, "objective: expected a section"),
         ({"env": 5}, "env: .*got 5"),
-        ({"mode": [1]}, "mode: "),
         ({"data": {"env_kwargs": 5}}, "data.env_kwargs: .*got 5"),
     ],
 )
-def test_wishes_that_cannot_be_met_are_explained(changes, complaint):
+def test_invalid_values_are_explained(changes, complaint):
     with pytest.raises(ConfigError, match=complaint):
         build_config(changes)
+
+
+def test_the_encoder_follows_the_observation_unless_it_is_named():
+    assert build_config({"observation": "vector"}).model.encoder == "mlp"
+    named = {"observation": "vector", "model": {"encoder": "mypackage.nets:MyEncoder"}}
+    assert build_config(named).model.encoder == "mypackage.nets:MyEncoder"
+    assert build_config().model.encoder == "keypoints"
+
+
+def test_options_become_settings_and_objects_become_references():
+    values = from_options(batch_size=16, size=None, objective=build_config, mode="pendulum")
+    assert values == {
+        "env": {"id": "DoublePendulum-v0"},
+        "observation": "vector",
+        "phase1": {"batch_size": 16},
+        "phase2": {"batch_size": 16},
+        "objective": {"name": "worldmodel.config:build_config"},
+    }
+    with pytest.raises(TypeError, match="unexpected keyword argument 'epoch'; expected mode, env,"):
+        from_options(epoch=3)
+    with pytest.raises(ConfigError, match="'pendulum_image' or 'pendulum', got 'pixels'"):
+        from_options(mode="pixels")
+
+
+def test_a_plug_in_of_the_environments_own_module_gives_defaults(tmp_path, monkeypatch):
+    (tmp_path / "with_plugin.py").write_text(
+        "from worldmodel.plugins import EnvPlugin, register_plugin\n"
+        "class Mine(EnvPlugin):\n    config_defaults = {'objective': {'horizon': 3}}\n"
+        "register_plugin(['Mine-v0'], Mine)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert build_config({"env": {"id": "with_plugin:Mine-v0"}}).objective.horizon == 3
+    with pytest.raises(ConfigError, match=r"env\.id: cannot import the module of 'nosuch:X'"):
+        build_config({"env": {"id": "nosuch:X"}})
 
 
 def test_an_unknown_preset_lists_the_known_ones():

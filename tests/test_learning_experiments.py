@@ -1,31 +1,35 @@
-"""`benchmarks/learning` trains, judges, keeps what it has, and writes its tables, in small."""
+"""`benchmarks/learning` trains, evaluates, reuses saved results and writes tables."""
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tiny_training import new_model, tiny_buffer, tiny_config
 
 ROOT = Path(__file__).parents[1]
+LEARNING = ROOT / "benchmarks" / "learning"
+RESULTS = sorted((ROOT / "docs" / "learning").glob("*.json"))
 TINY = ["--updates", "4", "--seeds", "0", "--size", "40", "--episodes", "8", "--points", "1"]
 
 
-def experiment(name, folder, *more):
-    places = ["--image-size", "16", "--data-dir", folder / "data", "--out", folder]
+def run_experiment(name, folder, *options):
+    paths = ["--image-size", "16", "--data-dir", folder / "data", "--out", folder]
     return subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / "learning", name, *TINY, *places, *more],
+        [sys.executable, LEARNING, name, *TINY, *paths, *options],
         check=True,
         capture_output=True,
         text=True,
     )
 
 
-def test_a_table_is_made_and_made_again_between_its_markers(tmp_path):
+def test_saved_results_are_reused_and_the_table_is_written_between_its_markers(tmp_path):
     page = tmp_path / "phenomena.md"
     page.write_text("# Before\n\n<!-- blindness -->\nold\n<!-- /blindness -->\n\nAfter.\n")
-    first = experiment("blindness", tmp_path)
+    first = run_experiment("blindness", tmp_path)
     text = page.read_text()
     assert first.stdout.strip() in text
     assert text.startswith("# Before\n")
@@ -33,51 +37,89 @@ def test_a_table_is_made_and_made_again_between_its_markers(tmp_path):
     assert "old" not in text
     assert re.findall(r"^\| (identity|residual) \|", text, re.M) == ["identity", "residual"]
     path = tmp_path / "learning" / "blindness.json"
-    kept = json.loads(path.read_text())
-    assert kept["budget"] == {"updates": 4}
-    identity, residual = kept["rows"]
+    saved = json.loads(path.read_text())
+    assert saved["budget"] == {"updates": 4}
+    identity, residual = saved["rows"]
     assert identity["latent_error"] == pytest.approx(1.0)
     assert residual["latent_error"] != pytest.approx(1.0, abs=1e-6)
     assert [point["updates"] for point in residual["curve"]] == [2, 4]
     assert residual["curve"][-1]["error"] == residual["error"]
     assert path.with_suffix(".png").stat().st_size > 5000
 
-    kept["rows"] = [{**residual, "recipe": "of another time"}, identity]
-    path.write_text(json.dumps(kept))
-    again = experiment("blindness", tmp_path)
+    saved["rows"] = [{**residual, "recipe": "of another configuration"}, identity]
+    path.write_text(json.dumps(saved))
+    again = run_experiment("blindness", tmp_path)
     assert "identity" not in again.stderr
     assert "residual, seed 0" in again.stderr
-    made = json.loads(path.read_text())["rows"]
-    assert [row["label"] for row in made] == ["identity", "residual"]
-    assert made[1]["error"] == residual["error"]
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["label"] for row in rows] == ["identity", "residual"]
+    assert rows[1]["error"] == residual["error"]
 
     before = path.read_bytes()
     with pytest.raises(subprocess.CalledProcessError) as stopped:
-        experiment("blindness", tmp_path, "--updates", "2")
-    assert "remove the file to make all anew" in stopped.value.stderr
+        run_experiment("blindness", tmp_path, "--updates", "2")
+    assert "remove the file to train all models again" in stopped.value.stderr
     assert path.read_bytes() == before
 
 
-def test_refined_models_are_judged_before_and_after(tmp_path):
-    first = experiment("decay", tmp_path, "--refine", "2")
-    kept = json.loads((tmp_path / "learning" / "decay.json").read_text())
-    assert kept["budget"] == {"updates": 4, "updates of refinement": 2}
-    for row in kept["rows"]:
+def test_refined_models_are_evaluated_before_and_after(tmp_path):
+    first = run_experiment("decay", tmp_path, "--refine", "2")
+    saved = json.loads((tmp_path / "learning" / "decay.json").read_text())
+    assert saved["budget"] == {"updates": 4, "updates of refinement": 2}
+    for row in saved["rows"]:
         assert row["refined"]["error"] != row["error"]
         assert row["refined"]["linear"] == row["linear"]
         assert f"{row['refined']['error']['30']:.3f} |" in first.stdout
     assert "4 updates and 2 updates of refinement" in (tmp_path / "learning.md").read_text()
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "learning").glob("*.json")))
-def test_the_tables_in_the_docs_are_those_of_their_figures(path):
-    kept = json.loads(path.read_text())
+@pytest.fixture
+def learning(monkeypatch):
+    monkeypatch.syspath_prepend(LEARNING)
+    return runpy.run_path(str(LEARNING / "__main__.py"))
+
+
+def test_schedules_end_at_the_last_update_of_the_budget(learning, tmp_path, monkeypatch):
+    config = tiny_config()
+    momenta = []
+    make_phase = learning["make_phase"]
+    monkeypatch.setitem(make_phase.__globals__, "update_target", lambda *args: momenta.append(args))
+    with tiny_buffer(tmp_path / "buffer", config) as buffer:
+        phase = make_phase(new_model(config), buffer, config, 7)
+        assert phase.updates == 7
+        for update in (0, 7):
+            phase.after_update(update)
+    expected = [config.phase1.ema_start, config.phase1.ema_end]
+    assert [momentum for _, _, momentum in momenta] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_results_in_the_docs_have_the_configurations_of_today(learning, path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["learning", path.stem])
+    options = learning["parse_options"]()
+    experiment = learning["EXPERIMENTS"][path.stem]
+    saved = json.loads(path.read_text())
+    assert saved["budget"].get("updates of refinement", 0) == options.refine
+    assert saved["budget"]["updates"] == options.updates
+    assert {row["label"] for row in saved["rows"]} == set(experiment.configurations)
+    for row in saved["rows"]:
+        config = learning["configuration"](experiment, row["label"], row["seed"], options)
+        recipe = learning["recipe"](config, options)
+        assert row["recipe"] == recipe, (
+            f"{path.name} has no valid result of {row['label']!r}: train it again or, if keys of "
+            f"the configuration were added or renamed without effect, set its recipe to {recipe}"
+        )
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_tables_in_the_docs_show_the_saved_results(path):
+    saved = json.loads(path.read_text())
     pages = [(ROOT / "docs" / page).read_text() for page in ("learning.md", "phenomena.md")]
     (text,) = [page for page in pages if f"<!-- {path.stem} -->" in page]
     table = text.split(f"<!-- {path.stem} -->")[1].split(f"<!-- /{path.stem} -->")[0]
-    labels = {row["label"] for row in kept["rows"]}
+    labels = {row["label"] for row in saved["rows"]}
     assert labels
     for label in labels:
-        ranks = [r["effective_rank"] for r in kept["rows"] if r["label"] == label]
+        ranks = [r["effective_rank"] for r in saved["rows"] if r["label"] == label]
         (line,) = [line for line in table.splitlines() if line.startswith(f"| {label} |")]
         assert f"| {sum(ranks) / len(ranks):.1f} ±" in line

@@ -1,4 +1,4 @@
-"""Every regulariser against an independent formula, and against the collapse it must see."""
+"""Every regularizer against an independent formula, and against the collapse it must detect."""
 
 import numpy as np
 import pytest

@@ -1,8 +1,8 @@
-"""A tiny configurable environment whose every frame tells where it comes from.
+"""A tiny configurable environment whose frames encode their own step and seed.
 
 Registered as ``Tiny-v0``; ``"tiny_env:Tiny-v0"`` needs no import. The first two numbers of a
 frame are the step and the low byte of the seed that the episode was reset with, 255 without one.
-A reward is the step it leads to, and the state is (step, seed).
+The reward is the number of steps so far, and the state is (step, seed).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class TinyEnv(gym.Env[np.ndarray, Any]):
         actions: ``"box"``, ``"discrete"``, or ``"from_one"``: discrete, but not counted from 0.
         observation: ``"image"`` (uint8, ``(size, size, C * frame_stack)``) or ``"vector"``
             (float32, ``(3 * frame_stack,)``).
-        length: fewest and most steps an episode has, drawn from the seed; 0 for no end.
-        terminates: whether an episode ends by termination, else by truncation.
+        length: fewest and most steps per episode, drawn from the seed; 0 for no end.
+        terminates: whether episodes end by termination, else by truncation.
         size: side of image observations.
         channels: of image observations.
-        frame_stack: frames in an observation, newest last.
+        frame_stack: frames per observation, newest last.
         state: whether ``info["state"]`` is given.
-        tells: whether half the step is given too, as ``info["told"]`` and twice ``info["pair"]``.
+        extra_info: adds half the step as ``info["half"]``, and as both of ``info["pair"]``.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
@@ -44,11 +44,12 @@ class TinyEnv(gym.Env[np.ndarray, Any]):
         channels: int = 3,
         frame_stack: int = 1,
         state: bool = True,
-        tells: bool = False,
+        extra_info: bool = False,
         render_mode: str | None = None,
     ) -> None:
         self.render_mode = render_mode
-        self.length, self.terminates, self.state, self.tells = length, terminates, state, tells
+        self.length, self.terminates = length, terminates
+        self.state, self.extra_info = state, extra_info
         self._frame_shape = (size, size, channels) if observation == "image" else (3,)
         self._stack = frame_stack
         *sides, last = self._frame_shape
@@ -84,7 +85,7 @@ class TinyEnv(gym.Env[np.ndarray, Any]):
         return observation, float(self._step), *end, info
 
     def render(self) -> np.ndarray:
-        """A 30 x 40 image, blue everywhere but in the pixels that tell the step."""
+        """A 30 x 40 image: the step in the red channel, 200 in the blue one."""
         image = np.zeros((30, 40, 3), np.uint8)
         image[..., 0] = self._step
         image[..., 2] = 200
@@ -98,6 +99,6 @@ class TinyEnv(gym.Env[np.ndarray, Any]):
     def _observe(self) -> tuple[np.ndarray, dict[str, Any]]:
         state = np.array([self._step, self._seed], np.float64)
         info: dict[str, Any] = {"state": state} if self.state else {}
-        if self.tells:
-            info |= {"told": self._step / 2, "pair": np.full(2, self._step / 2)}
+        if self.extra_info:
+            info |= {"half": self._step / 2, "pair": np.full(2, self._step / 2)}
         return np.concatenate(self._frames, axis=-1), info

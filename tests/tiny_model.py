@@ -1,9 +1,9 @@
-"""A tiny world and a world model of it whose every error is known.
+"""A tiny environment and a world model of it, whose forecast errors are known exactly.
 
-Two hands turn freely. A state is [θ1, θ2, ω1, ω2]; an action is added to ω, then θ advances by
-ω dt, so ω is exactly (θ(t) - θ(t-1)) / dt. A frame codes sin and cos of both angles, 16 bits each.
-The latent is a fixed linear mixture of (sin, cos, ω / 5). The predictor knows the dynamics, but for
-a factor on ω that makes its forecasts run ahead by a known angle.
+Two clock hands turn freely. A state is [θ1, θ2, ω1, ω2]; an action is added to ω, then θ advances
+by ω dt, so ω is exactly (θ(t) - θ(t-1)) / dt. A frame codes sin and cos of both angles in 16 bits.
+The latent is a fixed linear mixture of (sin, cos, ω / 5). The predictor has the true dynamics,
+except for a factor on ω that makes its forecasts run ahead by a known angle.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from worldmodel.data import ReplayBuffer
+from worldmodel.data import FrameStack, ReplayBuffer
 
 DT = 0.05
 LATENT = 8
@@ -72,7 +72,7 @@ def write_buffer(
         path,
         frame_shape=(HEIGHT, WIDTH, channels),
         action_space=gym.spaces.Box(-1.0, 1.0, (2,), np.float32),
-        state_dim=4 if with_states else 0,
+        state_dim=states.shape[-1] if with_states else 0,
         metadata={},
     ) as buffer:
         for i, (state, action) in enumerate(zip(states, actions)):
@@ -88,7 +88,7 @@ def write_buffer(
 
 
 class TinyModel:
-    """The interface of a world model, without anything learned.
+    """The interface of a world model, with nothing trained.
 
     Args:
         rate: factor on ω in the predictor; the forecast at step k is off by (rate - 1) ω k dt.
@@ -96,7 +96,7 @@ class TinyModel:
         decodes: whether there is a decoder.
     """
 
-    frame_stack = 2
+    frames = FrameStack(2)
     device = torch.device("cpu")
 
     def __init__(self, rate: float = 1.0, channels: int = 1, decodes: bool = True) -> None:
@@ -105,7 +105,7 @@ class TinyModel:
         self.decoder = self.decode if decodes else None
 
     def untrained(self, seed: int) -> TinyModel:
-        """A model whose encoder sees the brightness of the frames alone."""
+        """A model whose encoder only sees the brightness of the frames."""
         return BlindModel(self.rate, self.channels)
 
     def encode(self, obs) -> torch.Tensor:
@@ -136,11 +136,11 @@ class TinyModel:
         return torch.as_tensor(np.concatenate(stack, axis=-1))
 
     def outcome(self, z, action, z_next) -> tuple[torch.Tensor, torch.Tensor]:
-        """No reward, and no end."""
+        """No reward, and no termination."""
         return torch.zeros(len(z)), torch.zeros(len(z))
 
     def action_vector(self, actions) -> torch.Tensor:
-        """Actions as they are, float32."""
+        """Actions unchanged, float32."""
         return torch.as_tensor(actions, dtype=torch.float32)
 
     def _latent(self, theta: np.ndarray, omega: np.ndarray) -> torch.Tensor:

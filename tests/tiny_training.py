@@ -8,7 +8,7 @@ import torch
 
 from worldmodel.config import Config, build_config
 from worldmodel.data import ReplayBuffer
-from worldmodel.models import ModelSpec, WorldModel, describe_actions
+from worldmodel.models import ModelSpec, WorldModel
 
 SIDE = 16
 
@@ -54,11 +54,5 @@ def tiny_buffer(path, config: Config, episodes: int = 24, seed: int = 0) -> Repl
 def new_model(config: Config, seed: int = 0) -> WorldModel:
     """A model of the toy world, with the seed's weights."""
     torch.manual_seed(seed)
-    return WorldModel(
-        ModelSpec(
-            frame_shape=(SIDE, SIDE, 1),
-            frame_stack=config.frame_stack,
-            actions=describe_actions(gym.spaces.Box(-1, 1, (2,))),
-            **config.model.model_dump(),
-        )
-    )
+    spec = ModelSpec.of(config, (SIDE, SIDE, 1), gym.spaces.Box(-1, 1, (2,)))
+    return WorldModel(spec)

@@ -7,29 +7,71 @@ public names are resolved on first use.
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gymnasium.envs.registration import register
 
+if TYPE_CHECKING:
+    from worldmodel.callbacks import Callback as Callback
+    from worldmodel.callbacks import TrainingState as TrainingState
+    from worldmodel.config import Config as Config
+    from worldmodel.config import build_config as build_config
+    from worldmodel.data import Policy as Policy
+    from worldmodel.data import ReplayBuffer as ReplayBuffer
+    from worldmodel.data import collect as collect
+    from worldmodel.errors import ConfigError as ConfigError
+    from worldmodel.errors import InterruptedRunError as InterruptedRunError
+    from worldmodel.errors import ReplayBufferError as ReplayBufferError
+    from worldmodel.errors import RunError as RunError
+    from worldmodel.evaluation import Metrics as Metrics
+    from worldmodel.evaluation import evaluate_runs as evaluate_runs
+    from worldmodel.hyperparameters import AgentConfig as AgentConfig
+    from worldmodel.imagination import LatentEnv as LatentEnv
+    from worldmodel.imagination import LatentObservation as LatentObservation
+    from worldmodel.imagination import LatentVectorEnv as LatentVectorEnv
+    from worldmodel.imagination import SB3VecEnv as SB3VecEnv
+    from worldmodel.imagination import VectorLatentObservation as VectorLatentObservation
+    from worldmodel.models import WorldModel as WorldModel
+    from worldmodel.planning import PlanningPolicy as PlanningPolicy
+    from worldmodel.plugins import EnvPlugin as EnvPlugin
+    from worldmodel.plugins import register_plugin as register_plugin
+    from worldmodel.run import Run as Run
+    from worldmodel.run import load as load
+    from worldmodel.run import make_env as make_env
+    from worldmodel.training import resume as resume
+    from worldmodel.training import train as train
+
 __version__ = "0.1.0"
 
-_root = Path(__file__).parent.parent
-if (_root / "envs" / "physics.py").is_file() and not (Path(__file__).parent / "envs").exists():
-    __path__.append(str(_root))  # a source checkout, where worldmodel.envs lies beside this package
-
 _PUBLIC = {
-    "ReplayBuffer": "worldmodel.data",
-    "WorldModel": "worldmodel.models",
+    "AgentConfig": "worldmodel.hyperparameters",
+    "Callback": "worldmodel.callbacks",
     "Config": "worldmodel.config",
+    "ConfigError": "worldmodel.errors",
+    "EnvPlugin": "worldmodel.plugins",
+    "InterruptedRunError": "worldmodel.errors",
     "LatentEnv": "worldmodel.imagination",
     "LatentObservation": "worldmodel.imagination",
     "LatentVectorEnv": "worldmodel.imagination",
-    "PlanningPolicy": "worldmodel.imagination",
+    "Metrics": "worldmodel.evaluation",
+    "PlanningPolicy": "worldmodel.planning",
+    "Policy": "worldmodel.data",
+    "ReplayBuffer": "worldmodel.data",
+    "ReplayBufferError": "worldmodel.errors",
+    "Run": "worldmodel.run",
+    "RunError": "worldmodel.errors",
     "SB3VecEnv": "worldmodel.imagination",
+    "TrainingState": "worldmodel.callbacks",
     "VectorLatentObservation": "worldmodel.imagination",
+    "WorldModel": "worldmodel.models",
+    "build_config": "worldmodel.config",
+    "collect": "worldmodel.data",
+    "evaluate_runs": "worldmodel.evaluation",
     "load": "worldmodel.run",
-    "make_env": "worldmodel.reality",
+    "make_env": "worldmodel.run",
+    "register_plugin": "worldmodel.plugins",
+    "resume": "worldmodel.training",
+    "train": "worldmodel.training",
 }
 
 __all__ = sorted([*_PUBLIC, "__version__"])
@@ -37,7 +79,9 @@ __all__ = sorted([*_PUBLIC, "__version__"])
 
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
-        return getattr(importlib.import_module(_PUBLIC[name]), name)
+        value = getattr(importlib.import_module(_PUBLIC[name]), name)
+        globals()[name] = value
+        return value
     raise AttributeError(f"module 'worldmodel' has no attribute {name!r}")
 
 

@@ -1,11 +1,18 @@
-"""Writing files so that a reader never meets half of one."""
+"""Files of runs and buffers: written whole or not at all, and read without trust."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from worldmodel.errors import RunError
+
+if TYPE_CHECKING:
+    import torch
 
 
 @contextmanager
@@ -20,3 +27,75 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file as a whole."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON as a whole.
+
+    Raises:
+        ValueError: `content` holds NaN or infinity, which JSON does not have.
+    """
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, hint: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Args:
+        path: the file.
+        hint: how to fix a damaged file, for the message.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(f"cannot read {path} ({error.strerror}); {hint}") from error
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path} is damaged ({error}); {hint}") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{path} is damaged (it holds no JSON object); {hint}")
+    return content
+
+
+def save_tensors(path: Path, content: dict[str, Any]) -> None:
+    """Write a dictionary of tensors, numbers and strings as a whole.
+
+    The bytes depend on the content alone: torch writes the name of a file that it opens itself
+    into the archive, so it is handed an open one.
+    """
+    import torch
+
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)
+
+
+def load_tensors(path: Path, hint: str, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read what `save_tensors` wrote; nothing in the file is executed.
+
+    Args:
+        path: the file.
+        hint: how to fix a missing or damaged file, for the message.
+        device: where the tensors go.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    import torch
+
+    if not path.is_file():
+        raise RunError(f"{path} is missing; {hint}")
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # torch.load raises many types for damaged files
+        raise RunError(f"{path} is damaged and cannot be read ({error}); {hint}") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{path} is damaged (it holds no dictionary); {hint}")
+    return content

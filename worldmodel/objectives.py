@@ -1,14 +1,81 @@
-"""Prediction loss and the regularisers that keep the latent from collapsing.
+"""Objectives of phase 1: prediction loss and regularizers that prevent collapse.
 
-All work on ``predictions`` and ``targets`` of shape (K, B, D): K forecast offsets (the first is
-offset 0, the context's own latent), B windows, D latent dimensions. Gradients flow through the
-predictions alone; targets come from the EMA encoder behind a stop-gradient.
+An objective maps a `Forecast` to a loss. The built-in ones are one function,
+`regularized_prediction`, with different weights.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple, Protocol
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from worldmodel.hyperparameters import Objective as ObjectiveSettings
+
+
+class Forecast(NamedTuple):
+    """What phase 1 predicts for a batch of windows, at K offsets; the first offset is 0.
+
+    Attributes:
+        predictions: float32 (K, B, D), the context latent and the unrolled predictions. Gradients
+            flow to the encoder and the predictor.
+        targets: float32 (K, B, D), latents of the same observations from the EMA target encoder,
+            without gradients unless `objective.stop_gradient` is false.
+        actions: float32 (H, B, A), action vectors of all predicted steps.
+    """
+
+    predictions: Tensor
+    targets: Tensor
+    actions: Tensor
+
+
+class Objective(Protocol):
+    """A function from a forecast to a loss; chosen by `objective.name`."""
+
+    def __call__(
+        self, forecast: Forecast, settings: ObjectiveSettings, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the loss.
+
+        Args:
+            forecast: predictions and targets.
+            settings: the section `objective` of the configuration.
+            generator: CPU generator for anything drawn; its state is part of the checkpoint.
+
+        Returns:
+            The loss, a 0-d tensor, and its unweighted terms by name, detached, for logging. The
+            term ``"prediction"`` is shown beside the progress bar.
+        """
+
+
+def regularized_prediction(
+    forecast: Forecast, settings: ObjectiveSettings, generator: torch.Generator
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """MSE to the targets plus weighted regularizers on the predictions; see `Objective`.
+
+    A term of weight 0 is not computed.
+    """
+    predictions = forecast.predictions
+    loss = F.mse_loss(predictions, forecast.targets)
+    terms = {"prediction": loss.detach()}
+    if settings.variance_weight:
+        variance = variance_hinge(predictions)
+        terms["variance"] = variance.detach()
+        loss = loss + settings.variance_weight * variance
+    if settings.covariance_weight:
+        covariance = covariance_penalty(predictions)
+        terms["covariance"] = covariance.detach()
+        loss = loss + settings.covariance_weight * covariance
+    if settings.sigreg_weight:
+        directions = random_directions(
+            predictions.shape[-1], settings.directions, generator, predictions.device
+        )
+        statistic = sigreg(predictions, directions)
+        terms["sigreg"] = statistic.detach()
+        loss = loss + settings.sigreg_weight * statistic
+    return loss, terms
 
 
 def variance_hinge(z: Tensor, eps: float = 1e-4) -> Tensor:
@@ -16,6 +83,7 @@ def variance_hinge(z: Tensor, eps: float = 1e-4) -> Tensor:
 
     Args:
         z: (..., B, D); the standard deviation is taken over B.
+        eps: added to the variance.
     """
     return torch.relu(1 - (z.var(-2) + eps).sqrt()).mean()
 
@@ -36,7 +104,7 @@ def covariance_penalty(z: Tensor) -> Tensor:
 
 
 def sigreg(z: Tensor, directions: Tensor, knots: int = 17, limit: float = 5.0) -> Tensor:
-    """Sketched isotropic Gaussian regularisation (LeJEPA, arXiv:2511.08544, section 4).
+    """Sketched isotropic Gaussian regularization (LeJEPA, arXiv:2511.08544, section 4).
 
     The Epps-Pulley statistic between the projections of `z` and a standard normal, averaged over
     directions: the squared distance of the empirical characteristic function to
@@ -46,6 +114,7 @@ def sigreg(z: Tensor, directions: Tensor, knots: int = 17, limit: float = 5.0) -
         z: (..., B, D).
         directions: (D, M) columns of unit length.
         knots: points of the quadrature on [0, limit]; the integrand is even.
+        limit: end of the quadrature.
 
     Returns:
         The statistic, times B as in the paper, averaged over directions and leading axes.
@@ -64,4 +133,5 @@ def random_directions(
 ) -> Tensor:
     """Draw (D, M) unit directions, uniform on the sphere."""
     directions = torch.randn(dim, count, generator=generator).to(device)
-    return directions / directions.norm(dim=0, keepdim=True)
+    unit: Tensor = directions / directions.norm(dim=0, keepdim=True)
+    return unit

@@ -1,221 +1,381 @@
-"""A run directory: everything that one training made, and what exact resumption needs."""
+"""A run: the one object that opens, once and lazily, what a run directory holds."""
 
 from __future__ import annotations
 
-import json
-from datetime import datetime
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from pydantic import ValidationError
-from torch import nn
+import gymnasium as gym
+import numpy as np
+from torch import Tensor
 
-from worldmodel.config import DEFAULT_ENVS, Config, ConfigError, dump, read_yaml, validate
-from worldmodel.files import replacing
-from worldmodel.models import ModelSpec, WorldModel
+from worldmodel.callbacks import Callback, CallbackList
+from worldmodel.config import merge, validate
+from worldmodel.errors import RunError
+from worldmodel.files import (
+    load_tensors,
+    read_json,
+    save_tensors,
+    write_json,
+)
+from worldmodel.models import WorldModel, choose_device
+from worldmodel.plugins import EnvPlugin, Readout, choose_readout, find_plugin
+from worldmodel.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from worldmodel.data.datasets import Datasets
+    from worldmodel.evaluation.metrics import Metrics
+    from worldmodel.evaluation.probes import MLPProbe
+    from worldmodel.imagination import Domain, LatentVectorEnv
 
 
-class RunError(RuntimeError):
-    """A run directory is missing, damaged, or cannot be written."""
+class Run(RunDirectory):
+    """A run directory. Each part is opened on first use and kept.
 
+    Args:
+        path: the directory, as in ``results/pendulum_image_20260101_120000``.
+        device: where the model goes: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
-class Run:
-    """Paths and files of one run directory.
-
-    ::
-
-        config.yaml       the resolved configuration
-        models/           spec.json, and one .pth of weights for each part
-        checkpoint.pt     what resumption needs
-        metrics.json      the evaluation on held-out episodes
-        report.html       the same to look at, in one file
-        forecast.mp4  reconstruction.png  forecast.png
-        tensorboard/      training curves
+    Example:
+        >>> run = Run("results/pendulum_image_20260101_120000")  # doctest: +SKIP
+        >>> dreams = run.imagine(num_envs=1024)  # doctest: +SKIP
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.models = self.path / "models"
-        self.checkpoint = self.path / "checkpoint.pt"
-        self.metrics = self.path / "metrics.json"
-        self.report = self.path / "report.html"
-        self.tensorboard = self.path / "tensorboard"
+    def with_settings(self, values: dict[str, Any]) -> Run:
+        """The same run with some of its configuration changed, for what is done with it now.
 
-    @classmethod
-    def create(cls, config: Config) -> Run:
-        """Make ``<output_dir>/<mode or environment>_<timestamp>`` with the configuration in it.
+        Nothing on disk changes.
 
         Raises:
-            RunError: the directory cannot be made.
+            ConfigError: If a key is unknown or a value is invalid.
         """
-        stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
-        run = cls(config.output_dir / f"{_name(config)}_{stamp}")
-        for attempt in range(2, 100):
-            if not run.path.exists():
-                break
-            run = cls(config.output_dir / f"{_name(config)}_{stamp}_{attempt}")
-        try:
-            run.models.mkdir(parents=True)
-            with replacing(run.path / "config.yaml") as path:
-                path.write_text(dump(config), encoding="utf-8")
-        except OSError as error:
-            raise RunError(
-                f"cannot write the run directory {run.path}: {error.strerror}; choose another "
-                "place with --output-dir"
-            ) from error
+        run = Run(self.path, self.device)
+        run.__dict__["config"] = validate(merge(self.config.model_dump(mode="json"), values))
         return run
 
-    def config(self) -> Config:
-        """The configuration that the run was made with.
+    @cached_property
+    def model(self) -> WorldModel:
+        """The trained model in evaluation mode, with `domain` and `starts` where they are saved.
 
         Raises:
-            RunError: this is no run directory, or its configuration is damaged.
+            RunError: If training has not finished, or a file is damaged.
         """
-        path = self.path / "config.yaml"
+        model = WorldModel(self.read_spec())
+        for name, part in model.parts().items():
+            path = self.weights_path(name)
+            state = load_tensors(path, self._resume_hint)
+            try:
+                part.load_state_dict(state)
+            except (RuntimeError, TypeError) as error:
+                raise RunError(f"{path} does not fit models/spec.json: {error}") from error
+        device = choose_device(self.device)
+        return self._with_imagination(model.to(device).eval().requires_grad_(False))
+
+    def set_model(self, model: WorldModel) -> None:
+        """Use a model that has just been trained instead of loading it."""
+        self.__dict__["model"] = self._with_imagination(model)
+
+    @property
+    def domain(self) -> Domain:
+        """The region of latent space that the training data covers.
+
+        Raises:
+            RunError: If the run has none yet.
+        """
+        if self.model.domain is None:
+            raise RunError(f"{self._imagination_path} is missing; {self._evaluate_hint}")
+        return self.model.domain
+
+    @property
+    def starts(self) -> Tensor:
+        """Latents of training observations, float32 (M, D), at which imagined episodes start.
+
+        Raises:
+            RunError: If the run has none yet.
+        """
+        if self.model.starts is None:
+            raise RunError(f"{self._imagination_path} is missing; {self._evaluate_hint}")
+        return self.model.starts
+
+    @cached_property
+    def probe(self) -> MLPProbe | None:
+        """The MLP probe that reads angles from latents; None where the readout has no angles.
+
+        Raises:
+            RunError: If it is damaged.
+        """
+        from worldmodel.evaluation.probes import MLPProbe
+
+        path = self.path / "models" / "probe.pt"
         if not path.is_file():
-            raise RunError(
-                f"{self.path} is not a run directory: it has no config.yaml; give a directory that "
-                "`worldmodel train` made, such as results/pendulum_image_20260101_120000"
-            )
-        try:
-            return validate(read_yaml(path))
-        except ConfigError as error:
-            raise RunError(f"{path} is damaged: {error}") from error
-
-    def save_spec(self, spec: ModelSpec) -> None:
-        """Write the sizes of the model."""
-        with replacing(self.models / "spec.json") as path:
-            path.write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
-
-    def save_weights(self, name: str, module: nn.Module) -> None:
-        """Write the state dict of one part to ``models/<name>.pth``."""
-        with replacing(self.models / f"{name}.pth") as path:
-            torch.save(module.state_dict(), path)
-
-    def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Write what resumption needs."""
-        with replacing(self.checkpoint) as path:
-            torch.save(state, path)
-
-    def load_checkpoint(self) -> dict[str, Any] | None:
-        """Read what resumption needs; None before the first checkpoint.
-
-        Raises:
-            RunError: the file is damaged.
-        """
-        if not self.checkpoint.exists():
             return None
-        return _read_weights(self.checkpoint)
-
-    def save_metrics(self, metrics: dict[str, Any]) -> None:
-        """Write the evaluation."""
-        with replacing(self.metrics) as path:
-            path.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-
-    def load_metrics(self) -> dict[str, Any]:
-        """Read the evaluation.
-
-        Raises:
-            RunError: the file is damaged.
-        """
-        return read_json(self.metrics, f"`worldmodel evaluate {self.path}` writes it anew")
-
-    def load_model(self, device: torch.device) -> WorldModel:
-        """Build the model and load its weights, in evaluation mode.
-
-        Raises:
-            RunError: training has not finished, or a file is damaged.
-        """
-        spec_path = self.models / "spec.json"
         try:
-            spec = ModelSpec.model_validate_json(spec_path.read_text(encoding="utf-8"))
-        except OSError as error:
-            self.config()
-            raise RunError(f"{self.path} holds no model yet: {_resume_hint(self.path)}") from error
-        except ValidationError as error:
-            raise RunError(f"{spec_path} is damaged: {error}") from error
-        model = WorldModel(spec)
-        for name, module in model.named_children():
-            path = self.models / f"{name}.pth"
-            if not path.is_file():
-                raise RunError(f"{path} is missing: {_resume_hint(self.path)}")
-            _load_state(module, path)
-        return model.to(device).eval().requires_grad_(False)
+            return MLPProbe.from_state(load_tensors(path, self._evaluate_hint))
+        except (KeyError, TypeError, RuntimeError, ValueError) as error:
+            raise RunError(f"{path} is damaged ({error!r}); {self._evaluate_hint}") from error
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """The evaluation on held-out episodes.
+
+        Raises:
+            RunError: If there is none yet, or the file is damaged.
+        """
+        from worldmodel.evaluation.metrics import Metrics
+
+        path = self.path / "metrics.json"
+        content = read_json(path, self._evaluate_hint)
+        try:
+            return Metrics.from_dict(content)
+        except ValueError as error:
+            raise RunError(f"{path}: {error}") from error
+
+    @cached_property
+    def plugin(self) -> EnvPlugin:
+        """What is known about the environment, as its data was collected."""
+        kwargs = {**self.config.env.kwargs, **self.config.data.env_kwargs}
+        return find_plugin(self.config.env.id, kwargs)
+
+    @cached_property
+    def dt(self) -> float:
+        """Simulated seconds per step."""
+        return self.plugin.seconds_per_step()
+
+    def readout(self, state_dim: int) -> Readout:
+        """What probes read from states of `state_dim` numbers, as `evaluation.readout` says."""
+        return choose_readout(self.config.evaluation.readout, self.plugin, state_dim)
+
+    def datasets(self, callbacks: Sequence[Callback] = ()) -> AbstractContextManager[Datasets]:
+        """Open training and validation data, collecting what is missing."""
+        from worldmodel.data.datasets import open_datasets
+
+        return open_datasets(self.config, callbacks)
+
+    def make_env(
+        self, render_mode: str | None = None, **env_kwargs: Any
+    ) -> gym.Env[np.ndarray, Any]:
+        """Make the real environment with observations for the encoder.
+
+        Args:
+            render_mode: as in `gymnasium.make`; always "rgb_array" where the model was trained on
+                renderings.
+            env_kwargs: override the arguments of the run, as ``start="uniform"``. Those used for
+                collecting its data only are left out.
+
+        Raises:
+            ValueError: If the environment does not take the arguments.
+        """
+        from worldmodel.data.adapters import make_env
+
+        return make_env(self.config, render_mode, **env_kwargs)
+
+    def make_vec_env(
+        self, num_envs: int, render_mode: str | None = None, **env_kwargs: Any
+    ) -> gym.vector.VectorEnv[Any, Any, Any]:
+        """`make_env` for N environments at once, with autoreset disabled."""
+        from worldmodel.data.adapters import make_vec_env
+
+        return make_vec_env(self.config, num_envs, render_mode, **env_kwargs)
+
+    def imagine(self, num_envs: int = 1024, **settings: Any) -> LatentVectorEnv:
+        """Make the world model as a vector environment.
+
+        Args:
+            num_envs: imagined environments N.
+            settings: of `LatentVectorEnv`, as ``max_episode_steps=50``.
+        """
+        from worldmodel.imagination import LatentVectorEnv
+
+        settings = {"starts": self.starts, **settings}
+        return LatentVectorEnv(self.model, num_envs, **settings)
+
+    def evaluate(
+        self, *, reference_updates: int | None = None, callbacks: Sequence[Callback] = ()
+    ) -> Metrics:
+        """Evaluate on held-out episodes; write metrics.json, pictures, video and report.
+
+        Args:
+            reference_updates: of a reference model trained on the true state; 0 for none, None for
+                `evaluation.reference.updates`.
+            callbacks: watch the progress.
+        """
+        from worldmodel.evaluation.run_evaluation import evaluate_run
+
+        updates = self.config.evaluation.reference.updates
+        return evaluate_run(
+            self,
+            reference_updates=updates if reference_updates is None else reference_updates,
+            callbacks=callbacks,
+        )
+
+    def rollout(self, **options: Any) -> dict[str, Any]:
+        """Play one real episode and imagine it open loop; see `worldmodel.viz.rollout.rollout`."""
+        from worldmodel.viz.rollout import rollout
+
+        return rollout(self, **options)
+
+    def play(self, **options: Any) -> None:
+        """Drive real and imagined environment by keyboard; see `worldmodel.viz.viewer.play`."""
+        from worldmodel.viz.viewer import play
+
+        play(self, **options)
+
+    def plan(self, **options: Any) -> dict[str, Any]:
+        """Act in the real environment by planning; see `worldmodel.planning.episodes.plan`."""
+        from worldmodel.planning.episodes import plan
+
+        return plan(self, **options)
+
+    def train_agent(self, *, callbacks: Sequence[Callback] = (), **settings: Any) -> dict[str, Any]:
+        """Train a Stable-Baselines3 agent and evaluate it in the real environment.
+
+        Args:
+            callbacks: watch the progress.
+            settings: fields of `AgentConfig` that differ from the run's configuration, as
+                ``on="dream"``, ``algo="sac"``, ``loop={"rounds": 3}``.
+
+        Returns:
+            What is also in ``results.json``; see `worldmodel.rl.agents.train_agent`.
+
+        Raises:
+            ConfigError: If a setting is unknown or invalid.
+            ValueError: If the settings do not fit the run.
+            InterruptedRunError: If the user stopped it.
+        """
+        from worldmodel.rl.agents import train_agent
+
+        run = self.with_settings({"agent": settings})
+        run.__dict__["model"] = self.model
+        return train_agent(run, run.config.agent, callbacks)
+
+    def compare_agents(
+        self,
+        seeds: Sequence[int] = (0, 1, 2),
+        *,
+        pixels: bool = True,
+        callbacks: Sequence[Callback] = (),
+        **settings: Any,
+    ) -> dict[str, Any]:
+        """Train agents on state, latents, dream and pixels with the same budget.
+
+        Args:
+            seeds: of the agents.
+            pixels: whether to train agents on pixels, by far the slowest.
+            callbacks: watch the progress.
+            settings: fields of `AgentConfig`.
+        """
+        from worldmodel.rl.compare import compare_agents
+
+        run = self.with_settings({"agent": settings})
+        run.__dict__["model"] = self.model
+        return compare_agents(run, run.config.agent, seeds, pixels=pixels, callbacks=callbacks)
+
+    def require_decoder(self) -> None:
+        """Raise ValueError if the model has no decoder, so that there is nothing to show."""
+        if self.model.decoder is None:
+            raise ValueError(
+                f"{self.path} was trained on vectors and has no pictures to show; train on pixels"
+            )
+
+    def warn_if_one_action(self, callbacks: CallbackList) -> None:
+        """Report that the training data held one action only, before the model is used to act."""
+        if self.config.data.policy == "passive":
+            callbacks.on_message(
+                "This model was trained on one action only and cannot know what actions do; train "
+                "one with --policy random",
+                warning=True,
+            )
+
+    def describe(self) -> dict[str, Any]:
+        """What the run holds, as JSON values."""
+        description: dict[str, Any] = {
+            "path": str(self.path),
+            "finished": self.finished,
+            "config": self.config.model_dump(mode="json"),
+            "parts": sorted(part.stem for part in (self.path / "models").glob("*.pth")),
+        }
+        if self.finished:
+            angle = self.metrics.forecast.angle
+            if angle is not None:
+                description["forecast"] = {
+                    "angle_error": angle.error,
+                    "horizon_steps": angle.horizon.steps,
+                }
+            description["effective_rank"] = self.metrics.collapse.effective_rank
+        return description
+
+    def save_metrics(self, metrics: Metrics) -> None:
+        """Write the evaluation."""
+        write_json(self.path / "metrics.json", metrics.to_dict())
+        self.__dict__["metrics"] = metrics
+
+    def save_probe(self, probe: MLPProbe) -> None:
+        """Write the probe that reads angles."""
+        save_tensors(self.path / "models" / "probe.pt", probe.state())
+        self.__dict__["probe"] = probe
+
+    def save_imagination(self, starts: Tensor, domain: Domain) -> None:
+        """Write start latents and domain, and attach them to the model."""
+        content = {"starts": starts, "domain": domain.state_dict()}
+        save_tensors(self._imagination_path, content)
+        if "model" in self.__dict__:
+            self.model.starts, self.model.domain = starts, domain
+
+    def _with_imagination(self, model: WorldModel) -> WorldModel:
+        if self.has_imagination:
+            from worldmodel.imagination import Domain
+
+            path = self._imagination_path
+            content = load_tensors(path, self._evaluate_hint, model.device)
+            try:
+                model.starts = content["starts"]
+                model.domain = Domain.from_state_dict(content["domain"]).to(model.device)
+            except (KeyError, TypeError, RuntimeError) as error:
+                hint = f"delete it, then {self._evaluate_hint}"
+                raise RunError(f"{path} is damaged ({error!r}); {hint}") from error
+        return model
 
 
-def read_json(path: Path, mend: str) -> dict[str, Any]:
-    """Read a JSON file of a run.
+def describe(path: Path) -> dict[str, Any]:
+    """What a run directory or a replay buffer holds, as JSON values.
 
     Raises:
-        RunError: it is damaged; the message ends with how to mend that.
+        RunError: If it is neither.
+        ReplayBufferError: If the buffer is damaged.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(f"{path} is damaged ({error}); {mend}") from error
-    if not isinstance(content, dict):
-        raise RunError(f"{path} is damaged (it holds no JSON object); {mend}")
-    return content
+    if (path / "header.json").exists():
+        from worldmodel.data import ReplayBuffer
+        from worldmodel.data.datasets import buffer_summary
+
+        with ReplayBuffer.open(path) as buffer:
+            return buffer_summary(buffer)
+    if not (path / "config.yaml").exists():
+        raise RunError(
+            f"{path} is neither a run directory (no config.yaml) nor a replay buffer (no "
+            "header.json)"
+        )
+    return Run(path).describe()
 
 
-def _name(config: Config) -> str:
-    """The mode, or the environment where it is not the mode's own."""
-    if config.env.id == DEFAULT_ENVS[config.mode]:
-        return config.mode
-    return config.env.id.replace("/", "-").replace(":", "-")
-
-
-def _resume_hint(path: Path) -> str:
-    return f"the run has not finished; go on with `worldmodel train --resume {path}`"
-
-
-def _read_weights(path: Path) -> dict[str, Any]:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises many types for damaged files
-        raise RunError(f"{path} is damaged and cannot be read: {error}") from error
-
-
-def _load_state(module: nn.Module, path: Path) -> None:
-    try:
-        module.load_state_dict(_read_weights(path))
-    except RuntimeError as error:
-        if isinstance(error, RunError):
-            raise
-        raise RunError(f"{path} does not fit models/spec.json: {error}") from error
-
-
-def choose_device(name: str) -> torch.device:
-    """Turn ``auto`` or a torch device name into a device that works here.
-
-    Raises:
-        ValueError: there is no such device on this machine.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(
-            f"device {name!r} cannot be used on this machine ({str(error).splitlines()[0]}); "
-            "expected auto, cpu, cuda, cuda:N or mps"
-        ) from error
-    return device
-
-
-def load(run: str | Path, device: str = "auto") -> WorldModel:
+def load(path: str | Path, device: str = "auto") -> WorldModel:
     """Load a trained world model.
 
     Args:
-        run: a run directory, as in ``results/pendulum_image_20260101_120000``.
+        path: a run directory, as in ``results/pendulum_image_20260101_120000``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
     Raises:
-        RunError: there is no finished run in the directory, or a file is damaged.
-        ValueError: there is no such device on this machine.
+        RunError: If there is no finished run in the directory, or a file is damaged.
+        ValueError: If there is no such device on this machine.
     """
-    return Run(run).load_model(choose_device(device))
+    return Run(path, device).model
+
+
+def make_env(
+    run: Run | str | Path, render_mode: str | None = None, **env_kwargs: Any
+) -> gym.Env[np.ndarray, Any]:
+    """Make the real environment of a run; see `Run.make_env`."""
+    return (run if isinstance(run, Run) else Run(run)).make_env(render_mode, **env_kwargs)

@@ -1,41 +1,131 @@
-"""What every command needs of a terminal: messages, exit statuses and plain facts."""
+"""What the commands need of a terminal: progress, messages, errors, tables and exit statuses."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
+
+from worldmodel.callbacks import Callback
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.progress import Progress, TaskID
+
+    from worldmodel.evaluation.metrics import Metrics
 
 FAILED = 1
 WRONG_USAGE = 2
 _TABLE_WIDTH = 80
 
 
-def console() -> Any:
-    """Progress and messages, on stderr."""
-    from rich.console import Console
+class TerminalProgress(Callback):
+    """Shows progress and messages on stderr: live bars on a terminal, a line per tenth elsewhere.
 
-    return Console(stderr=True, soft_wrap=True, highlight=False)
+    Args:
+        console: where to write; stderr if not given.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        if console is None:
+            from rich.console import Console
+
+            console = Console(stderr=True, soft_wrap=True, highlight=False)
+        self.console = console
+        self._tasks: dict[str, _Bar | _Lines] = {}
+
+    def on_message(self, text: str, *, warning: bool = False) -> None:
+        """Print the text, warnings in red."""
+        self.console.print(text, style="bold red" if warning else None, markup=False)
+
+    def on_task_start(self, task: str, total: int, done: int) -> None:
+        """Show a bar."""
+        kind = _Bar if self.console.is_terminal else _Lines
+        self._tasks[task] = kind(self.console, task, total, done)
+
+    def on_task_update(self, task: str, done: int, note: str) -> None:
+        """Move the bar."""
+        self._tasks[task].update(done, note)
+
+    def on_task_end(self, task: str) -> None:
+        """Leave the bar as it is."""
+        self._tasks.pop(task).close()
+
+
+class _Lines:
+    """A line whenever another tenth is done."""
+
+    def __init__(self, console: Console, name: str, total: int, start: int) -> None:
+        self.console, self.name, self.total, self.start = console, name, total, start
+        self.started = time.monotonic()
+        self.tenth = 10 * start // total
+
+    def update(self, done: int, note: str) -> None:
+        tenth = 10 * done // self.total
+        if tenth == self.tenth:
+            return
+        self.tenth = tenth
+        elapsed = time.monotonic() - self.started
+        rate = (done - self.start) / max(elapsed, 1e-9)
+        left = _duration((self.total - done) / max(rate, 1e-9))
+        text = f"{self.name}: {done}/{self.total}, {rate:.1f}/s, {left} left"
+        self.console.print(text + (f", {note}" if note else ""), markup=False)
+
+    def close(self) -> None:
+        pass
+
+
+class _Bar:
+    """A live bar with rate, elapsed and remaining time."""
+
+    def __init__(self, console: Console, name: str, total: int, start: int) -> None:
+        from rich import progress
+
+        columns = (
+            progress.TextColumn("{task.description:<18}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.fields[rate]}"),
+            progress.TimeElapsedColumn(),
+            progress.TextColumn("left"),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("[dim]{task.fields[note]}"),
+        )
+        self.bars: Progress = progress.Progress(*columns, console=console)
+        self.task: TaskID = self.bars.add_task(name, total=total, completed=start, note="", rate="")
+        self.start, self.started = start, time.monotonic()
+        self.bars.start()
+
+    def update(self, done: int, note: str) -> None:
+        rate = (done - self.start) / max(time.monotonic() - self.started, 1e-9)
+        self.bars.update(self.task, completed=done, rate=f"{rate:,.1f}/s")
+        if note:
+            self.bars.update(self.task, note=note)
+
+    def close(self) -> None:
+        self.bars.stop()
+
+
+def _duration(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Turn a user's mistake into one line and the exit status."""
+    """Turn a user's mistake into one line on stderr and the exit status."""
     from gymnasium.error import Error as GymnasiumError
 
-    from worldmodel.config import ConfigError
-    from worldmodel.data import ReplayBufferError
-    from worldmodel.interrupt import InterruptedRunError
-    from worldmodel.run import RunError
+    from worldmodel.errors import InterruptedRunError, ReplayBufferError, RunError
 
     try:
         yield
     except ReplayBufferError as error:
         fail(str(error), FAILED)
-    except (ConfigError, ValueError, GymnasiumError) as error:
+    except (ValueError, GymnasiumError) as error:
         fail(str(error), WRONG_USAGE)
     except InterruptedRunError as stopped:
         typer.echo(str(stopped), err=True)
@@ -49,35 +139,36 @@ def user_errors() -> Iterator[None]:
 
 
 def fail(message: str, status: int) -> NoReturn:
-    """Tell an error in one line and exit."""
+    """Print an error in one line and exit."""
     typer.echo("Error: " + " ".join(message.split()), err=True)
     raise typer.Exit(status)
 
 
-def print_facts(facts: dict[str, Any], as_json: bool) -> None:
+def print_values(values: Mapping[str, Any], as_json: bool) -> None:
     """Print on stdout, as YAML or as one JSON object."""
     import yaml
 
     text = (
-        json.dumps(facts)
+        json.dumps(values, allow_nan=False)
         if as_json
-        else yaml.safe_dump(facts, sort_keys=False, allow_unicode=True).rstrip()
+        else yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True).rstrip()
     )
     typer.echo(text)
 
 
-def print_metrics(runs: list[dict[str, Any]], as_json: bool) -> None:
-    """The metrics of runs: a table, or one JSON object."""
-    from worldmodel.evaluation import comparison_table, metrics_table
+def print_metrics(runs: Sequence[Metrics], as_json: bool) -> None:
+    """Print the metrics of one or several runs: a table, or one JSON object."""
+    from worldmodel.evaluation.tables import comparison_table, metrics_table
 
     if as_json:
-        typer.echo(json.dumps(runs[0] if len(runs) == 1 else {"runs": runs}, allow_nan=False))
+        content = [metrics.to_dict() for metrics in runs]
+        print_values(content[0] if len(content) == 1 else {"runs": content}, as_json=True)
     else:
         print_table(metrics_table(runs[0]) if len(runs) == 1 else comparison_table(runs))
 
 
-def print_table(table: Any) -> None:
-    """Print a table of rich on stdout, where a narrow terminal wraps lines and crops no number."""
+def print_table(table: RenderableType) -> None:
+    """Print a table of rich on stdout; a narrow terminal wraps lines and crops no number."""
     from rich.console import Console
 
     console = Console(soft_wrap=False, highlight=False)

@@ -1,4 +1,4 @@
-"""Named lists of configurations, each a question put to the recipe."""
+"""The experiments: named sets of configurations that are compared."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ FORECAST = {
     "effective_rank": ("effective rank", ".1f"),
     "seconds": ("seconds of phase 1", ".0f"),
 }
-"""Columns of a table: path of a figure -> its title and format."""
+"""Columns of a table: the path of a value in a row -> title and format."""
 
 REFINED = {
     f"refined.error.{k}": (f"refined: k = {k}" if k == 5 else str(k), ".3f")
     for k in (5, 10, 20, 30, 40)
 }
-"""Columns that come after the others where models were refined as well."""
+"""Columns that follow the others where models were refined."""
 
 FAILURE = {
     "effective_rank": ("effective rank", ".1f"),
@@ -35,7 +35,7 @@ FAILURE = {
     "error.20": ("at k = 20, rad", ".2f"),
 }
 
-SMALL = {"model": {"encoder": "conv"}, "data": {"size": 4000}}
+SMALL: dict[str, Any] = {"model": {"encoder": "conv"}, "data": {"size": 4000}}
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class Experiment:
     """Configurations to compare.
 
     Attributes:
-        configurations: Label -> keys of the configuration, laid over `base`.
-        base: Shared by all.
-        columns: Of the table.
-        page: In docs/, that the table is written into.
-        updates: Default budget.
-        refine: Updates of refinement after phase 1, by default.
+        configurations: Settings of each configuration by label, merged into `base`.
+        base: Settings shared by all configurations.
+        columns: Columns of the table.
+        page: File in docs/ that the table is written into.
+        updates: Default number of updates.
+        refine: Default number of refinement updates after phase 1.
     """
 
     configurations: dict[str, dict[str, Any]]

@@ -1,4 +1,4 @@
-"""Episodes made of their seed alone, so that any process can tell whether they are intact."""
+"""Episodes made from their seed alone, so that any process can check that they are intact."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def episode(seed: int, steps: int, space: gym.Space = BOX) -> dict[str, Any]:
 
 
 def steps_of(seed: int) -> int:
-    """Steps of the episode that a seed stands for where nothing else is asked for."""
+    """Steps of the episode of a seed, unless a test sets them."""
     return 2 + seed % 7
 
 
 def create(path: Path, space: gym.Space = BOX, **kwargs: Any) -> ReplayBuffer:
-    """An empty buffer for such episodes."""
+    """Create an empty buffer for such episodes."""
     settings = {
         "frame_shape": FRAME_SHAPE,
         "action_space": space,
@@ -57,12 +57,12 @@ def fill(buffer: ReplayBuffer, seeds: range) -> ReplayBuffer:
 
 
 def assert_intact(buffer: ReplayBuffer) -> None:
-    """Every episode in the buffer is, byte for byte, the one its seed stands for."""
+    """Check that every episode in the buffer is, byte for byte, that of its seed."""
     for i, (seed, length) in enumerate(zip(buffer.seeds, buffer.lengths)):
-        wanted = episode(int(seed), int(length) - 1, buffer.action_space)
+        expected = episode(int(seed), int(length) - 1, buffer.action_space)
         found = buffer.windows([i], [0], int(length))
-        np.testing.assert_array_equal(found.frames[0], wanted["frames"])
-        np.testing.assert_array_equal(found.actions[0], wanted["actions"])
-        np.testing.assert_array_equal(found.rewards[0], wanted["rewards"])
-        np.testing.assert_array_equal(buffer.states([i], [0], int(length))[0], wanted["states"])
-        assert found.terminated[0].tolist() == [False] * (length - 2) + [wanted["terminated"]]
+        np.testing.assert_array_equal(found.frames[0], expected["frames"])
+        np.testing.assert_array_equal(found.actions[0], expected["actions"])
+        np.testing.assert_array_equal(found.rewards[0], expected["rewards"])
+        np.testing.assert_array_equal(buffer.states([i], [0], int(length))[0], expected["states"])
+        assert found.terminated[0].tolist() == [False] * (length - 2) + [expected["terminated"]]

@@ -1,4 +1,4 @@
-"""A collected episode is what a plain loop over the environment gives, and nothing else."""
+"""Collected episodes equal those of a plain loop over the environment."""
 
 import gymnasium as gym
 import numpy as np
@@ -7,8 +7,9 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 import worldmodel  # noqa: F401
-from worldmodel.data import Mixed, Passive, Random, ReplayBufferError, collect
-from worldmodel.data.environments import is_native
+from worldmodel.data import Mixed, Passive, Policy, Random, collect
+from worldmodel.data.adapters import is_native
+from worldmodel.errors import ReplayBufferError
 
 TINY = "tiny_env:Tiny-v0"
 FILES = ("frames", "actions", "rewards", "states", "index")
@@ -30,7 +31,7 @@ def stored_bytes(path):
     return {file.name: file.read_bytes() for file in files if file.exists()}
 
 
-def test_every_frame_belongs_to_its_step_and_its_seed(tmp_path):
+def test_every_frame_is_stored_at_its_step_and_seed(tmp_path):
     seeds = [3, 11, 4, 250, 7]
     buffer = gather(tmp_path, seeds=seeds, env_kwargs={"length": (2, 9)}, num_envs=2, image_size=8)
     assert buffer.seeds.tolist() == seeds
@@ -48,7 +49,7 @@ def test_every_frame_belongs_to_its_step_and_its_seed(tmp_path):
 
 
 @pytest.mark.parametrize("terminates", [True, False])
-def test_an_episode_stops_where_the_environment_ends_it_or_at_the_step_limit(tmp_path, terminates):
+def test_an_episode_ends_where_the_environment_ends_it_or_at_the_step_limit(tmp_path, terminates):
     kwargs = {"length": (4, 4), "terminates": terminates}
     ended = gather(tmp_path / "ended", steps=9, env_kwargs=kwargs)
     assert ended.lengths.tolist() == [5, 5, 5]
@@ -62,21 +63,26 @@ def test_an_episode_stops_where_the_environment_ends_it_or_at_the_step_limit(tmp
 
 @pytest.mark.parametrize("actions", ["box", "from_one"])
 @pytest.mark.parametrize("observation", ["image", "render", "vector"])
-def test_the_bytes_do_not_depend_on_how_many_environments_play(tmp_path, actions, observation):
+def test_the_bytes_do_not_depend_on_the_number_of_environments(tmp_path, actions, observation):
     kwargs = {"length": (1, 9), "actions": actions, "observation": "image"}
     if observation == "vector":
         kwargs["observation"] = "vector"
-    wish = {"seeds": range(20, 31), "env_kwargs": kwargs, "observation": observation, "steps": 7}
+    settings = {
+        "seeds": range(20, 31),
+        "env_kwargs": kwargs,
+        "observation": observation,
+        "steps": 7,
+    }
     contents = []
     for num_envs in (1, 2, 3, 8, 50):
         path = tmp_path / str(num_envs)
-        gather(path, num_envs=num_envs, **wish)
+        gather(path, num_envs=num_envs, **settings)
         contents.append(stored_bytes(path))
     assert all(content == contents[0] for content in contents[1:])
     assert len(contents[0]["frames.bin"]) > 0
 
 
-def test_an_episode_does_not_depend_on_the_seeds_beside_it(tmp_path):
+def test_an_episode_does_not_depend_on_the_other_seeds(tmp_path):
     alone = gather(tmp_path / "alone", seeds=[11])
     among = gather(tmp_path / "among", seeds=[3, 11, 4])
     for a, b in zip(episode_of(alone, 0), episode_of(among, 1)):
@@ -92,7 +98,7 @@ def test_an_episode_does_not_depend_on_the_seeds_beside_it(tmp_path):
         ("DoublePendulum-v0", "vector", {"observation": "state"}),
     ],
 )
-def test_the_pendulums_batched_form_stores_what_single_environments_show(
+def test_the_native_vector_form_stores_what_single_environments_return(
     tmp_path, env_id, observation, env_kwargs
 ):
     seeds, steps = [5, 17, 2, 9, 1], 12
@@ -129,11 +135,11 @@ def test_the_pendulums_batched_form_stores_what_single_environments_show(
 
 
 def test_next_step_autoreset_never_stores_a_reset_as_a_transition(tmp_path):
-    """CartPole's own batched form knows no other autoreset, so it must not be used."""
+    """CartPole's own vector form has no other autoreset, so it must not be used."""
     assert gym.spec("CartPole-v1").vector_entry_point is not None
     seeds = range(6)
-    wish = {"policy": Random((1, 1)), "observation": "vector", "num_envs": 3}
-    buffer = gather(tmp_path, "CartPole-v1", seeds, steps=200, **wish)
+    settings = {"policy": Random((1, 1)), "observation": "vector", "num_envs": 3}
+    buffer = gather(tmp_path, "CartPole-v1", seeds, steps=200, **settings)
     env = gym.make("CartPole-v1")
     for i, seed in enumerate(seeds):
         frames, actions, rewards, terminated = episode_of(buffer, i)
@@ -147,7 +153,7 @@ def test_next_step_autoreset_never_stores_a_reset_as_a_transition(tmp_path):
 
 
 def test_any_environment_that_renders_can_be_collected(tmp_path):
-    """Discrete actions and no image observation: CartPole, drawn and resized."""
+    """CartPole: discrete actions, and frames that are rendered and resized."""
     buffer = gather(tmp_path, "CartPole-v1", [0, 1], steps=5, image_size=32)
     assert buffer.metadata["observation"] == "render"
     assert buffer.frame_shape == (32, 32, 3)
@@ -162,7 +168,7 @@ def test_any_environment_that_renders_can_be_collected(tmp_path):
         env.step(int(action))
 
 
-def test_pictures_are_resized_by_averaging_areas(tmp_path):
+def test_renderings_are_resized_by_averaging_areas(tmp_path):
     image = np.zeros((30, 40, 3), np.uint8)
     buffer = gather(tmp_path, observation="render", image_size=10)
     frames = episode_of(buffer, 0)[0]
@@ -178,59 +184,62 @@ def test_images_keep_their_channels_when_resized(tmp_path, channels):
 
 
 def test_image_size_is_passed_to_an_environment_that_takes_it(tmp_path):
-    wish = {"seeds": [0], "steps": 2, "policy": "passive"}
-    buffer = gather(tmp_path, "DoublePendulumPixels-v0", image_size=24, **wish)
+    settings = {"seeds": [0], "steps": 2, "policy": "passive"}
+    buffer = gather(tmp_path, "DoublePendulumPixels-v0", image_size=24, **settings)
     seen, _ = gym.make("DoublePendulumPixels-v0", image_size=24, frame_stack=1).reset(seed=0)
     assert_array_equal(episode_of(buffer, 0)[0][0], seen)
-    with pytest.raises(ValueError, match=r"say image_size=32 and image_size=64 is stored"):
+    with pytest.raises(ValueError, match=r"hold image_size=32, but frames of image_size=64"):
         gather(tmp_path / "other", "DoublePendulumPixels-v0", env_kwargs={"image_size": 32})
 
 
-class Watching:
-    """A policy that notes what it sees."""
+class Recording(Policy):
+    """A policy that records its observations."""
 
-    observes = True
+    def __init__(self, frame_input=None):
+        self._frame_input = frame_input
+        self.observations = []
 
-    def __init__(self, sees=None):
-        self.sees = sees
-        self.seen = []
+    @property
+    def frame_input(self):
+        return self._frame_input
 
     def identity(self):
-        return {"name": "watching"}
+        return {"name": "recording"}
 
     def bind(self, action_space, observation_space, steps):
         def act(t, observation):
-            self.seen.append(observation.copy())
+            self.observations.append(observation.copy())
             return np.zeros(2, np.float32)
 
         return lambda seed: act
 
 
-def test_a_policy_sees_the_whole_stack_and_the_newest_frame_is_stored(tmp_path):
-    policy = Watching()
+def test_a_policy_observes_the_whole_stack_and_the_newest_frame_is_stored(tmp_path):
+    policy = Recording()
     buffer = gather(tmp_path, seeds=[9], policy=policy, env_kwargs={"frame_stack": 3, "size": 8})
     assert buffer.frame_shape == (64, 64, 3)
-    assert [seen.shape for seen in policy.seen] == [(8, 8, 9)] * 5
-    steps = [seen[0, 0, ::3].tolist() for seen in policy.seen]
+    assert [observation.shape for observation in policy.observations] == [(8, 8, 9)] * 5
+    steps = [observation[0, 0, ::3].tolist() for observation in policy.observations]
     assert steps == [[0, 0, 0], [0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4]]
     assert episode_of(buffer, 0)[0][:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_a_policy_is_shown_the_stored_frames_of_an_environment_without_images(tmp_path):
-    policy = Watching(sees=((64, 64, 3), 2))
+def test_a_policy_can_observe_the_stored_frames_of_an_environment_without_images(tmp_path):
+    policy = Recording(((64, 64, 3), 2))
     kwargs = {"observation": "vector"}
     buffer = gather(tmp_path, seeds=[9, 8], policy=policy, env_kwargs=kwargs, num_envs=2)
-    assert [seen.shape for seen in policy.seen] == [(64, 64, 6)] * 10
-    steps = [seen[0, 0, ::3].tolist() for seen in policy.seen[::2]]
+    observations = policy.observations
+    assert [observation.shape for observation in observations] == [(64, 64, 6)] * 10
+    steps = [observation[0, 0, ::3].tolist() for observation in observations[::2]]
     assert steps == [[0, 0], [0, 1], [1, 2], [2, 3], [3, 4]]
     frames = episode_of(buffer, 0)[0]
-    assert np.array_equal(policy.seen[4], np.concatenate([frames[1], frames[2]], -1))
-    with pytest.raises(ValueError, match=r"looks at frames of shape \(8, 8, 3\)"):
-        gather(tmp_path / "other", policy=Watching(sees=((8, 8, 3), 2)), env_kwargs=kwargs)
+    assert np.array_equal(observations[4], np.concatenate([frames[1], frames[2]], -1))
+    with pytest.raises(ValueError, match=r"the policy takes frames of shape \(8, 8, 3\)"):
+        gather(tmp_path / "other", policy=Recording(((8, 8, 3), 2)), env_kwargs=kwargs)
     assert not (tmp_path / "other").exists()
 
 
-def test_a_stack_that_nobody_sees_is_not_made(tmp_path):
+def test_frames_are_not_stacked_for_a_policy_that_does_not_observe_them(tmp_path):
     two, three = (
         gather(tmp_path / str(n), env_kwargs={"frame_stack": n}, policy="passive") for n in (2, 3)
     )
@@ -257,11 +266,14 @@ def test_an_environment_without_state_has_none_stored(tmp_path):
         ({"observation": "vector"}, "observation='vector': .* offers image, render of"),
         ({"observation": "pixels"}, "observation='pixels'"),
         ({"env_kwargs": {"render_mode": "human"}}, "must not hold render_mode"),
-        ({"env_kwargs": {"length": np.array([5, 5])}}, "cannot be written down as JSON"),
-        ({"policy": "passive", "env_kwargs": {"actions": "discrete"}}, "zero action, which"),
+        ({"env_kwargs": {"length": np.array([5, 5])}}, "cannot be written as JSON"),
+        (
+            {"policy": "passive", "env_kwargs": {"actions": "discrete"}},
+            "zero action, which is not in Discrete",
+        ),
     ],
 )
-def test_wishes_that_do_not_fit_are_refused(tmp_path, change, message):
+def test_arguments_that_do_not_fit_are_refused(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         gather(tmp_path / "new", **change)
     assert not (tmp_path / "new").exists()
@@ -272,7 +284,7 @@ def test_an_unknown_environment_is_gymnasiums_error(tmp_path):
         gather(tmp_path, "Nowhere-v0")
 
 
-def test_more_episodes_are_appended_in_the_same_way_only(tmp_path):
+def test_episodes_are_only_appended_to_data_of_the_same_settings(tmp_path):
     gather(tmp_path, seeds=[1, 2])
     with pytest.raises(ReplayBufferError, match="is not empty"):
         gather(tmp_path, seeds=[3])
@@ -290,34 +302,36 @@ def test_only_the_first_seeds_are_used(tmp_path):
 
 
 def test_progress_counts_the_episodes_in_the_buffer(tmp_path):
-    told = []
-    gather(tmp_path, seeds=[1, 2], progress=told.append)
-    gather(tmp_path, seeds=[3], append=True, progress=told.append)
-    assert told == [1, 2, 3]
+    counts = []
+    gather(tmp_path, seeds=[1, 2], progress=counts.append)
+    gather(tmp_path, seeds=[3], append=True, progress=counts.append)
+    assert counts == [1, 2, 3]
 
 
 @pytest.mark.parametrize("policy", [Passive(), Random((2, 3)), Mixed(0.25)])
-def test_policies_can_be_given_as_objects(tmp_path, policy):
+def test_policies_can_be_passed_as_objects(tmp_path, policy):
     assert gather(tmp_path, policy=policy).metadata["policy"] == policy.identity()
 
 
-@pytest.mark.parametrize(("key", "dim"), [("told", 1), ("pair", 2)])
-def test_a_named_key_of_info_is_stored_as_the_state(tmp_path, key, dim):
-    buffer = gather(tmp_path, env_kwargs={"tells": True}, state_key=key, num_envs=2)
+@pytest.mark.parametrize(("key", "dim"), [("half", 1), ("pair", 2)])
+def test_state_key_chooses_what_is_stored_as_the_state(tmp_path, key, dim):
+    buffer = gather(tmp_path, env_kwargs={"extra_info": True}, state_key=key, num_envs=2)
     assert buffer.state_dim == dim
     states = buffer.states([1], [0], 6)[0]
     assert_array_equal(states, np.repeat(np.arange(6.0)[:, None], dim, axis=1) / 2)
 
 
-def test_a_key_that_tells_no_numbers_is_refused_with_those_there_are(tmp_path):
+def test_a_state_key_without_numbers_is_refused_with_the_keys_that_exist(tmp_path):
     with pytest.raises(
-        ValueError, match=r"under info\['speed'\].* it tells 'pair', 'state', 'told'"
+        ValueError, match=r"state_key is 'speed', .* there are 'half', 'pair', 'state'"
     ):
-        gather(tmp_path / "buffer", env_kwargs={"tells": True}, state_key="speed")
+        gather(tmp_path / "buffer", env_kwargs={"extra_info": True}, state_key="speed")
     assert not (tmp_path / "buffer").exists()
 
 
-def test_states_under_different_keys_are_different_data(tmp_path):
-    gather(tmp_path, env_kwargs={"tells": True}, state_key="told").close()
-    with pytest.raises(ReplayBufferError, match="state_key is 'told', wanted 'pair'"):
-        gather(tmp_path, seeds=(50,), env_kwargs={"tells": True}, state_key="pair", append=True)
+def test_data_with_another_state_key_is_not_appended_to(tmp_path):
+    gather(tmp_path, env_kwargs={"extra_info": True}, state_key="half").close()
+    with pytest.raises(ReplayBufferError, match=r"state_key is 'half', wanted 'pair'"):
+        gather(
+            tmp_path, seeds=(50,), env_kwargs={"extra_info": True}, state_key="pair", append=True
+        )

@@ -1,4 +1,4 @@
-"""Kept data is reused when it is exactly what is wished for, completed, or refused."""
+"""Existing data is reused if its settings are equal, completed if it is unfinished, or refused."""
 
 import os
 import signal
@@ -10,23 +10,16 @@ from pathlib import Path
 import pytest
 from test_collect import TINY, stored_bytes
 
-from worldmodel.data import (
-    Mixed,
-    Random,
-    Recipe,
-    ReplayBuffer,
-    ReplayBufferError,
-    load_or_collect,
-    resolve,
-)
+from worldmodel.data import Mixed, Random, Recipe, ReplayBuffer, load_or_collect, resolve
 from worldmodel.data.recipe import MADE_WITH, differences
+from worldmodel.errors import ReplayBufferError
 
-WISH = {"episodes": 6, "seeds": range(40, 46), "steps": 9, "policy": "random", "image_size": 8}
+SETTINGS = {"episodes": 6, "seeds": range(40, 46), "steps": 9, "policy": "random", "image_size": 8}
 KWARGS = {"length": (2, 8)}
 
 
 def load(path, **change):
-    return load_or_collect(TINY, path, **({**WISH, "env_kwargs": KWARGS} | change))
+    return load_or_collect(TINY, path, **({**SETTINGS, "env_kwargs": KWARGS} | change))
 
 
 def test_complete_data_is_opened_and_not_collected_again(tmp_path, monkeypatch):
@@ -38,7 +31,7 @@ def test_complete_data_is_opened_and_not_collected_again(tmp_path, monkeypatch):
     assert stored_bytes(tmp_path) == before
 
 
-def test_reuse_takes_no_lock(tmp_path):
+def test_complete_data_is_opened_beside_a_writer(tmp_path):
     load(tmp_path)
     with ReplayBuffer.open(tmp_path, append=True):
         assert len(load(tmp_path)) == 6
@@ -60,9 +53,9 @@ def test_an_interrupted_collection_is_completed_to_the_same_bytes(tmp_path, stor
     with pytest.raises(KeyboardInterrupt):
         load(tmp_path / "cut", progress=interrupt, num_envs=3)
     assert len(ReplayBuffer.open(tmp_path / "cut")) == stored
-    told = []
-    load(tmp_path / "cut", progress=told.append)
-    assert told == list(range(stored + 1, 7))
+    counts = []
+    load(tmp_path / "cut", progress=counts.append)
+    assert counts == list(range(stored + 1, 7))
     assert data_bytes(tmp_path / "cut") == data_bytes(tmp_path / "whole")
 
 
@@ -92,19 +85,21 @@ def test_a_killed_collection_is_completed_to_the_same_bytes(tmp_path):
     assert data_bytes(tmp_path / "cut") == data_bytes(tmp_path / "whole")
 
 
-def test_more_episodes_than_kept_are_added(tmp_path):
+def test_episodes_that_are_missing_are_added(tmp_path):
     load(tmp_path, episodes=2)
     assert load(tmp_path).seeds.tolist() == list(range(40, 46))
 
 
 def test_data_with_other_seeds_is_refused(tmp_path):
     load(tmp_path)
-    with pytest.raises(ReplayBufferError, match=r"holds 4 episodes .* first with seed 42"):
+    with pytest.raises(
+        ReplayBufferError, match=r"holds 4 episodes with other seeds .* first with seed 42"
+    ):
         load(tmp_path, episodes=2)
     assert len(ReplayBuffer.open(tmp_path)) == 6
 
 
-OTHER_WAYS = [
+OTHER_SETTINGS = [
     ({"image_size": 16}, r"frame_shape is \[8, 8, 3\], wanted \[16, 16, 3\]"),
     ({"steps": 8}, "steps is 9, wanted 8"),
     ({"policy": "mixed"}, "policy.name is 'random', wanted 'mixed'"),
@@ -115,8 +110,8 @@ OTHER_WAYS = [
 ]
 
 
-@pytest.mark.parametrize(("change", "message"), OTHER_WAYS)
-def test_data_collected_in_another_way_is_refused_and_kept(tmp_path, change, message):
+@pytest.mark.parametrize(("change", "message"), OTHER_SETTINGS)
+def test_data_of_other_settings_is_refused_and_left_alone(tmp_path, change, message):
     load(tmp_path)
     before = stored_bytes(tmp_path)
     with pytest.raises(ReplayBufferError, match=f"collected in another way .*{message}"):
@@ -124,14 +119,14 @@ def test_data_collected_in_another_way_is_refused_and_kept(tmp_path, change, mes
     assert stored_bytes(tmp_path) == before
 
 
-def test_a_foreign_directory_is_refused_and_kept(tmp_path):
+def test_a_foreign_directory_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(ReplayBufferError, match=r"holds no header\.json"):
         load(tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_create_that_was_interrupted_is_begun_again(tmp_path):
+def test_an_interrupted_creation_is_repeated(tmp_path):
     (tmp_path / "write.lock").touch()
     assert len(load(tmp_path)) == 6
 
@@ -143,14 +138,14 @@ def identity(**change):
     return resolve(env_id, env_kwargs, **(settings | change))
 
 
-def test_equal_wishes_have_equal_identities():
+def test_equal_settings_have_equal_identities():
     tuples = identity(env_kwargs={"length": (2, 8)})
     lists = identity(env_kwargs={"length": [2, 8]})
     assert tuples.identity() == lists.identity()
     assert "Tiny-v0" in str(tuples.identity())
 
 
-def test_versions_of_the_environment_are_identity_and_others_are_only_noted():
+def test_versions_of_the_environment_are_part_of_the_identity_and_others_are_not():
     metadata = identity().metadata()
     assert set(metadata["versions"]) == {"gymnasium", "tiny_env"}
     assert "numpy" in metadata[MADE_WITH]

@@ -1,4 +1,4 @@
-"""Environments to collect from."""
+"""Environments without a display."""
 
 import os
 import subprocess

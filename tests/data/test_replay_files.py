@@ -1,4 +1,4 @@
-"""Damaged, foreign, locked and full: what a replay buffer on disk does about each."""
+"""Replay buffers on disk: damaged, foreign, locked, and on a full disk."""
 
 import json
 import logging
@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from episodes import BOX, assert_intact, create, episode, fill, steps_of
 
-from worldmodel.data import ReplayBuffer, ReplayBufferError, index
+from worldmodel.data import ReplayBuffer, storage
 from worldmodel.data.header import VERSION
+from worldmodel.errors import ReplayBufferError
 
 
 @contextmanager
 def killed_copy(buffer, path):
-    """The files as they are on disk if the writer is killed now."""
+    """The files as they are on disk if the writer were killed now."""
     shutil.copytree(buffer.path, path)
     yield path
     shutil.rmtree(path)
@@ -35,7 +36,7 @@ def change_header(path, **changes):
     header.write_text(json.dumps(json.loads(header.read_text()) | changes))
 
 
-def test_a_reopened_buffer_remembers_everything(tmp_path):
+def test_a_reopened_buffer_has_all_settings_and_episodes(tmp_path):
     space = gym.spaces.Box(np.array([-1, -np.inf]), np.array([1, 2]), dtype=np.float64)
     metadata = {"env": "Tiny-v0", "steps": 3, "nested": {"a": [1, 2.5, None]}}
     with create(tmp_path, space, metadata=metadata) as buffer:
@@ -51,7 +52,7 @@ def test_a_reopened_buffer_remembers_everything(tmp_path):
         assert "episodes=2, frames=8" in repr(reopened)
 
 
-def test_frames_are_stored_once_and_as_they_are(ten):
+def test_frames_are_stored_once_and_uncompressed(ten):
     frames = int(ReplayBuffer.open(ten).lengths.sum())
     assert (ten / "frames.bin").stat().st_size == frames * 4 * 6 * 3
 
@@ -68,7 +69,7 @@ def test_the_header_is_strict_json(tmp_path):
 
 def test_an_index_cut_anywhere_keeps_the_episodes_before_the_cut(tmp_path):
     buffer = fill(create(tmp_path / "all"), range(5))
-    size = index.RECORD.itemsize
+    size = storage.RECORD.itemsize
     for cut in range(0, 5 * size, 7):
         with killed_copy(buffer, tmp_path / "cut") as path:
             with (path / "index.bin").open("r+b") as file:
@@ -93,12 +94,12 @@ def test_leftovers_of_an_unfinished_episode_are_overwritten(ten, name):
     assert_intact(ReplayBuffer.open(ten))
 
 
-def test_a_stale_record_behind_a_torn_one_never_comes_back(tmp_path, caplog):
-    """A torn record is followed by an old one that is whole: it must not be revived."""
+def test_a_stale_record_after_a_torn_one_never_comes_back(tmp_path, caplog):
+    """A torn record may be followed by an old intact one, which must stay deleted."""
     buffer = fill(create(tmp_path / "all"), range(4))
     with killed_copy(buffer, tmp_path / "torn") as path:
         with (path / "index.bin").open("r+b") as file:
-            file.seek(2 * index.RECORD.itemsize)
+            file.seek(2 * storage.RECORD.itemsize)
             file.write(b"\0" * 8)
         with ReplayBuffer.open(path, append=True) as found:
             assert len(found) == 2
@@ -130,7 +131,7 @@ def test_after_a_power_cut_the_episodes_that_reached_the_disk_are_kept(tmp_path,
 
 
 @pytest.mark.parametrize("name", ["frames", "actions", "rewards", "states"])
-def test_a_truncated_data_file_is_named_with_what_was_expected(ten, name):
+def test_a_truncated_data_file_is_reported_with_its_expected_size(ten, name):
     file = ten / f"{name}.bin"
     size = file.stat().st_size
     with file.open("r+b") as opened:
@@ -147,14 +148,14 @@ def test_a_truncated_data_file_is_named_with_what_was_expected(ten, name):
 def test_a_bad_record_among_good_ones_is_damage_and_nothing_is_cut(ten):
     file = ten / "index.bin"
     damaged = bytearray(file.read_bytes())
-    damaged[3 * index.RECORD.itemsize + 9] ^= 1
+    damaged[3 * storage.RECORD.itemsize + 9] ^= 1
     file.write_bytes(damaged)
     with pytest.raises(ReplayBufferError, match=r"index\.bin is damaged: record 3 fails"):
         ReplayBuffer.open(ten, append=True)
     assert file.read_bytes() == damaged
 
 
-def test_a_path_that_is_no_buffer_is_refused(tmp_path):
+def test_a_path_that_is_not_a_buffer_is_refused(tmp_path):
     with pytest.raises(ReplayBufferError, match="is not a directory"):
         ReplayBuffer.open(tmp_path / "nowhere")
     (tmp_path / "notes.txt").write_text("mine")
@@ -170,7 +171,7 @@ def test_a_path_that_is_no_buffer_is_refused(tmp_path):
 
 def test_another_programs_header_is_refused(tmp_path):
     (tmp_path / "header.json").write_text('{"format": "zarr", "version": 1}')
-    with pytest.raises(ReplayBufferError, match='does not say "format": "worldmodel-replay"'):
+    with pytest.raises(ReplayBufferError, match='lacks "format": "worldmodel-replay"'):
         ReplayBuffer.open(tmp_path)
     (tmp_path / "header.json").write_text("{")
     with pytest.raises(ReplayBufferError, match="not valid JSON"):
@@ -224,7 +225,7 @@ def test_a_create_that_was_interrupted_can_be_repeated(tmp_path):
     assert_intact(ReplayBuffer.open(tmp_path))
 
 
-def test_a_header_is_there_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_a_header_is_written_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
@@ -247,6 +248,16 @@ def test_there_is_one_writer_at_a_time(tmp_path):
     with ReplayBuffer.open(tmp_path, append=True) as again:
         fill(again, range(3, 4))
         assert_intact(again)
+
+
+def test_a_refused_creation_frees_the_lock(tmp_path):
+    (tmp_path / "write.lock").touch()
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ReplayBufferError, match=r"is not empty \(notes\.txt\)") as refused:
+        create(tmp_path)
+    (tmp_path / "notes.txt").unlink()
+    create(tmp_path).close()
+    assert refused.tb is not None  # its frames keep the lock object alive
 
 
 def test_a_failed_open_frees_the_lock(ten):
@@ -287,7 +298,7 @@ def files_limited_to(size):
 
 
 @pytest.mark.parametrize("room", [0, 1, 100, 288])
-def test_a_full_disk_leaves_the_complete_episodes_and_lets_one_go_on(tmp_path, room):
+def test_after_a_full_disk_complete_episodes_are_intact_and_more_can_be_added(tmp_path, room):
     buffer = fill(create(tmp_path), range(5))
     size = (tmp_path / "frames.bin").stat().st_size
     with files_limited_to(size + room):
@@ -309,7 +320,7 @@ def test_a_disk_that_fills_up_within_a_record_leaves_no_half_record(tmp_path):
     add = (np.zeros((2, 1)), np.zeros(1, int), np.zeros(1), True)
     for _ in range(3):
         buffer.add_episode(*add)
-    with files_limited_to(3 * index.RECORD.itemsize + 17):
+    with files_limited_to(3 * storage.RECORD.itemsize + 17):
         with pytest.raises(ReplayBufferError, match="3 complete episodes"):
             buffer.add_episode(*add)
         assert len(ReplayBuffer.open(tmp_path)) == 3
@@ -319,9 +330,9 @@ def test_a_disk_that_fills_up_within_a_record_leaves_no_half_record(tmp_path):
 
 
 def test_sync_markers_between_episodes_change_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("worldmodel.data.episode_log.SYNC_EVERY_BYTES", 1)
+    monkeypatch.setattr("worldmodel.data.storage.SYNC_EVERY_BYTES", 1)
     fill(create(tmp_path), range(6)).close()
-    assert (tmp_path / "index.bin").stat().st_size == 12 * index.RECORD.itemsize
+    assert (tmp_path / "index.bin").stat().st_size == 12 * storage.RECORD.itemsize
     with ReplayBuffer.open(tmp_path, append=True) as buffer:
         assert buffer.seeds.tolist() == list(range(6))
         fill(buffer, range(6, 8))

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from episodes import assert_intact, create, episode, fill
 
-from worldmodel.data import ReplayBuffer, ReplayBufferError
+from worldmodel.data import ReplayBuffer
+from worldmodel.errors import ReplayBufferError
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
 
@@ -58,7 +59,7 @@ def test_a_killed_writer_loses_at_most_the_episode_it_was_writing(tmp_path):
         assert_intact(buffer)
 
 
-def test_a_reader_beside_a_writer_sees_only_whole_episodes(tmp_path):
+def test_a_reader_beside_a_writer_sees_only_complete_episodes(tmp_path):
     create(tmp_path).close()
     process = start(APPEND_FOREVER, tmp_path, 0, 40, 0.005)
     try:

@@ -1,4 +1,4 @@
-"""What comes out of a replay buffer is what went in, and never crosses an episode's end."""
+"""Windows of a replay buffer hold the stored bytes and never cross the end of an episode."""
 
 import tempfile
 from pathlib import Path
@@ -28,7 +28,7 @@ def buffer_of(path, steps, space=BOX):
     space=st.sampled_from([BOX, DISCRETE]),
     reopen_after=st.integers(0, 8),
 )
-def test_every_byte_comes_back(steps, space, reopen_after):
+def test_every_stored_byte_is_read_back(steps, space, reopen_after):
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "buffer"
         buffer = create(path, space)
@@ -54,7 +54,7 @@ def test_every_byte_comes_back(steps, space, reopen_after):
     length=st.integers(1, 13),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_windows_never_cross_an_episodes_end(steps, length, seed):
+def test_windows_never_cross_the_end_of_an_episode(steps, length, seed):
     with tempfile.TemporaryDirectory() as directory:
         buffer = ReplayBuffer.create(
             directory, frame_shape=(2,), frame_dtype="float32", action_space=BOX, metadata={}
@@ -97,7 +97,7 @@ def test_all_valid_starts_are_drawn_equally_often_the_last_one_included(tmp_path
     assert max(starts.values()) < 2_400 + 5 * 50
 
 
-def test_one_window_of_each_episode_reaches_first_and_last_start(tmp_path):
+def test_windows_per_episode_include_the_first_and_the_last_start(tmp_path):
     buffer = buffer_of(tmp_path, [4, 4])
     rng = np.random.default_rng(0)
     seen = {buffer.episode_windows([1, 0], 3, rng).rewards[0].tobytes() for _ in range(60)}
@@ -105,7 +105,7 @@ def test_one_window_of_each_episode_reaches_first_and_last_start(tmp_path):
     assert seen == wanted
 
 
-def test_a_seed_decides_a_sample(tmp_path):
+def test_samples_depend_on_the_seed_alone(tmp_path):
     buffer = buffer_of(tmp_path, [5, 6, 7])
     first, again, other = (buffer.sample(32, 3, np.random.default_rng(s)) for s in (1, 1, 2))
     for a, b in zip(first, again):
@@ -113,7 +113,7 @@ def test_a_seed_decides_a_sample(tmp_path):
     assert (first.frames != other.frames).any()
 
 
-def test_sampling_from_some_episodes_touches_no_other(tmp_path):
+def test_sampling_from_some_episodes_reads_no_others(tmp_path):
     buffer = buffer_of(tmp_path, [5, 6, 7])
     drawn = buffer.sample(200, 2, np.random.default_rng(0), episodes=[0, 2])
     allowed = {
@@ -139,7 +139,7 @@ def test_out_is_filled_in_place_and_equal(tmp_path, space):
     assert fresh.actions.dtype == (np.float32 if space is BOX else np.int64)
 
 
-def test_an_out_of_another_shape_or_dtype_is_refused(tmp_path):
+def test_out_of_another_shape_or_dtype_is_refused(tmp_path):
     buffer = buffer_of(tmp_path, [5])
     with pytest.raises(ValueError, match=r"out\.frames is uint8 \(2, 3"):
         buffer.sample(2, 4, np.random.default_rng(0), out=buffer.empty_windows(2, 3))
@@ -148,7 +148,7 @@ def test_an_out_of_another_shape_or_dtype_is_refused(tmp_path):
         buffer.sample(2, 4, np.random.default_rng(0), out=wrong)
 
 
-def test_arrays_made_for_out_start_on_a_cache_line():
+def test_arrays_for_out_start_on_a_cache_line():
     arrays = [aligned_empty((3, n), np.dtype(np.float32)) for n in range(1, 40)]
     assert all(array.ctypes.data % 64 == 0 for array in arrays)
 
@@ -162,7 +162,7 @@ def test_states_come_from_the_same_rows_as_frames(tmp_path):
     np.testing.assert_array_equal(states[1], episode(0, 5)["states"][:3])
 
 
-def test_asking_for_states_that_are_not_stored_says_so(tmp_path):
+def test_reading_states_that_are_not_stored_is_refused(tmp_path):
     with create(tmp_path, state_dim=0) as buffer:
         buffer.add_episode(**(episode(0, 3) | {"states": None}))
         with pytest.raises(ValueError, match="stores no states"):
@@ -196,7 +196,7 @@ def test_an_episode_too_short_for_a_window_is_named(tmp_path):
     assert buffer.episodes_of_at_least(3).tolist() == [0, 1]
 
 
-def test_no_windows_of_no_episodes(tmp_path):
+def test_there_are_no_windows_of_no_episodes(tmp_path):
     buffer = buffer_of(tmp_path, [5])
     windows = buffer.windows([], [], 3)
     assert windows.frames.shape == (0, 3, *FRAME_SHAPE)

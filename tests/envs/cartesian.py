@@ -1,7 +1,8 @@
-"""An independent double pendulum: bobs in Cartesian coordinates, rods as constraint forces.
+"""Independent reference for the physics: bobs in Cartesian coordinates, rods as constraints.
 
-It shares no formula with `worldmodel.envs.physics`: no angles, no Lagrangian. Torques act as
-forces along the rods' normals, and rod tensions are solved for with the accelerations.
+It shares no formula with `worldmodel.envs.physics`: it uses neither angles nor a Lagrangian.
+Torques act as forces normal to the rods, and the tensions of the rods are solved for together with
+the accelerations.
 """
 
 import numpy as np
@@ -13,7 +14,7 @@ def _cross(a, b):
 
 
 def _normal(rod):
-    """Direction in which the end of a rod moves when its angle grows, over the rod's length."""
+    """Unit vector in which the end of a rod moves as its angle grows, divided by the length."""
     return np.array([-rod[1], rod[0]]) / (rod @ rod)
 
 
@@ -36,7 +37,7 @@ def _derivative(_, y, shoulder, elbow, params):
 
 
 def from_state(state, params):
-    """Positions and velocities of both bobs, (8,), of `[θ1, θ2, ω1, ω2]`."""
+    """Convert `[θ1, θ2, ω1, ω2]` to positions and velocities of both bobs, (8,)."""
     theta1, theta2, omega1, omega2 = state
     down1 = params.length1 * np.array([np.sin(theta1), -np.cos(theta1)])
     down2 = params.length2 * np.array([np.sin(theta2), -np.cos(theta2)])
@@ -46,7 +47,7 @@ def from_state(state, params):
 
 
 def step(y, torques, params, dt):
-    """Advance positions and velocities, (8,), by `dt` with the torques held."""
+    """Integrate positions and velocities, (8,), over `dt` with constant torques."""
     args = (torques[0], torques[1], params)
     tight = {"method": "DOP853", "rtol": 1e-11, "atol": 1e-11}
     return solve_ivp(_derivative, (0.0, dt), y, args=args, **tight).y[:, -1]

@@ -1,4 +1,4 @@
-"""The single environments: what Gymnasium and Stable-Baselines3 expect, and what we promise."""
+"""Single environments: the API that Gymnasium and SB3 expect, and the documented behavior."""
 
 import doctest
 import subprocess
@@ -27,7 +27,7 @@ VARIANTS = [
 ]
 
 
-def run(env, seed, steps):
+def random_rollout(env, seed, steps):
     env.action_space.seed(seed)
     observations = [env.reset(seed=seed)[0]]
     for _ in range(steps):
@@ -36,7 +36,7 @@ def run(env, seed, steps):
 
 
 @pytest.mark.parametrize(("env_id", "kwargs"), VARIANTS)
-def test_both_checkers_pass_without_a_warning(env_id, kwargs):
+def test_gymnasium_and_sb3_checkers_pass_without_warnings(env_id, kwargs):
     env = gym.make(env_id, render_size=32, **kwargs).unwrapped
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -44,7 +44,7 @@ def test_both_checkers_pass_without_a_warning(env_id, kwargs):
         check_env_sb3(env)
 
 
-def test_ppo_learns_from_pixels_as_they_are():
+def test_ppo_trains_on_pixels_without_wrappers():
     env = gym.make(PIXELS)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
@@ -57,7 +57,7 @@ def test_docstring_examples_run():
     assert results.failed == 0
 
 
-def test_the_environments_need_neither_torch_nor_pygame_until_a_window_opens():
+def test_torch_and_pygame_are_not_imported_without_a_window():
     code = (
         "import sys, gymnasium as gym, worldmodel;"
         "env = gym.make('DoublePendulumPixels-v0', render_mode='rgb_array');"
@@ -68,17 +68,17 @@ def test_the_environments_need_neither_torch_nor_pygame_until_a_window_opens():
 
 
 @pytest.mark.parametrize("env_id", [STATE, PIXELS])
-def test_the_same_seed_gives_the_same_observations(env_id):
+def test_equal_seeds_give_equal_observations(env_id):
     env = gym.make(env_id, start="uniform")
-    first = run(env, 5, 20)
-    assert_array_equal(run(gym.make(env_id, start="uniform"), 5, 20), first)
-    assert_array_equal(run(env, 5, 20), first)
-    assert (run(env, 6, 20) != first).any()
+    first = random_rollout(env, 5, 20)
+    assert_array_equal(random_rollout(gym.make(env_id, start="uniform"), 5, 20), first)
+    assert_array_equal(random_rollout(env, 5, 20), first)
+    assert (random_rollout(env, 6, 20) != first).any()
 
 
 def test_frames_are_stacked_oldest_first_and_repeated_at_reset():
     env = gym.make(PIXELS, start="uniform", frame_stack=3)
-    observations = run(env, 0, 5).reshape(6, 64, 64, 3, 3)
+    observations = random_rollout(env, 0, 5).reshape(6, 64, 64, 3, 3)
     newest = observations[:, :, :, -1]
     for age in range(3):
         assert_array_equal(observations[0, :, :, age], newest[0])
@@ -86,13 +86,13 @@ def test_frames_are_stacked_oldest_first_and_repeated_at_reset():
     assert (newest[4] != newest[5]).any()
 
 
-def test_coordinates_are_stacked_the_same_way():
-    observations = run(gym.make(STATE, start="uniform", frame_stack=2), 0, 3)
+def test_coordinates_are_stacked_oldest_first_and_repeated_at_reset():
+    observations = random_rollout(gym.make(STATE, start="uniform", frame_stack=2), 0, 3)
     assert_array_equal(observations[0, :4], observations[0, 4:])
     assert_array_equal(observations[1:, :4], observations[:-1, 4:])
 
 
-def test_state_observation_is_sines_cosines_and_rates():
+def test_state_observation_is_sines_cosines_and_angular_velocities():
     env = gym.make(STATE, observation="state")
     observation, info = env.reset(options={"state": [0.5, -2.0, 3.0, -4.0]})
     expected = [*np.sin([0.5, -2.0]), *np.cos([0.5, -2.0]), 3.0, -4.0]
@@ -100,7 +100,7 @@ def test_state_observation_is_sines_cosines_and_rates():
     assert_array_equal(info["state"], [0.5, -2.0, 3.0, -4.0])
 
 
-def test_info_state_is_float64_and_the_callers_own():
+def test_info_state_is_a_float64_copy():
     env = gym.make(PIXELS, start="uniform")
     _, info = env.reset(seed=0)
     assert info["state"].dtype == np.float64
@@ -115,7 +115,7 @@ def test_the_state_option_sets_the_state_and_wraps_its_angles():
 
 
 @pytest.mark.parametrize(("start", "bound"), [("down", 0.1), ("uniform", np.pi)])
-def test_starts_fill_their_range(start, bound):
+def test_start_states_cover_their_range(start, bound):
     env = gym.make(STATE, start=start)
     states = np.array([env.reset(seed=i)[1]["state"] for i in range(300)])
     assert np.abs(states).max() <= bound
@@ -123,7 +123,7 @@ def test_starts_fill_their_range(start, bound):
     assert (states.min(axis=0) < -0.9 * bound).all()
 
 
-def test_zero_action_keeps_the_energy():
+def test_zero_action_conserves_energy():
     env = gym.make(PIXELS, start="uniform")
     states = [env.reset(seed=3)[1]["state"]]
     states += [env.step(np.zeros(2, np.float32))[4]["state"] for _ in range(200)]
@@ -138,7 +138,7 @@ def test_episodes_are_truncated_after_200_steps_and_never_terminated():
     assert ends == [(False, False)] * 199 + [(False, True)]
 
 
-def test_reward_is_the_tip_height_less_torque_and_speed():
+def test_reward_is_tip_height_minus_torque_and_speed_costs():
     env = gym.make(STATE, lengths=(1.0, 0.5), max_torque=2.0)
     env.reset(options={"state": [2.0, 3.0, 1.0, -1.0]})
     action = np.array([0.5, -1.0], np.float32)
@@ -148,7 +148,7 @@ def test_reward_is_the_tip_height_less_torque_and_speed():
     assert_allclose(reward, height - costs, atol=1e-6)
 
 
-def test_balancing_upright_earns_one_and_hanging_earns_nothing():
+def test_reward_is_one_when_balancing_upright_and_zero_when_hanging():
     env = gym.make(STATE)
     for theta, expected in ((np.pi, 1.0), (0.0, 0.0)):
         env.reset(options={"state": [theta, theta, 0.0, 0.0]})
@@ -156,7 +156,7 @@ def test_balancing_upright_earns_one_and_hanging_earns_nothing():
 
 
 @pytest.mark.parametrize(("torque", "index"), [("shoulder", 0), ("elbow", 1)])
-def test_one_actuated_joint_is_the_other_at_zero(torque, index):
+def test_single_actuated_joint_equals_zero_torque_on_the_other(torque, index):
     both = np.zeros(2, np.float32)
     both[index] = 0.7
     states = []
@@ -167,7 +167,7 @@ def test_one_actuated_joint_is_the_other_at_zero(torque, index):
     assert_array_equal(*states)
 
 
-def test_actions_beyond_one_are_clipped():
+def test_actions_outside_the_range_are_clipped():
     states = []
     for action in ([1.0, -1.0], [9.0, -9.0]):
         env = gym.make(STATE).unwrapped
@@ -177,7 +177,7 @@ def test_actions_beyond_one_are_clipped():
 
 
 @pytest.mark.parametrize("env_id", [STATE, PIXELS])
-def test_rgb_array_shows_the_newest_state_at_any_size(env_id):
+def test_rgb_array_shows_the_current_state_at_any_size(env_id):
     env = gym.make(env_id, render_mode="rgb_array", render_size=64, start="uniform")
     env.reset(seed=0)
     observation = env.step(env.action_space.sample())[0]
@@ -190,11 +190,11 @@ def test_rgb_array_shows_the_newest_state_at_any_size(env_id):
     assert large.render().shape == (512, 512, 3)
 
 
-def test_rendering_speed_follows_dt():
+def test_render_fps_is_the_inverse_of_dt():
     assert gym.make(STATE).metadata["render_fps"] == 20
     assert gym.make(STATE, dt=0.02).metadata["render_fps"] == 50
 
 
-def test_stepping_before_reset_says_what_to_do():
+def test_step_before_reset_raises_reset_needed():
     with pytest.raises(ResetNeeded, match=r"call reset\(\)"):
         gym.make(STATE).unwrapped.step(np.zeros(2, np.float32))

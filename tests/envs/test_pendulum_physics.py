@@ -1,4 +1,4 @@
-"""The physics against independent mechanics: forces, energy, work, symmetries."""
+"""Physics against independent mechanics: forces, energy, work and symmetries."""
 
 import cartesian
 import numpy as np
@@ -42,7 +42,7 @@ def test_driven_motion_matches_cartesian_mechanics(params, seed):
 
 
 @pytest.mark.parametrize("mode", [0, 1])
-def test_small_swings_have_the_normal_mode_periods(mode):
+def test_small_oscillations_have_the_normal_mode_periods(mode):
     g, l1, l2, m1, m2, _ = UNEQUAL
     stiffness = np.diag([(m1 + m2) * g * l1, m2 * g * l2])
     mass = np.array([[(m1 + m2) * l1**2, m2 * l1 * l2], [m2 * l1 * l2, m2 * l2**2]])
@@ -54,7 +54,7 @@ def test_small_swings_have_the_normal_mode_periods(mode):
 
 
 @pytest.mark.parametrize("speed", [0.1, np.pi, 20.0], ids=["slow", "uniform", "fast"])
-def test_passive_energy_holds_for_ten_seconds(speed):
+def test_passive_motion_conserves_energy_for_ten_seconds(speed):
     states = draw_states(100, speed)
     before = energy(states, Params())
     drift = [
@@ -69,7 +69,7 @@ def test_passive_energy_holds_for_ten_seconds(speed):
     masses=st.tuples(*[st.floats(0.1, 10.0)] * 2),
     seed=st.integers(0, 1000),
 )
-def test_passive_energy_holds_for_any_proportions(lengths, masses, seed):
+def test_passive_motion_conserves_energy_for_any_lengths_and_masses(lengths, masses, seed):
     params = Params(9.81, *lengths, *masses)
     states = draw_states(10, seed=seed)
     before = energy(states, params)
@@ -77,7 +77,7 @@ def test_passive_energy_holds_for_any_proportions(lengths, masses, seed):
     assert_allclose(energy(after, params), before, rtol=1e-6)
 
 
-def test_work_of_the_torques_is_the_change_of_energy():
+def test_work_of_the_torques_equals_the_energy_change():
     states = draw_states(50)
     torques = np.random.default_rng(1).uniform(-10.0, 10.0, (50, 2))
     after = states
@@ -88,7 +88,7 @@ def test_work_of_the_torques_is_the_change_of_energy():
     assert_allclose(energy(after, UNEQUAL) - energy(states, UNEQUAL), work, rtol=1e-6, atol=1e-5)
 
 
-def test_damping_takes_the_power_of_both_joints():
+def test_damping_dissipates_the_power_of_both_joints():
     states = draw_states(20)
     path = np.array([states, *passive(states, DAMPED, 1.0, dt=0.0025)])
     rate1, rate2 = path[:, :, 2], path[:, :, 3] - path[:, :, 2]
@@ -97,7 +97,7 @@ def test_damping_takes_the_power_of_both_joints():
     assert_allclose(energy(path[0], DAMPED) - energy(path[-1], DAMPED), lost, rtol=1e-5)
 
 
-def test_elbow_torque_alone_keeps_the_angular_momentum_without_gravity():
+def test_elbow_torque_conserves_angular_momentum_without_gravity():
     params = UNEQUAL._replace(gravity=0.0)
     states = np.array([[0.3, 1.5, 0.0, 0.0]])
     for _ in range(20):
@@ -110,42 +110,42 @@ def test_elbow_torque_alone_keeps_the_angular_momentum_without_gravity():
     assert_allclose(momentum, 0.0, atol=1e-7)
 
 
-def test_reversing_time_returns_to_the_start():
+def test_reversing_the_velocities_returns_to_the_start():
     states = draw_states(20)
     *_, end = passive(states, UNEQUAL, 2.0)
     *_, back = passive(end * [1, 1, -1, -1], UNEQUAL, 2.0)
     assert_allclose(back * [1, 1, -1, -1], states, atol=1e-5)
 
 
-def test_mirrored_motion_is_the_motion_mirrored():
+def test_mirrored_states_and_torques_give_mirrored_motion():
     states = draw_states(20)
     torques = np.random.default_rng(1).uniform(-10.0, 10.0, (20, 2))
     mirrored = step_batch(-states, -torques, DAMPED, 0.05)
     assert_array_equal(mirrored, -step_batch(states, torques, DAMPED, 0.05))
 
 
-def test_a_batch_repeats_single_runs_bit_for_bit():
+def test_batched_steps_equal_single_steps_bit_for_bit():
     states = draw_states(33)
     torques = np.random.default_rng(1).uniform(-10.0, 10.0, (33, 2))
     single = [step_batch(s[None], t[None], DAMPED, 0.05)[0] for s, t in zip(states, torques)]
     assert_array_equal(step_batch(states, torques, DAMPED, 0.05), single)
 
 
-def test_energy_is_zero_at_rest_and_counts_both_bobs():
+def test_energy_is_zero_at_rest_and_includes_both_bobs():
     params = Params(gravity=10.0, length1=1.0, length2=2.0, mass1=3.0, mass2=4.0)
     states = np.array([[0, 0, 0, 0], [np.pi, np.pi, 0, 0], [0, 0, 1.0, 0]], dtype=float)
     upright = 3.0 * 10.0 * 2.0 + 4.0 * 10.0 * 6.0
     assert_allclose(energy(states, params), [0.0, upright, 0.5 * (3.0 + 4.0)])
 
 
-def test_positions_hang_down_at_zero_and_turn_counter_clockwise():
+def test_zero_angles_hang_down_and_positive_angles_turn_counter_clockwise():
     states = np.array([[0, 0, 0, 0], [np.pi / 2, np.pi, 0, 0]], dtype=float)
     expected = [[[0, -0.7], [0, -2.1]], [[0.7, 0], [0.7, 1.4]]]
     assert_allclose(positions(states, UNEQUAL), expected, atol=1e-12)
 
 
 @given(st.floats(-50.0, 50.0), st.floats(-50.0, 50.0))
-def test_wrapped_angles_are_the_same_directions_within_pi(theta1, theta2):
+def test_wrapped_angles_are_equivalent_and_within_pi(theta1, theta2):
     states = np.array([[theta1, theta2, 100.0, -100.0]])
     wrapped = wrap_angles(states)
     assert (wrapped[:, :2] > -np.pi).all()
@@ -154,9 +154,9 @@ def test_wrapped_angles_are_the_same_directions_within_pi(theta1, theta2):
     assert_array_equal(wrapped[:, 2:], states[:, 2:])
 
 
-def test_half_turns_wrap_to_plus_pi():
+def test_minus_pi_wraps_to_plus_pi():
     assert_array_equal(wrap_angles(np.array([[-np.pi, np.pi, 0.0, 0.0]]))[0, :2], [np.pi, np.pi])
 
 
-def test_absurd_settings_end_in_bounded_time():
+def test_extreme_settings_finish_in_bounded_time():
     step_batch(np.array([[0.0, 0.0, 1e300, 0.0]]), NO_TORQUE, Params(mass1=1e-12), 0.05)

@@ -1,4 +1,4 @@
-"""The rasteriser against geometry: right below the pixel, whatever the size."""
+"""Rasterizer against geometry: subpixel accuracy at any size."""
 
 import numpy as np
 import pytest
@@ -27,8 +27,8 @@ def centroid(ink):
     return (columns * ink).sum() / ink.sum(), (rows * ink).sum() / ink.sum()
 
 
-def covered_share(ax, ay, bx, by, radius, size=32, samples=16):
-    """Share of each pixel inside the capsule, by counting a grid of points."""
+def coverage(ax, ay, bx, by, radius, size=32, samples=16):
+    """Fraction of each pixel that the capsule covers, by counting a grid of points."""
     points = (np.arange(size * samples) + 0.5) / samples
     x, y = np.meshgrid(points, points)
     dx, dy = bx - ax, by - ay
@@ -39,23 +39,23 @@ def covered_share(ax, ay, bx, by, radius, size=32, samples=16):
 
 @settings(max_examples=30, deadline=None)
 @given(x=st.floats(10.0, 22.0), y=st.floats(10.0, 22.0), turn=angle, radius=st.floats(1.5, 4.0))
-def test_ink_is_the_share_of_each_pixel_that_a_shape_covers(x, y, turn, radius):
+def test_intensity_is_the_coverage_of_each_pixel(x, y, turn, radius):
     dx, dy = 7.0 * np.cos(turn), 7.0 * np.sin(turn)
     for capsule in ((x, y, x, y, radius), (x - dx, y - dy, x + dx, y + dy, radius)):
-        exact = covered_share(*capsule)
+        exact = coverage(*capsule)
         error = white_capsule(*capsule) - exact
         assert np.abs(error).max() < 0.1
         assert abs(error.sum()) < 0.1 * exact.sum()
 
 
 @given(x=st.floats(10.0, 22.0), y=st.floats(10.0, 22.0), radius=st.floats(3.0, 8.0))
-def test_a_bob_is_found_where_it_is_to_a_few_hundredths_of_a_pixel(x, y, radius):
+def test_bob_position_can_be_recovered_to_a_few_hundredths_of_a_pixel(x, y, radius):
     ink = white_capsule(x, y, x, y, radius)
     assert_allclose(centroid(ink), (x, y), atol=0.05)
     assert_allclose(ink.sum(), np.pi * radius**2, rtol=0.03)
 
 
-def test_shapes_beyond_the_frame_are_clipped():
+def test_shapes_outside_the_frame_are_clipped():
     assert white_capsule(-40.0, -40.0, -40.0, -40.0, 5.0).sum() == 0.0
     inside = white_capsule(16.0, 16.0, 60.0, 16.0, 2.0)
     assert_allclose(inside[:, 20:].sum(axis=0), 4.0, atol=0.05)
@@ -63,7 +63,7 @@ def test_shapes_beyond_the_frame_are_clipped():
 
 @settings(max_examples=25, deadline=None)
 @given(theta1=angle, theta2=angle)
-def test_a_small_frame_is_the_large_one_averaged(theta1, theta2):
+def test_small_frames_equal_averaged_large_frames(theta1, theta2):
     small = Scene(LENGTHS, 64).draw(state(theta1, theta2))[0].astype(float)
     large = Scene(LENGTHS, 512).draw(state(theta1, theta2))[0].astype(float)
     averaged = large.reshape(64, 8, 64, 8, 3).mean(axis=(1, 3))
@@ -86,7 +86,7 @@ def test_mirrored_states_give_mirrored_frames(theta1, theta2):
 
 
 @given(theta1=angle, theta2=angle)
-def test_motion_far_below_a_pixel_changes_the_frame_and_only_a_little(theta1, theta2):
+def test_subpixel_motion_changes_the_frame_slightly(theta1, theta2):
     scene = Scene(LENGTHS, 64)
     before = scene.draw(state(theta1, theta2))[0].astype(int)
     after = scene.draw(state(theta1 + 0.005, theta2))[0].astype(int)
@@ -98,7 +98,7 @@ def test_motion_far_below_a_pixel_changes_the_frame_and_only_a_little(theta1, th
     theta=angle,
     size=st.sampled_from([64, 101, (60, 90), (90, 60)]),
 )
-def test_the_outstretched_pendulum_fits_the_frame(lengths, theta, size):
+def test_fully_extended_pendulum_fits_the_frame(lengths, theta, size):
     frame = Scene(lengths, size).draw(state(theta, theta))[0]
     border = np.concatenate([frame[0], frame[-1], frame[:, 0], frame[:, -1]])
     assert (border == border[0]).all()
@@ -106,18 +106,18 @@ def test_the_outstretched_pendulum_fits_the_frame(lengths, theta, size):
 
 
 @pytest.mark.parametrize("grayscale", [False, True])
-def test_both_bobs_stand_out_in_a_small_frame(grayscale):
+def test_both_bobs_are_visible_and_distinct_in_small_frames(grayscale):
     scene = Scene(LENGTHS, 64, grayscale)
     frame = scene.draw(state(0.7, -1.9))[0].astype(int)
-    colours = np.array([BOB1, BOB2])
+    colors = np.array([BOB1, BOB2])
     if grayscale:
-        colours = np.round(colours @ [[0.299], [0.587], [0.114]])
-    for colour in colours:
-        assert (np.abs(frame - colour).max(axis=2) <= 2).sum() >= 25
-    assert np.abs(colours[0] - colours[1]).max() >= 40
+        colors = np.round(colors @ [[0.299], [0.587], [0.114]])
+    for color in colors:
+        assert (np.abs(frame - color).max(axis=2) <= 2).sum() >= 25
+    assert np.abs(colors[0] - colors[1]).max() >= 40
 
 
-def test_stacked_frames_are_the_frames_side_by_side_oldest_first():
+def test_stacks_are_concatenated_frames_oldest_first():
     histories = np.random.default_rng(0).uniform(-np.pi, np.pi, (5, 3, 4))
     scene = Scene((1.0, 0.6), 40)
     stacks = scene.draw_stacks(histories)
@@ -126,7 +126,7 @@ def test_stacked_frames_are_the_frames_side_by_side_oldest_first():
         assert_array_equal(stacks[..., 3 * s : 3 * s + 3], scene.draw(histories[:, s]))
 
 
-def test_the_first_bob_hangs_below_the_pivot_at_zero():
+def test_first_bob_is_below_the_pivot_at_zero_angle():
     frame = Scene((2.0, 1.0), 64).draw(state(0.0, 0.0))[0].astype(int)
     rows, columns = np.nonzero(np.abs(frame - BOB1).max(axis=2) <= 2)
     assert_allclose(columns.mean() + 0.5, 32.0, atol=0.01)

@@ -1,4 +1,4 @@
-"""The batched environments against Gymnasium's own SyncVectorEnv of single ones."""
+"""Vector environments against Gymnasium's `SyncVectorEnv` of single environments."""
 
 import gymnasium as gym
 import numpy as np
@@ -37,29 +37,29 @@ def assert_same(left, right):
             else:
                 assert_same(left[key][mask], right[key][mask])
     elif isinstance(left, np.ndarray) and left.dtype == object:
-        for ours, theirs in zip(left, right, strict=True):
-            assert_same(ours, theirs)
+        for actual, expected in zip(left, right, strict=True):
+            assert_same(actual, expected)
     else:
         assert left.dtype == right.dtype
         assert_array_equal(left, right)
 
 
 def assert_same_results(left, right):
-    for ours, theirs in zip(left, right, strict=True):
-        assert_same(ours, theirs)
+    for actual, expected in zip(left, right, strict=True):
+        assert_same(actual, expected)
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 @pytest.mark.parametrize(("env_id", "kwargs"), VARIANTS)
-def test_batched_and_single_agree_bit_for_bit_across_autoreset(env_id, kwargs, mode):
+def test_vector_env_equals_sync_vector_env_bit_for_bit_across_autoreset(env_id, kwargs, mode):
     native, sync = make_pair(env_id, mode, max_episode_steps=5, **kwargs)
     native.action_space.seed(0)
     assert_same_results(native.reset(seed=11), sync.reset(seed=11))
     for step in range(17):
         actions = native.action_space.sample()
-        ours, theirs = native.step(actions), sync.step(actions)
-        assert_same_results(ours, theirs)
-        ended = ours[3].copy()
+        actual, expected = native.step(actions), sync.step(actions)
+        assert_same_results(actual, expected)
+        ended = actual[3].copy()
         if step == 2:
             ended = np.array([True, False, True, False])
         if ended.any() and (step == 2 or mode is AutoresetMode.DISABLED):
@@ -67,7 +67,7 @@ def test_batched_and_single_agree_bit_for_bit_across_autoreset(env_id, kwargs, m
             assert_same_results(*masked)
 
 
-def test_autoreset_ends_episodes_one_by_one():
+def test_autoreset_counts_the_steps_of_each_environment():
     env = gym.make_vec(STATE, num_envs=2, max_episode_steps=4)
     env.reset(seed=0)
     actions = np.zeros((2, 2), np.float32)
@@ -80,7 +80,7 @@ def test_autoreset_ends_episodes_one_by_one():
     assert [e[1] for e in ends] == [step == 4 for step in range(9)]
 
 
-def test_next_step_returns_the_start_with_zero_reward():
+def test_next_step_autoreset_returns_the_start_with_zero_reward():
     env = gym.make_vec(PIXELS, num_envs=2, max_episode_steps=1, **SMALL)
     env.reset(seed=0)
     actions = env.action_space.sample()
@@ -91,7 +91,7 @@ def test_next_step_returns_the_start_with_zero_reward():
     assert not truncated.any()
 
 
-def test_same_step_keeps_the_final_observation():
+def test_same_step_autoreset_returns_the_final_observation_in_info():
     env = gym.make_vec(PIXELS, 2, max_episode_steps=1, autoreset_mode="SameStep", **SMALL)
     env.reset(seed=0)
     observation, reward, _, _, info = env.step(env.action_space.sample())
@@ -100,7 +100,7 @@ def test_same_step_keeps_the_final_observation():
     assert (info["final_info"]["state"] != info["state"]).all()
 
 
-def test_disabled_autoreset_refuses_to_step_an_ended_episode():
+def test_disabled_autoreset_raises_on_steps_after_the_end():
     env = gym.make_vec(STATE, 3, max_episode_steps=1, autoreset_mode="Disabled")
     env.reset(seed=0)
     actions = np.zeros((3, 2), np.float32)
@@ -111,7 +111,7 @@ def test_disabled_autoreset_refuses_to_step_an_ended_episode():
 
 
 @pytest.mark.parametrize("seed", [7, [3, 1, 4, 1], [3, None, 4, None], np.int64(7)])
-def test_seeds_go_to_each_environment_as_gymnasium_does(seed):
+def test_seeds_are_distributed_as_in_sync_vector_env(seed):
     native, sync = make_pair(STATE, AutoresetMode.NEXT_STEP)
     for env in (native, sync):
         env.reset(seed=100)
@@ -121,12 +121,12 @@ def test_seeds_go_to_each_environment_as_gymnasium_does(seed):
     assert_same_results(native.reset(), sync.reset())
 
 
-def test_unseeded_environments_differ():
+def test_unseeded_environments_start_differently():
     _, info = gym.make_vec(STATE, num_envs=2, start="uniform").reset()
     assert (info["state"][0] != info["state"][1]).all()
 
 
-def test_state_option_sets_one_state_for_all_or_one_each():
+def test_state_option_accepts_one_state_for_all_or_one_per_environment():
     env = gym.make_vec(STATE, num_envs=3)
     _, info = env.reset(options={"state": [0.1, 0.2, 0.3, 0.4]})
     assert_array_equal(info["state"], [[0.1, 0.2, 0.3, 0.4]] * 3)
@@ -138,14 +138,14 @@ def test_state_option_sets_one_state_for_all_or_one_each():
 @pytest.mark.parametrize(
     "mask", [[True, False], np.array([1, 0]), np.array([True]), np.array([False, False])]
 )
-def test_bad_reset_masks_are_refused(mask):
+def test_invalid_reset_masks_are_rejected(mask):
     env = gym.make_vec(STATE, num_envs=2)
     env.reset(seed=0)
     with pytest.raises(ValueError, match=r"bool array of shape \(2,\)"):
         env.reset(options={"reset_mask": mask})
 
 
-def test_bad_seeds_counts_and_action_shapes_are_refused():
+def test_invalid_seeds_counts_and_action_shapes_are_rejected():
     env = gym.make_vec(STATE, num_envs=2)
     with pytest.raises(ValueError, match="sequence of 2"):
         env.reset(seed=[1, 2, 3])
@@ -158,7 +158,7 @@ def test_bad_seeds_counts_and_action_shapes_are_refused():
         DoublePendulumPixelsVectorEnv(num_envs=0)
 
 
-def test_results_are_the_callers_own():
+def test_results_share_no_memory_between_steps():
     env = gym.make_vec(PIXELS, num_envs=2, **SMALL)
     observation, info = env.reset(seed=0)
     kept = observation.copy()
@@ -168,7 +168,7 @@ def test_results_are_the_callers_own():
     assert not np.shares_memory(later_info["state"], info["state"])
 
 
-def test_spaces_and_metadata_follow_the_convention():
+def test_spaces_and_metadata_follow_the_vector_env_api():
     env = gym.make_vec(PIXELS, num_envs=3)
     assert isinstance(env, DoublePendulumPixelsVectorEnv)
     assert env.single_observation_space.shape == (64, 64, 6)
@@ -178,7 +178,7 @@ def test_spaces_and_metadata_follow_the_convention():
     assert env.reset(seed=0)[0] in env.observation_space
 
 
-def test_render_gives_one_frame_for_each_environment():
+def test_render_returns_one_frame_per_environment():
     native, sync = make_pair(
         PIXELS, AutoresetMode.NEXT_STEP, render_mode="rgb_array", render_size=48
     )

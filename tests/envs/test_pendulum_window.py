@@ -1,4 +1,4 @@
-"""The human window and the keyboard, without a display."""
+"""Human rendering and keyboard control, on SDL's dummy video driver."""
 
 import os
 import subprocess
@@ -28,7 +28,7 @@ def screen_pixels():
     return np.swapaxes(pygame.surfarray.array3d(pygame.display.get_surface()), 0, 1)
 
 
-def test_the_window_shows_the_scene_above_the_panel(env):
+def test_window_shows_the_scene_above_the_panel(env):
     env.reset(seed=0)
     env.step(np.array([0.8, -0.4], np.float32))
     pixels = screen_pixels()
@@ -38,7 +38,7 @@ def test_the_window_shows_the_scene_above_the_panel(env):
     assert pixels.shape == (256 + 66, 400, 3)
 
 
-def test_bars_grow_with_the_torques_to_their_own_side(env):
+def test_bars_show_size_and_sign_of_the_torques(env):
     env.reset(seed=0)
     env.step(np.array([0.8, -0.4], np.float32))
     panel = screen_pixels()[256:]
@@ -51,7 +51,7 @@ def test_bars_grow_with_the_torques_to_their_own_side(env):
     assert elbow.min() == pytest.approx(centre - 0.4 * half, abs=2)
 
 
-def test_closing_the_window_lets_the_run_go_on(env):
+def test_environment_continues_after_the_window_is_closed(env):
     env.reset(seed=0)
     pygame.event.post(pygame.event.Event(pygame.QUIT))
     for _ in range(3):
@@ -61,7 +61,7 @@ def test_closing_the_window_lets_the_run_go_on(env):
     assert not pygame.display.get_init()
 
 
-def test_closing_twice_is_harmless(env):
+def test_close_can_be_called_twice(env):
     env.reset(seed=0)
     env.close()
     env.close()
@@ -84,7 +84,7 @@ assert actions == [[0, 0], [1, 0], [1, -1], [0, -1]], actions
 """
 
 
-def test_play_turns_keys_into_torques():
+def test_gymnasium_play_maps_keys_to_torques():
     quiet = {**os.environ, "SDL_VIDEODRIVER": "dummy"}
     result = subprocess.run(
         [sys.executable, "-c", PLAY], env=quiet, capture_output=True, text=True, timeout=60
@@ -93,7 +93,7 @@ def test_play_turns_keys_into_torques():
 
 
 @pytest.mark.parametrize(("torque", "keys"), [("both", 9), ("shoulder", 3), ("elbow", 3)])
-def test_every_key_combination_is_a_valid_action(torque, keys):
+def test_every_key_combination_maps_to_a_valid_action(torque, keys):
     env = gym.make(PIXELS, torque=torque)
     mapping = env.unwrapped.get_keys_to_action()
     assert len(mapping) == keys

@@ -1,4 +1,4 @@
-"""Ranks and spreads of latents, against spectra that are known and formulas written otherwise."""
+"""Ranks and spreads of latents, against known spectra and independent formulas."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def orthonormal(rows, columns):
     return np.linalg.qr(RNG.normal(size=(rows, columns)))[0]
 
 
-def centred_with_spectrum(variances):
+def centered_with_spectrum(variances):
     """(N, D) latents of mean zero whose covariance has exactly the given eigenvalues."""
     n, d = 64, len(variances)
     basis = np.linalg.qr(np.column_stack([np.ones(n), RNG.normal(size=(n, d))]))[0][:, 1:]
@@ -26,11 +26,11 @@ def centred_with_spectrum(variances):
     [([1, 1, 1, 1, 1], 5.0), ([3, 3, 0, 0], 2.0), ([7, 0, 0], 1.0), ([0.5, 0.25, 0.25], 2**1.5)],
 )
 def test_effective_rank_of_known_spectra(variances, expected):
-    assert_allclose(effective_rank(centred_with_spectrum(variances)), expected, rtol=1e-6)
+    assert_allclose(effective_rank(centered_with_spectrum(variances)), expected, rtol=1e-6)
 
 
 def test_effective_rank_ignores_an_offset_and_rankme_does_not():
-    z = centred_with_spectrum([1, 1, 1, 1])
+    z = centered_with_spectrum([1, 1, 1, 1])
     shifted = z + 100.0
     assert_allclose(effective_rank(shifted), 4.0, rtol=1e-6)
     assert rankme(shifted) < 1.5 < 3.9 < rankme(z)
@@ -79,6 +79,6 @@ def test_tensors_with_gradients_and_arrays_give_the_same():
         (np.full((4, 3), np.nan), "diverged"),
     ],
 )
-def test_what_is_no_batch_of_latents_is_refused(bad, message):
+def test_invalid_latents_are_rejected(bad, message):
     with pytest.raises(ValueError, match=message):
         collapse(bad)

@@ -1,9 +1,9 @@
-"""PSNR and SSIM."""
+"""PSNR and SSIM against their definitions."""
 
 import numpy as np
 from numpy.testing import assert_allclose
 
-from worldmodel.evaluation.images import frame_mse, psnr, ssim
+from worldmodel.evaluation.forecast import frame_mse, psnr, ssim
 
 
 def test_psnr_matches_a_formula_in_unit_range():
@@ -17,7 +17,7 @@ def test_psnr_matches_a_formula_in_unit_range():
     assert frame_mse(a, one_off)[1:].sum() == 0.0 < frame_mse(a, one_off)[0]
 
 
-def test_psnr_of_many_sets_at_once_pools_each_set():
+def test_psnr_pools_the_error_of_each_set():
     mse = np.array([[1.0, 3.0], [4.0, 4.0]])
     assert_allclose(psnr(mse), [psnr(np.array([2.0])), psnr(np.array([4.0]))])
 

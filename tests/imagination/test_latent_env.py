@@ -1,4 +1,7 @@
-"""Dreams keep the contract of Gymnasium, and do what the model's parts say."""
+"""Imagined episodes: the contract of Gymnasium, and the predictions of the model's parts."""
+
+import doctest
+import sys
 
 import gymnasium as gym
 import imageio.v3
@@ -14,17 +17,17 @@ from numpy.testing import assert_allclose, assert_array_equal
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from stable_baselines3.common.monitor import Monitor
 
+from worldmodel import Run
+from worldmodel.errors import RunError
 from worldmodel.imagination import Domain, LatentEnv, LatentVectorEnv
 from worldmodel.models import ModelSpec, WorldModel, describe_actions
-from worldmodel.playback.canvas import enlarge
-from worldmodel.reality import make_env
-from worldmodel.run import load
+from worldmodel.viz.canvas import enlarge
 
 D = 8
 BOX, PUSHES = spaces.Box(-2.0, 2.0, (2,)), spaces.Discrete(3)
 
 
-def model(space=BOX, frame_shape=(16, 16, 1)):
+def model(space=BOX, frame_shape=(16, 16, 1), radius=100.0):
     torch.manual_seed(0)
     spec = ModelSpec(
         frame_shape=frame_shape,
@@ -33,41 +36,37 @@ def model(space=BOX, frame_shape=(16, 16, 1)):
         latent_dim=D,
         width=4,
         hidden=16,
+        encoder="keypoints" if len(frame_shape) == 3 else "mlp",
     )
     wm = WorldModel(spec).eval().requires_grad_(False)
     torch.nn.init.normal_(wm.predictor.net[-1].weight, std=0.02)
     torch.nn.init.constant_(wm.termination_head.net[-1].bias, -5.0)
+    box = torch.full((D,), 9.0)
+    wm.domain = Domain(torch.zeros(D), torch.eye(D), radius, -box, box)
     return wm
-
-
-def domain(radius=100.0):
-    return Domain(
-        torch.zeros(D), torch.eye(D), radius, torch.full((D,), -9.0), torch.full((D,), 9.0)
-    )
 
 
 STARTS = torch.randn(64, D, generator=torch.Generator().manual_seed(1))
 
 
-def dreams(num_envs=4, space=BOX, wm=None, radius=100.0, **settings):
-    return LatentVectorEnv(
-        wm or model(space), num_envs, starts=STARTS, domain=domain(radius), **settings
-    )
+def many(num_envs=4, space=BOX, wm=None, radius=100.0, **settings):
+    wm = wm or model(space, radius=radius)
+    return LatentVectorEnv(wm, num_envs, starts=STARTS, **settings)
 
 
-def one(space=BOX, wm=None, radius=100.0, **settings):
-    return LatentEnv(wm or model(space), starts=STARTS, domain=domain(radius), **settings)
+def one(space=BOX, wm=None, **settings):
+    return LatentEnv(wm or model(space), starts=STARTS, **settings)
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("space", [spaces.Box(-1.0, 1.0, (2,)), PUSHES])
-def test_both_checkers_are_content(space):
+def test_passes_the_checkers_of_gymnasium_and_stable_baselines(space):
     check_env(one(space, render_mode="rgb_array"), skip_render_check=True)
     sb3_check_env(one(space))
 
 
 def test_a_step_is_the_models_prediction_and_outcome():
-    env, wm = dreams(), model()
+    env, wm = many(), model()
     before, _ = env.reset(seed=3)
     actions = env.action_space.sample()
     after, rewards, terminated, truncated, info = env.step(actions)
@@ -82,8 +81,8 @@ def test_a_step_is_the_models_prediction_and_outcome():
     assert env.observation_space.contains(after)
 
 
-def test_seeds_decide_where_dreams_begin_and_starts_are_those_given():
-    env = dreams(num_envs=16)
+def test_seed_decides_where_episodes_start_and_options_set_the_start():
+    env = many(num_envs=16)
     (first, _), (again, _), (other, _) = (env.reset(seed=s) for s in (7, 7, 8))
     assert_array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -96,8 +95,8 @@ def test_seeds_decide_where_dreams_begin_and_starts_are_those_given():
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
-def test_ended_dreams_begin_anew_as_the_mode_says(mode):
-    env = dreams(max_episode_steps=2, autoreset_mode=mode)
+def test_ended_episodes_reset_as_the_autoreset_mode_says(mode):
+    env = many(max_episode_steps=2, autoreset_mode=mode)
     env.reset(seed=0)
     actions = np.zeros((4, 2), np.float32)
     env.step(actions)
@@ -108,29 +107,29 @@ def test_ended_dreams_begin_anew_as_the_mode_says(mode):
         assert len(info["final_obs"]) == 4
         assert not np.array_equal(info["final_obs"][0], last[0])
     elif mode is AutoresetMode.NEXT_STEP:
-        begun, rewards, _, truncated, _ = env.step(actions)
+        first, rewards, _, truncated, _ = env.step(actions)
         assert not truncated.any()
         assert not rewards.any()
-        assert all((torch.as_tensor(z) == STARTS).all(1).any() for z in begun)
+        assert all((torch.as_tensor(z) == STARTS).all(1).any() for z in first)
     else:
         with pytest.raises(gym.error.ResetNeeded, match="autoreset is disabled"):
             env.step(actions)
         mask = np.array([True, False, True, True])
-        begun, _ = env.reset(options={"reset_mask": mask})
-        assert_array_equal(begun[1], last[1])
-        assert not np.array_equal(begun[0], last[0])
+        first, _ = env.reset(options={"reset_mask": mask})
+        assert_array_equal(first[1], last[1])
+        assert not np.array_equal(first[0], last[0])
 
 
-def test_leaving_the_domain_truncates_and_is_told():
-    env = dreams(radius=0.0)
+def test_leaving_the_domain_truncates_with_out_of_domain_in_info():
+    env = many(radius=0.0)
     env.reset(seed=0)
     _, _, terminated, truncated, info = env.step(env.action_space.sample())
     assert truncated.all()
     assert info["out_of_domain"].all()
     assert not terminated.any()
-    wild = model()
-    torch.nn.init.constant_(wild.predictor.net[-1].bias, float("nan"))
-    env = one(wm=wild)
+    diverged = model()
+    torch.nn.init.constant_(diverged.predictor.net[-1].bias, float("nan"))
+    env = one(wm=diverged)
     env.reset(seed=0)
     z, reward, _, truncated, info = env.step(env.action_space.sample())
     assert truncated
@@ -139,29 +138,29 @@ def test_leaving_the_domain_truncates_and_is_told():
     assert np.isfinite(reward)
 
 
-def test_a_start_outside_the_domain_is_told():
+def test_start_outside_the_domain_is_in_info():
     far = np.full((4, D), 8.0, np.float32)
     far[1:] = 0.1
-    _, info = dreams(radius=10.0).reset(options={"latents": far})
+    _, info = many(radius=10.0).reset(options={"latents": far})
     assert info["out_of_domain"].tolist() == [True, False, False, False]
 
 
-def test_actions_beyond_the_bounds_are_clipped_and_nonsense_is_refused():
+def test_actions_outside_the_bounds_are_clipped_and_invalid_ones_rejected():
     env = one()
     env.reset(seed=0)
     within, *_ = env.step(np.array([2.0, -2.0]))
     env.reset(seed=0)
     assert_array_equal(env.step(np.array([9.0, -9.0]))[0], within)
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="contain NaN or infinity"):
         env.step(np.array([np.nan, 0.0]))
     with pytest.raises(ValueError, match=r"actions have shape \(1, 1\)"):
         env.step(np.array([1.0]))
     for latent in (np.zeros(3), np.full(D, np.nan)):
-        with pytest.raises(ValueError, match="latents to begin at"):
+        with pytest.raises(ValueError, match="latents to start at"):
             env.reset(options={"latent": latent})
 
 
-def test_the_termination_head_ends_a_dream():
+def test_the_termination_head_terminates_an_episode():
     wm = model()
     torch.nn.init.constant_(wm.termination_head.net[-1].bias, 5.0)
     env = one(wm=wm, max_episode_steps=1)
@@ -171,7 +170,7 @@ def test_the_termination_head_ends_a_dream():
     assert not truncated
 
 
-def test_gymnasiums_wrappers_work_on_dreams():
+def test_gymnasiums_wrappers_work():
     env = RecordEpisodeStatistics(TimeLimit(one(), 3))
     env.reset(seed=0)
     for _ in range(3):
@@ -180,7 +179,7 @@ def test_gymnasiums_wrappers_work_on_dreams():
     assert info["episode"]["l"] == 3
 
 
-def test_wrappers_that_record_take_dreams(tmp_path):
+def test_recording_wrappers_work(tmp_path):
     env = Monitor(
         RecordVideo(
             one(render_mode="rgb_array", max_episode_steps=4),
@@ -199,7 +198,7 @@ def test_wrappers_that_record_take_dreams(tmp_path):
     assert imageio.v3.imread(video).shape == (5, 16, 16, 3)
 
 
-def test_a_window_shows_the_dream(monkeypatch):
+def test_window_shows_the_decoded_frame(monkeypatch):
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     env = one(render_mode="human", max_episode_steps=4)
     z, _ = env.reset(seed=0)
@@ -212,11 +211,12 @@ def test_a_window_shows_the_dream(monkeypatch):
     env.step(env.action_space.sample())
 
 
-def test_dreams_of_a_run_begin_where_they_are_told(driven_run):
-    wm = load(driven_run)
-    real = make_env(driven_run)
+def test_starts_of_a_runs_environment_are_the_ones_asked_for(driven_run):
+    run = Run(driven_run, device="cpu")
+    wm, real = run.model, run.make_env()
     observations = np.stack([real.reset(seed=s)[0] for s in range(3)])
-    given = gym.make("worldmodel/Latent-v0", run=driven_run, starts=observations)
+    given = gym.make("worldmodel/Latent-v0", run=run, starts=observations)
+    assert given.unwrapped.wm is wm
     resets = gym.make_vec("worldmodel/Latent-v0", run=driven_run, num_envs=5, starts="resets")
     low, high = given.observation_space.low, given.observation_space.high
     expected = np.clip(wm.encode(observations).numpy(), low, high)
@@ -231,10 +231,44 @@ def test_dreams_of_a_run_begin_where_they_are_told(driven_run):
         gym.make("worldmodel/Latent-v0", run=driven_run, starts=observations / 255)
     with pytest.raises(ValueError, match="expected 'data', 'resets'"):
         gym.make("worldmodel/Latent-v0", run=driven_run, starts="reset")
+    z, _ = gym.make_vec("worldmodel/Latent-v0", run=run, num_envs=5).reset(seed=0)
+    assert all(np.isclose(run.starts, each, atol=1e-5).all(1).any() for each in z)
+
+
+@pytest.mark.parametrize("starts", ["data", "resets"])
+def test_run_that_was_not_evaluated_is_rejected_with_a_hint(run_path, starts):
+    (run_path / "models" / "imagination.pt").unlink()
+    with pytest.raises(RunError, match="worldmodel evaluate"):
+        gym.make("worldmodel/Latent-v0", run=run_path, starts=starts)
+
+
+@pytest.mark.parametrize("kind", [LatentEnv, LatentVectorEnv])
+def test_docstring_examples_run(driven_run, kind):
+    results = doctest.testmod(sys.modules[kind.__module__], extraglobs={"run": driven_run})
+    assert results.attempted > 4
+    assert not results.failed
+
+
+def test_the_models_own_starts_are_the_default():
+    wm = model()
+    with pytest.raises(ValueError, match="start_latents"):
+        LatentEnv(wm)
+    wm.starts = STARTS[:1]
+    for env in (LatentEnv(wm), LatentVectorEnv(wm, 3)):
+        z, _ = env.reset(seed=0)
+        assert_array_equal(z, np.broadcast_to(STARTS[0], z.shape))
+
+
+def test_model_without_a_domain_is_rejected_with_a_hint():
+    wm = model()
+    wm.domain = None
+    for make in (LatentEnv, LatentVectorEnv):
+        with pytest.raises(ValueError, match="fit_domain"):
+            make(wm, starts=STARTS)
 
 
 def test_frames_are_the_decoders_newest():
-    env = dreams(render_mode="rgb_array")
+    env = many(render_mode="rgb_array")
     z, _ = env.reset(seed=0)
     expected = model().decode(torch.as_tensor(z))[..., -1:].numpy()
     frames = env.render()
@@ -252,23 +286,23 @@ def test_frames_are_the_decoders_newest():
         ({"wm": model(frame_shape=(3,)), "render_mode": "rgb_array"}, "no decoder"),
     ],
 )
-def test_what_does_not_fit_is_refused(changes, message):
+def test_invalid_arguments_are_rejected(changes, message):
     with pytest.raises(ValueError, match=message):
-        dreams(**changes)
+        many(**changes)
     with pytest.raises(ValueError, match="expected latents"):
-        LatentEnv(model(), starts=torch.zeros(0, D), domain=domain())
+        LatentEnv(model(), starts=torch.zeros(0, D))
 
 
 @pytest.mark.parametrize("actions", [[0, 1, 2, 3], [0, 1, 2, -1], [0.0, 1.7, 2.0, 1.0]])
-def test_actions_of_no_discrete_space_are_refused(actions):
-    env = dreams(space=PUSHES)
+def test_actions_outside_a_discrete_space_are_rejected(actions):
+    env = many(space=PUSHES)
     env.reset(seed=0)
     with pytest.raises(ValueError, match="are not in MultiDiscrete"):
         env.step(np.array(actions))
 
 
-def test_the_first_reset_begins_all_dreams():
-    env = dreams()
+def test_the_first_reset_must_reset_all_episodes():
+    env = many()
     with pytest.raises(gym.error.ResetNeeded, match="without a mask first"):
         env.reset(options={"reset_mask": np.array([True, False, True, True])})
     assert len(env.reset(options={"reset_mask": np.ones(4, bool)})[0]) == 4

@@ -1,4 +1,4 @@
-"""The real environment through the encoder: one observation or many, the same latents."""
+"""Real environments that observe latents: single and vector environments agree with the encoder."""
 
 import gymnasium as gym
 import numpy as np
@@ -14,7 +14,7 @@ from worldmodel.models import ModelSpec, WorldModel, describe_actions
 D, ID = 8, "DoublePendulumPixels-v0"
 
 
-def model(side=16):
+def model(side=16, high=9.0):
     torch.manual_seed(0)
     spec = ModelSpec(
         frame_shape=(side, side, 3),
@@ -24,16 +24,16 @@ def model(side=16):
         width=4,
         hidden=16,
     )
-    return WorldModel(spec).eval().requires_grad_(False)
+    wm = WorldModel(spec).eval().requires_grad_(False)
+    low = torch.full((D,), -9.0) if high == 9.0 else torch.zeros(D)
+    wm.domain = Domain(torch.zeros(D), torch.eye(D), 9.0, low, torch.full((D,), high))
+    return wm
 
 
-DOMAIN = Domain(torch.zeros(D), torch.eye(D), 9.0, torch.full((D,), -9.0), torch.full((D,), 9.0))
-
-
-def test_single_and_batched_environments_show_the_encoders_latents():
+def test_single_and_vector_environments_observe_the_encoders_latents():
     wm = model()
-    one = LatentObservation(gym.make(ID, image_size=16), wm, DOMAIN)
-    many = VectorLatentObservation(gym.make_vec(ID, num_envs=3, image_size=16), wm, DOMAIN)
+    one = LatentObservation(gym.make(ID, image_size=16), wm)
+    many = VectorLatentObservation(gym.make_vec(ID, num_envs=3, image_size=16), wm)
     raw = gym.make_vec(ID, num_envs=3, image_size=16)
     actions = np.full((3, 2), 0.5, np.float32)
     (z, _), (zs, _), (frames, _) = one.reset(seed=4), many.reset(seed=4), raw.reset(seed=4)
@@ -49,17 +49,27 @@ def test_single_and_batched_environments_show_the_encoders_latents():
 
 
 @pytest.mark.filterwarnings("ignore:.*different from the unwrapped")
-def test_the_checker_is_content():
-    env = LatentObservation(gym.make(ID, image_size=16), model(), DOMAIN)
+def test_passes_gymnasiums_checker():
+    env = LatentObservation(gym.make(ID, image_size=16), model())
     check_env(env, skip_render_check=True)
 
 
 def test_latents_are_clipped_to_the_declared_bounds():
-    tight = Domain(torch.zeros(D), torch.eye(D), 9.0, torch.zeros(D), torch.full((D,), 1e-3))
-    env = LatentObservation(gym.make(ID, image_size=16), model(), tight)
+    env = LatentObservation(gym.make(ID, image_size=16), model(high=1e-3))
     assert env.observation_space.contains(env.reset(seed=0)[0])
 
 
-def test_frames_of_another_size_are_refused_with_what_to_do():
+def test_frames_of_another_size_are_rejected_with_a_hint():
     with pytest.raises(ValueError, match="the same image_size and frame_stack"):
-        LatentObservation(gym.make(ID, image_size=32), model(), DOMAIN)
+        LatentObservation(gym.make(ID, image_size=32), model())
+
+
+def test_model_without_a_domain_is_rejected_with_a_hint():
+    wm = model()
+    wm.domain = None
+    for wrapper, env in (
+        (LatentObservation, gym.make(ID, image_size=16)),
+        (VectorLatentObservation, gym.make_vec(ID, num_envs=2, image_size=16)),
+    ):
+        with pytest.raises(ValueError, match="fit_domain"):
+            wrapper(env, wm)

@@ -1,4 +1,4 @@
-"""Stable-Baselines3 sees a batched environment as it sees its own."""
+"""`SB3VecEnv` behaves like the vector environments of Stable-Baselines3."""
 
 import gymnasium as gym
 import numpy as np
@@ -24,7 +24,7 @@ def pendulums(num_envs=3, steps=4):
     )
 
 
-def test_it_gives_what_stable_baselines_own_batches_give():
+def test_equals_the_vector_environments_of_stable_baselines():
     ours = SB3VecEnv(pendulums())
     makers = [lambda: gym.make(ID, max_episode_steps=4, observation="state")] * 3
     theirs = DummyVecEnv(makers)
@@ -37,23 +37,23 @@ def test_it_gives_what_stable_baselines_own_batches_give():
         assert_array_equal(obs, expected[0])
         assert_array_equal(rewards, expected[1])
         assert_array_equal(dones, expected[2])
-        for info, told in zip(infos, expected[3], strict=True):
-            assert_array_equal(info["state"], told["state"])
-            assert info.get("TimeLimit.truncated", False) == told["TimeLimit.truncated"]
-            assert ("terminal_observation" in info) == ("terminal_observation" in told)
-            if "terminal_observation" in told:
-                assert_array_equal(info["terminal_observation"], told["terminal_observation"])
+        for info, their_info in zip(infos, expected[3], strict=True):
+            assert_array_equal(info["state"], their_info["state"])
+            assert info.get("TimeLimit.truncated", False) == their_info["TimeLimit.truncated"]
+            assert ("terminal_observation" in info) == ("terminal_observation" in their_info)
+            if "terminal_observation" in their_info:
+                assert_array_equal(info["terminal_observation"], their_info["terminal_observation"])
 
 
-def test_agents_train_in_dreams(driven_run):
-    dreams = gym.make_vec(
+def test_agents_train_on_imagined_episodes(driven_run):
+    imagined = gym.make_vec(
         "worldmodel/Latent-v0",
         run=driven_run,
         num_envs=8,
         max_episode_steps=5,
         autoreset_mode=AutoresetMode.DISABLED,
     )
-    envs = VecMonitor(worldmodel.SB3VecEnv(dreams))
+    envs = VecMonitor(worldmodel.SB3VecEnv(imagined))
     agent = PPO("MlpPolicy", envs, n_steps=16, batch_size=64, device="cpu", seed=0)
     agent.learn(256)
     assert len(agent.ep_info_buffer) > 20
@@ -63,6 +63,6 @@ def test_agents_train_in_dreams(driven_run):
     envs.close()
 
 
-def test_an_environment_that_resets_by_itself_is_refused():
+def test_autoreset_is_rejected_with_a_hint():
     with pytest.raises(ValueError, match=r"autoreset_mode=AutoresetMode\.DISABLED"):
         SB3VecEnv(gym.make_vec(ID, num_envs=2))

@@ -1,11 +1,11 @@
-"""Keypoints are where the maps are bright, and the latent holds their products in the open."""
+"""Keypoints are where the maps are bright, and their products are linearly decodable."""
 
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LinearRegression
 
-from worldmodel.models.keypoints import KeypointEncoder
+from worldmodel.models.encoders import KeypointEncoder
 
 SIDE = 32
 
@@ -13,7 +13,7 @@ SIDE = 32
 def seeing_brightness(stack=2, width=2):
     """An encoder whose maps are the brightness of each patch."""
     torch.manual_seed(0)
-    encoder = KeypointEncoder(SIDE, 1, stack, 8, width)
+    encoder = KeypointEncoder((SIDE, SIDE, 1), stack, 8, width)
     stem, _, mix, _, last = encoder.maps
     with torch.no_grad():
         for layer in (stem, mix, last):
@@ -63,7 +63,7 @@ def test_angular_velocity_is_linear_in_the_features():
 
     motion = 10.0 * (at(angle) - at(angle - rate))
     features = torch.as_tensor(np.concatenate([2 * at(angle), motion], -1), dtype=torch.float32)
-    encoder = KeypointEncoder(SIDE, 1, 2, 64, width=1)
+    encoder = KeypointEncoder((SIDE, SIDE, 1), 2, 64, width=1)
     left = torch.nn.functional.linear(features, encoder.left.weight[:, :4], encoder.left.bias)
     right = torch.nn.functional.linear(features, encoder.right.weight[:, :4], encoder.right.bias)
     inputs = torch.cat([features, left * right], -1).detach().numpy()
@@ -73,7 +73,7 @@ def test_angular_velocity_is_linear_in_the_features():
 
 
 def test_what_stands_still_has_no_motion():
-    encoder = KeypointEncoder(SIDE, 1, 2, 8, width=4)
+    encoder = KeypointEncoder((SIDE, SIDE, 1), 2, 8, width=4)
     still = observation(dot(2, 2), dot(2, 2))
     with torch.no_grad():
         before = encoder(still)

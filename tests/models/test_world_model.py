@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from torch.nn import functional as F
 
-from worldmodel.models import ModelSpec, WorldModel, describe_actions
-from worldmodel.models.decoder import to_patches
-from worldmodel.models.encoder import ConvEncoder, MotionStem
-from worldmodel.models.keypoints import KeypointEncoder
-from worldmodel.models.world_model import ENCODED_AT_ONCE
+from worldmodel.errors import ConfigError
+from worldmodel.models import ModelSpec, WorldModel, check_parts, describe_actions
+from worldmodel.models.encoders import ConvEncoder, KeypointEncoder, MotionStem
+from worldmodel.models.heads import to_patches
+from worldmodel.models.world_model import _CPU_BATCH
+from worldmodel.registry import reference
 
 
 def make(frame_shape=(64, 64, 3), frame_stack=2, space=None, **sizes):
@@ -25,14 +25,13 @@ def make(frame_shape=(64, 64, 3), frame_stack=2, space=None, **sizes):
             width=4,
             hidden=16,
             predictor=sizes.get("predictor", "residual"),
-            encoder=sizes.get("encoder", "keypoints"),
+            encoder=sizes.get("encoder", "keypoints" if len(frame_shape) == 3 else "mlp"),
         )
     )
 
 
 def observations(model, batch=3):
-    *sides, last = model.spec.frame_shape
-    shape = (batch, *sides, model.frame_stack * last)
+    shape = (batch, *model.spec.observation_shape)
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
@@ -57,7 +56,7 @@ def test_encode_takes_arrays_and_tensors_alike():
     assert torch.equal(model.encode(obs), model.encode(torch.from_numpy(obs)))
 
 
-@pytest.mark.parametrize("batch", [0, 1, 2 * ENCODED_AT_ONCE + 3])
+@pytest.mark.parametrize("batch", [0, 1, 2 * _CPU_BATCH + 3])
 def test_a_batch_of_any_size_is_encoded_as_its_parts_are(batch):
     model = make((16, 16, 3))
     obs = observations(model, batch)
@@ -67,7 +66,7 @@ def test_a_batch_of_any_size_is_encoded_as_its_parts_are(batch):
         torch.testing.assert_close(z[-1:], model.encode(obs[-1:]))
 
 
-def test_encode_names_a_wrong_shape():
+def test_encode_rejects_a_wrong_shape():
     with pytest.raises(ValueError, match=r"\(3, 64, 64, 3\), expected \(B, 64, 64, 6\)"):
         make().encode(observations(make())[..., :3])
 
@@ -101,13 +100,13 @@ def test_rollout_is_repeated_prediction():
         (spaces.Discrete(2), torch.zeros(5, 1), r"\(5, 1\), expected \(T, B\) for B = 3"),
     ],
 )
-def test_a_rollout_names_actions_of_a_wrong_shape(space, actions, expected):
+def test_rollout_rejects_actions_of_a_wrong_shape(space, actions, expected):
     model = make(space=space)
     with pytest.raises(ValueError, match=expected):
         model.rollout(torch.zeros(3, 8), actions)
 
 
-def test_a_step_names_actions_and_latents_of_a_wrong_shape():
+def test_predict_and_outcome_reject_wrong_shapes():
     model = make()
     z, actions = torch.zeros(3, 8), torch.zeros(3, 2)
     with pytest.raises(ValueError, match=r"actions have shape \(2,\), expected \(B, 2\)"):
@@ -145,7 +144,7 @@ def test_an_untrained_twin_has_the_sizes_and_the_weights_of_its_seed():
     assert not torch.equal(one.encode(frames), other.encode(frames))
 
 
-def test_the_identity_predictor_moves_nothing_and_has_nothing_to_learn():
+def test_the_identity_predictor_predicts_no_change_and_has_no_parameters():
     model = make(predictor="identity")
     z = model.encode(observations(model))
     assert torch.equal(model.predict(z, torch.ones(3, 2)), z)
@@ -153,10 +152,72 @@ def test_the_identity_predictor_moves_nothing_and_has_nothing_to_learn():
     assert not list(model.predictor.parameters())
 
 
-def test_a_spec_from_before_there_was_a_choice_of_predictors_is_residual():
-    spec = make().spec.model_dump()
-    del spec["predictor"]
-    assert ModelSpec.model_validate(spec).predictor == "residual"
+class Doubler(torch.nn.Module):
+    """A user's predictor, that knows nothing of `unroll`."""
+
+    def __init__(self, latent_dim, action_dim, hidden, factor=2.0):
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.tensor(factor))
+
+    def forward(self, z, action):
+        return self.factor * z
+
+
+def test_a_users_part_is_named_by_module_and_takes_its_arguments():
+    spec = make().spec.model_copy(
+        update={"predictor": reference(Doubler), "predictor_kwargs": {"factor": 3.0}}
+    )
+    model = WorldModel(spec)
+    z = torch.ones(2, 8)
+    assert torch.equal(model.rollout(z, torch.zeros(2, 2, 2))[-1], 9 * z)
+
+
+class Identity(torch.nn.Module):
+    """A decoder that decodes nothing."""
+
+    def __init__(self, *sizes):
+        super().__init__()
+
+    def forward(self, z):
+        return z
+
+
+class Narrow(Doubler):
+    """A predictor of the wrong size."""
+
+    def forward(self, z, action):
+        return z[:, :-1]
+
+
+@pytest.mark.parametrize(
+    ("part", "kind", "message"),
+    [
+        ("encoder", Doubler, "cannot make the encoder"),
+        ("decoder", Identity, r"fails on inputs|maps \(2, 8\) to shape \(2, 8\)"),
+        ("predictor", Narrow, r"maps \(2, 8\) and \(2, 2\) to shape \(2, 7\), expected \(2, 8\)"),
+    ],
+)
+def test_a_part_that_does_not_fit_is_reported_with_its_shapes(part, kind, message):
+    fitting = make().spec
+    before = torch.get_rng_state()
+    with pytest.raises(ConfigError, match=message):
+        check_parts(fitting.model_copy(update={part: reference(kind)}))
+    check_parts(fitting)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nosuch.module:Name", "cannot load the predictor"),
+        ("math:sqrt", "makes a float|cannot make the predictor"),
+        ("worldmodel.models.predictors:NoSuch", "cannot load the predictor"),
+        ("transformer", "unknown predictor 'transformer'; expected one of residual, direct"),
+    ],
+)
+def test_a_part_that_cannot_be_made_is_named(name, message):
+    with pytest.raises(ConfigError, match=message):
+        WorldModel(make().spec.model_copy(update={"predictor": name}))
 
 
 def test_the_action_steers_the_prediction():
@@ -189,13 +250,15 @@ def test_discrete_actions_are_one_hot():
 @pytest.mark.parametrize(
     "space", [spaces.MultiBinary(3), spaces.Box(-np.inf, np.inf, (2,)), spaces.Box(-1, 1, (2, 2))]
 )
-def test_unsupported_action_spaces_are_named(space):
+def test_unsupported_action_spaces_are_rejected(space):
     with pytest.raises(ValueError, match="is not supported: expected Discrete or a bounded"):
         describe_actions(space)
 
 
 def test_vector_models_have_no_decoder():
-    model = make(frame_shape=(4,))
+    sizes = {"latent_dim": 8, "width": 4, "hidden": 16}
+    actions = describe_actions(spaces.Discrete(2))
+    model = WorldModel(ModelSpec(frame_shape=(4,), frame_stack=2, actions=actions, **sizes))
     z = model.encode(np.zeros((5, 8), np.float32))
     assert z.shape == (5, 8)
     with pytest.raises(ValueError, match="no pixels to decode"):
@@ -215,15 +278,20 @@ def test_the_folded_stem_equals_appearance_plus_motion(stack):
 
 @pytest.mark.parametrize("kind", [ConvEncoder, KeypointEncoder])
 def test_the_encoder_sees_the_order_of_the_frames(kind):
-    encoder = kind(32, 1, 2, 8, width=4)
+    encoder = kind((32, 32, 1), 2, 8, width=4)
     obs = torch.randint(0, 256, (4, 32, 32, 2), dtype=torch.uint8)
     assert not torch.allclose(encoder(obs), encoder(obs.flip(-1)))
 
 
-def test_the_decoder_draws_values_in_range_whatever_the_latent():
+def test_decoded_values_are_clamped_before_they_become_bytes():
     model = make()
-    image = model.decode(1e3 * torch.randn(2, 8))
-    assert F.relu(image.float() - 255).sum() == 0
+    with torch.no_grad():
+        model.decoder.draw.bias.copy_(torch.linspace(-2, 3, len(model.decoder.draw.bias)))
+    z = torch.randn(2, 8)
+    drawn = model.decoder(z)
+    assert drawn.min() < -1
+    assert drawn.max() > 2
+    assert torch.equal(model.decode(z), (drawn.clamp(0, 1) * 255).round().to(torch.uint8))
 
 
 @pytest.mark.parametrize("channels", [1, 6])

@@ -1,4 +1,4 @@
-"""Agents of Stable-Baselines3 on every view, judged in the real environment."""
+"""Agents of Stable-Baselines3 on every view, evaluated in the real environment."""
 
 import json
 from contextlib import closing
@@ -10,42 +10,45 @@ import pytest
 import tiny_env  # noqa: F401 (registers Tiny-v0)
 from gymnasium.vector import AutoresetMode
 from stable_baselines3 import PPO, SAC
-from typer.testing import CliRunner
 
 import worldmodel
-from cli import app
+from worldmodel.callbacks import Callback
 from worldmodel.config import build_config
-from worldmodel.imagination import LatentObservation, load_dream
-from worldmodel.rl import algorithms
-from worldmodel.rl import judge as judge_module
-from worldmodel.rl import train as train_module
-from worldmodel.rl.algorithms import check_algorithm
-from worldmodel.rl.judge import heldout_seeds, judge, validation_seeds
-from worldmodel.rl.learning import Watch
-from worldmodel.rl.worlds import Worlds, open_worlds, state_envs
+from worldmodel.errors import InterruptedRunError, RunError
+from worldmodel.hyperparameters import AgentConfig
+from worldmodel.imagination import LatentObservation
+from worldmodel.rl import (
+    AgentEnvs,
+    EvalCallback,
+    check_algorithm,
+    evaluate_policy,
+    load_agent,
+    result_summary,
+    train_agent,
+)
+from worldmodel.rl import agents as agents_module
+from worldmodel.rl.agents import results_folder
+from worldmodel.rl.envs import state_envs
+from worldmodel.rl.evaluation import heldout_seeds, validation_seeds
+from worldmodel.run import Run
 
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    monkeypatch.setattr(algorithms, "_ROLLOUT", 256)
+    monkeypatch.setattr(agents_module, "_PPO_ROLLOUT", 256)
 
 
-def invoke(*arguments):
-    return CliRunner().invoke(app, [str(a) for a in arguments])
+def small(on="dream", **settings):
+    return AgentConfig(on=on, **{"steps": 256, "num_envs": 4, **settings})
 
 
-def taught(*arguments):
-    result = invoke("rl", *arguments, "--json")
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
-
-
-SMALL = ["--steps", 256, "--envs", 4]
+def trained(path, on="dream", **settings):
+    return train_agent(Run(path), small(on, **settings))
 
 
 @pytest.mark.parametrize(("on", "real"), [("latent", True), ("dream", False), ("state", True)])
-def test_an_agent_is_trained_judged_filmed_and_saved(run, on, real):
-    results = taught(run, "--on", on, *SMALL)
+def test_an_agent_is_trained_evaluated_recorded_and_saved(run_path, on, real):
+    results = trained(run_path, on)
     assert results["steps"] >= 256
     assert results["real_steps"] == (results["steps"] if real else 0)
     assert results["model_steps"] == (0 if on == "state" else 32 * 16)
@@ -53,17 +56,17 @@ def test_an_agent_is_trained_judged_filmed_and_saved(run, on, real):
     assert np.isfinite(results["real"]["returns"]).all()
     assert results["curve"][-1]["steps"] == results["steps"]
     assert results["curve"][-1]["seconds"] == results["seconds"] > 0
-    folder = run / "rl" / f"{on}_ppo_256_seed0_envs4"
+    assert AgentConfig(**results["config"]) == small(on)
+    folder = run_path / "rl" / f"{on}_ppo_256_seed0_num_envs4"
     assert json.loads((folder / "results.json").read_text()) == results
     assert len(imageio.v3.imread(folder / "agent.mp4")) == 201
     assert list((folder / "tensorboard").rglob("events*"))
 
 
-def test_the_return_is_what_the_saved_agent_earns_in_the_environment_itself(run):
-    results = taught(run, "--on", "latent", *SMALL)
+def test_the_return_is_what_the_saved_agent_earns_in_the_real_environment(run_path):
+    results = trained(run_path, "latent")
     agent = PPO.load(results["agent"])
-    wm = worldmodel.load(run)
-    env = LatentObservation(worldmodel.make_env(run), wm, load_dream(run, wm)["domain"])
+    env = LatentObservation(worldmodel.make_env(run_path), worldmodel.load(run_path))
     for i in (0, 7):
         observation, _ = env.reset(seed=20_000 + i)
         total, ended = 0.0, False
@@ -74,80 +77,96 @@ def test_the_return_is_what_the_saved_agent_earns_in_the_environment_itself(run)
         assert results["real"]["returns"][i] == pytest.approx(total, abs=0.05)
 
 
-def test_equal_lessons_give_equal_agents_and_other_seeds_others(run):
-    first = taught(run, "--on", "dream", *SMALL)
-    again = taught(run, "--on", "dream", *SMALL)
-    other = taught(run, "--on", "dream", *SMALL, "--seed", 1)
+def test_equal_configurations_give_equal_agents_and_other_seeds_others(run_path):
+    first = trained(run_path)
+    again = trained(run_path)
+    other = trained(run_path, seed=1)
     assert first["real"] == again["real"]
-    folder = run / "rl" / "dream_ppo_256_seed0_envs4"
+    folder = run_path / "rl" / "dream_ppo_256_seed0_num_envs4"
     assert len(list((folder / "tensorboard").rglob("events*"))) == 1
     assert first["real"] != other["real"]
 
 
-def test_a_stopped_training_leaves_what_was_finished_before(run, monkeypatch):
-    finished = taught(run, "--on", "dream", *SMALL)
-    folder = run / "rl" / "dream_ppo_256_seed0_envs4"
+def test_a_stopped_training_keeps_the_results_from_before(run_path, monkeypatch):
+    finished = trained(run_path)
+    folder = run_path / "rl" / "dream_ppo_256_seed0_num_envs4"
     before = (folder / "agent.zip").read_bytes()
 
     def stopped(self):
-        self.stop.asked = True
+        self.stop.requested = True
         return False
 
-    monkeypatch.setattr(Watch, "_on_step", stopped)
-    result = invoke("rl", run, "--on", "dream", *SMALL)
-    assert result.exit_code == 1
-    assert "unfinished.zip" in result.output
+    monkeypatch.setattr(EvalCallback, "_on_step", stopped)
+    with pytest.raises(InterruptedRunError, match=r"unfinished.zip; it was not evaluated"):
+        trained(run_path)
     assert PPO.load(folder / "unfinished.zip").num_timesteps < 256
     assert (folder / "agent.zip").read_bytes() == before
     assert json.loads((folder / "results.json").read_text()) == finished
 
 
-def test_dreams_are_as_long_as_asked(run, monkeypatch):
-    save, lengths = train_module.save_agent, []
+def test_dream_steps_limits_imagined_episodes(run_path, monkeypatch):
+    save, lengths = agents_module.save_agent, []
 
     def spied(agent, path):
         lengths.extend(episode["l"] for episode in agent.ep_info_buffer)
         save(agent, path)
 
-    monkeypatch.setattr(train_module, "save_agent", spied)
-    taught(run, "--on", "dream", *SMALL, "--dream-steps", 7)
+    monkeypatch.setattr(agents_module, "save_agent", spied)
+    trained(run_path, dream_steps=7)
     assert max(lengths) == 7
 
 
-def test_dreaming_takes_no_real_step(run, monkeypatch):
-    real, made = Worlds.real, []
+def test_training_in_the_dream_takes_no_real_step(run_path, monkeypatch):
+    real, made = AgentEnvs.real, []
 
     def counted(self, num_envs, render_mode=None):
         made.append(num_envs)
         return real(self, num_envs, render_mode)
 
-    monkeypatch.setattr(Worlds, "real", counted)
-    taught(run, "--on", "dream", "--steps", 256, "--envs", 7)
+    monkeypatch.setattr(AgentEnvs, "real", counted)
+    trained(run_path, num_envs=7)
     assert 7 not in made
-    taught(run, "--on", "latent", "--steps", 256, "--envs", 7)
+    trained(run_path, "latent", num_envs=7)
     assert 7 in made
 
 
-def test_the_models_steps_are_those_that_were_really_taken(run):
-    metrics = run / "metrics.json"
-    told = json.loads(metrics.read_text())
-    told["data"]["train_steps"] = 77
-    metrics.write_text(json.dumps(told))
-    assert open_worlds(run, "latent").model_steps == 77
-    assert open_worlds(run, "state").model_steps == 0
+def test_model_steps_are_the_steps_of_the_training_data(run_path):
+    metrics = run_path / "metrics.json"
+    content = json.loads(metrics.read_text())
+    content["data"]["train_steps"] = 77
+    metrics.write_text(json.dumps(content))
+    assert AgentEnvs(Run(run_path), "latent").model_steps == 77
+    assert AgentEnvs(Run(run_path), "state").model_steps == 0
     metrics.unlink()
-    assert open_worlds(run, "dream").model_steps == 32 * 16
+    assert AgentEnvs(Run(run_path), "dream").model_steps == 32 * 16
 
 
-def test_sac_learns_on_latents(run):
-    results = taught(run, "--on", "latent", "--algo", "sac", "--steps", 120, "--envs", 2)
+def test_sac_trains_on_latents(run_path):
+    results = trained(run_path, "latent", algo="sac", steps=120, num_envs=2)
     assert isinstance(SAC.load(results["agent"]), SAC)
 
 
-def test_judging_seeds_are_apart_from_those_that_choose():
-    assert heldout_seeds()[0] == 20_000
-    assert validation_seeds()[-1] < 20_000
-    assert len(heldout_seeds()) == len(validation_seeds()) == 20
+def test_kwargs_and_gamma_reach_the_algorithm(run_path):
+    results = trained(run_path, "state", kwargs={"n_steps": 32, "learning_rate": 0.5}, gamma=0.9)
+    agent = load_agent("ppo", run_path / "rl" / results["agent"].split("/rl/")[1])
+    assert agent.n_steps == 32
+    assert agent.learning_rate == 0.5
+    assert agent.gamma == 0.9
+
+
+def test_evaluations_of_the_curve_follow_the_configuration(run_path):
+    config = {"steps": 1024, "eval_points": 4, "eval_episodes": 3, "max_eval_steps": 11}
+    results = trained(run_path, "state", **config)
+    assert [point["steps"] for point in results["curve"]] == [256, 512, 768, 1024]
+    assert results["real"]["steps"] == [11] * 3
+    assert results["heldout_seeds"] == [20_000, 20_002]
+
+
+def test_held_out_seeds_are_apart_from_those_that_choose():
+    config = AgentConfig()
+    assert heldout_seeds(config)[0] == 20_000
+    assert validation_seeds(config)[-1] < 20_000
+    assert len(heldout_seeds(config)) == len(validation_seeds(config)) == 20
 
 
 class Still:
@@ -158,104 +177,178 @@ class Still:
 def test_an_episode_counts_until_its_own_end():
     makers = [lambda: gym.make("Tiny-v0", length=(2, 6), terminates=True, observation="vector")] * 8
     envs = gym.vector.SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED)
-    judged = judge(Still(), envs, range(8))
-    lengths = judged["steps"]
+    result = evaluate_policy(Still(), envs, range(8))
+    lengths = result["steps"]
     assert len(set(lengths)) > 1
-    assert judged["returns"] == [n * (n + 1) / 2 for n in lengths]
-    assert judged["reward_a_step"] == pytest.approx(sum(judged["returns"]) / sum(lengths))
+    assert result["returns"] == [n * (n + 1) / 2 for n in lengths]
+    assert result["reward_per_step"] == pytest.approx(sum(result["returns"]) / sum(lengths))
     for seed, length in enumerate(lengths):
         env = gym.make("Tiny-v0", length=(2, 6), terminates=True, observation="vector")
         env.reset(seed=seed)
         assert env.unwrapped._last == length
 
 
-def test_an_episode_without_end_is_cut(monkeypatch):
-    monkeypatch.setattr(judge_module, "LONGEST", 7)
+def test_an_episode_without_end_is_cut():
     makers = [lambda: gym.make("Tiny-v0", length=(50, 60), observation="vector")] * 2
     envs = gym.vector.SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED)
-    assert judge(Still(), envs, range(2))["steps"] == [7, 7]
+    assert evaluate_policy(Still(), envs, range(2), max_steps=7)["steps"] == [7, 7]
 
 
-def test_the_state_of_an_environment_of_another_module():
+def test_the_state_of_an_environment_in_another_module():
     config = build_config(
-        {"mode": "pendulum", "env": {"id": "gymnasium.envs.classic_control:CartPole-v1"}}
+        {"observation": "vector", "env": {"id": "gymnasium.envs.classic_control:CartPole-v1"}}
     )
     with closing(state_envs(config, 2)) as envs:
         assert envs.reset(seed=0)[0].shape == (2, 4)
 
 
-@pytest.mark.parametrize("step", ["judge", "film"])
-def test_a_stop_after_training_loses_nothing(run, monkeypatch, step):
-    finished = taught(run, "--on", "state", *SMALL)
-    folder = run / "rl" / "state_ppo_256_seed0_envs4"
+def test_agents_on_the_state_start_where_the_environment_does_not_where_its_data_did():
+    env = {"id": "DoublePendulumPixels-v0", "kwargs": {"start": "down"}}
+    config = build_config({"env": env, "data": {"env_kwargs": {"start": "uniform"}}})
+    with closing(state_envs(config, 3)) as envs:
+        angles = envs.reset(seed=0)[0][:, :4]
+        assert angles.std(axis=0).max() < 0.1
+
+
+@pytest.mark.parametrize("step", ["evaluate_policy", "record_video"])
+def test_a_stop_after_training_loses_nothing(run_path, monkeypatch, step):
+    finished = trained(run_path, "state")
+    folder = run_path / "rl" / "state_ppo_256_seed0_num_envs4"
     kept = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
     def stopped(*arguments):
-        if step == "film" or arguments[2] == heldout_seeds():
+        if step == "record_video" or arguments[2] == heldout_seeds(AgentConfig()):
             raise KeyboardInterrupt
-        return judge(*arguments)
+        return evaluate_policy(*arguments)
 
-    monkeypatch.setattr(train_module, step, stopped)
-    result = invoke("rl", run, "--on", "state", *SMALL)
-    assert result.exit_code == 1
-    assert "unfinished.zip. It was not judged" in " ".join(result.output.split())
+    module = "agents" if step == "record_video" else "evaluation"
+    monkeypatch.setattr(f"worldmodel.rl.{module}.{step}", stopped)
+    with pytest.raises(InterruptedRunError, match=r"unfinished.zip; it was not evaluated"):
+        trained(run_path, "state")
     for name, content in kept.items():
         assert (folder / name).read_bytes() == content
     assert PPO.load(folder / "unfinished.zip").num_timesteps == finished["steps"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("settings", "words"),
     [
-        (["--on", "dreams"], "expected one of state, latent, dream, pixels"),
-        (["--on", "pixels"], "needs 36"),
-        (["--algo", "reinforce"], "expected one of a2c, ddpg, dqn, ppo, sac, td3"),
-        (["--algo", "dqn"], "needs discrete actions"),
-        (["--on", "state", "--rounds", 2], "are for dreams"),
-        (["--on", "latent", "--dream-steps", 9], "are for dreams"),
-        (["--ensemble", 1], "use 2 or more"),
-        (["--penalty", 0.1], "there is no --ensemble"),
+        ({"on": "pixels"}, "needs 36"),
+        ({"algo": "dqn"}, "needs discrete actions"),
+        ({"on": "state", "loop": {"rounds": 2}}, "agent.loop: for agents in the dream only"),
+        ({"on": "latent", "dream_steps": 9}, "agent.dream_steps: for agents in the dream only"),
+        ({"on": "latent", "leaving_terminates": False, "ensemble": {"size": 3}}, "terminates and"),
+        ({"ensemble": {"penalty": 0.1}}, "ensemble.size is 0"),
+        ({"kwargs": {"n_step": 8}}, "unexpected keyword argument 'n_step'.* n_steps"),
+        ({"kwargs": {"gamma": 0.9}}, "unexpected keyword argument 'gamma'"),
     ],
 )
-def test_a_mistake_is_told_in_a_line(run, arguments, words):
-    result = invoke("rl", run, *arguments, *SMALL)
-    assert result.exit_code == 2
-    assert words in " ".join(result.output.split())
-    assert "Traceback" not in result.output
-    assert not (run / "rl").exists()
+def test_a_configuration_that_does_not_fit_fails_before_anything_is_written(
+    run_path, settings, words
+):
+    with pytest.raises(ValueError, match=words):
+        trained(run_path, **settings)
+    assert not (run_path / "rl").exists()
 
 
-def test_a_misspelt_command_is_not_a_run(run, tmp_path, monkeypatch):
-    result = invoke("rl", "comprae", run)
-    assert result.exit_code == 2
-    assert "Did you mean 'compare'" in result.output
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "comprae").mkdir()
-    assert "comprae is not a run directory" in " ".join(invoke("rl", "comprae").output.split())
-    (tmp_path / "compare").mkdir()
-    assert "rl compare [OPTIONS]" in invoke("rl", "compare").output
+@pytest.mark.parametrize(
+    "settings", [{"on": "dreams"}, {"algo": "reinforce"}, {"ensemble": {"size": 1}}]
+)
+def test_an_unknown_choice_is_rejected(settings):
+    with pytest.raises(ValueError, match=r"'latent', 'dream'|'ppo', 'a2c'|2 and more"):
+        AgentConfig(**settings)
 
 
-def test_a_terminal_shows_results_in_short(run):
-    result = invoke("rl", run, "--on", "state", *SMALL)
-    assert result.exit_code == 0
-    assert "return: " in result.output
-    assert len(result.stdout.splitlines()) < 15
-
-
-def test_no_run_is_told_in_a_line(tmp_path):
-    result = invoke("rl", tmp_path / "nothing")
-    assert result.exit_code == 1
-    assert "is not a run directory" in result.output
+def test_an_agent_of_no_run_is_an_error(tmp_path):
+    with pytest.raises(RunError, match="is not a run directory"):
+        trained(tmp_path / "nothing")
 
 
 def test_discrete_actions_are_for_dqn_and_not_for_sac():
     check_algorithm("dqn", gym.spaces.Discrete(3))
     with pytest.raises(ValueError, match="sac needs continuous"):
         check_algorithm("sac", gym.spaces.Discrete(3))
+    with pytest.raises(ValueError, match="expected one of a2c, ddpg, dqn, ppo, sac, td3"):
+        check_algorithm("reinforce", gym.spaces.Discrete(3))
 
 
-def test_rl_alone_is_rl_train_and_its_help_tells_both():
-    result = invoke("rl", "--help")
-    assert "train" in result.output
-    assert "compare" in result.output
+def test_the_terminal_shows_a_summary(run_path):
+    summary = result_summary(trained(run_path, "state"))
+    assert "over 20 episodes" in summary["return"]
+    assert summary["trained on"] == "state"
+    assert len(summary) < 12
+
+
+def test_progress_and_messages_go_to_the_callbacks(run_path):
+    class Log(Callback):
+        def __init__(self):
+            self.tasks, self.done, self.notes = [], [], []
+
+        def on_task_start(self, task, total, done):
+            self.tasks.append((task, total, done))
+
+        def on_task_update(self, task, done, note):
+            self.done.append(done)
+            self.notes.append(note)
+
+    log = Log()
+    train_agent(Run(run_path), small("dream"), [log])
+    assert log.tasks == [("ppo on dream", 256, 0)]
+    assert log.done[-1] == 256
+    assert log.notes[-1].endswith("in the real environment")
+
+
+def name(**settings):
+    return results_folder(Run("run"), AgentConfig(**settings)).name
+
+
+def test_the_directory_name_is_readable():
+    assert name() == "dream_ppo_200000_seed0"
+    assert name(on="latent", seed=3, gamma=0.9) == "latent_ppo_200000_seed3_gamma0.9"
+    assert name(num_envs=128) == name()
+    assert name(ensemble={"size": 3}) == "dream_ppo_200000_seed0_ensemble_size3"
+    kwargs = {"learning_rate": 0.001, "policy_kwargs": {"net_arch": [64, 64]}}
+    assert name(kwargs=kwargs).startswith(
+        "dream_ppo_200000_seed0_kwargs_learning_rate0.001_kwargs_policy_kwargs_net_arch"
+    )
+
+
+def test_the_directory_name_differs_wherever_results_would():
+    variants = [
+        {},
+        {"on": "state"},
+        {"algo": "sac"},
+        {"steps": 7},
+        {"seed": 1},
+        {"num_envs": 7},
+        {"gamma": 0.9},
+        {"kwargs": {"n_steps": 8}},
+        {"kwargs": {"n_steps": 16}},
+        {"kwargs": {"policy_kwargs": {"net_arch": [8]}}},
+        {"kwargs": {"policy_kwargs": {"net_arch": [9]}}},
+        {"dream_steps": 7},
+        {"leaving_terminates": False},
+        {"eval_points": 7},
+        {"eval_episodes": 7},
+        {"max_eval_steps": 7},
+        *({"ensemble": {"size": 3, key: 7}} for key in ("updates", "episodes", "horizon")),
+        {"ensemble": {"size": 3, "penalty": 7}},
+        {"ensemble": {"size": 3, "learning_rate": 7}},
+        {"loop": {"rounds": 1}},
+        *(
+            {"loop": {"rounds": 1, key: 7}}
+            for key in ("patience", "episodes", "max_steps", "noise", "replay_episodes", "updates")
+        ),
+        {"loop": {"rounds": 1, "min_improvement": 0.7}},
+        {"loop": {"rounds": 1, "fresh_fraction": 0.7}},
+        {"loop": {"rounds": 1, "learning_rate": 0.7}},
+    ]
+    assert len({name(**variant) for variant in variants}) == len(variants)
+    every = {"kwargs": {f"argument_{i}": i for i in range(50)}}
+    assert len(name(**every)) < 200
+    assert name(**every) != name(kwargs={**every["kwargs"], "argument_0": 7})
+
+
+def test_a_loop_with_more_rounds_has_the_same_directory():
+    assert name(loop={"rounds": 1}) == name(loop={"rounds": 9}) == "dream_ppo_200000_seed0_loop"
+    assert name(loop={"noise": 0.7}) == name()

@@ -1,4 +1,4 @@
-"""Collecting data with an agent of latents."""
+"""Collecting data with an agent on latents."""
 
 import gymnasium as gym
 import numpy as np
@@ -6,7 +6,8 @@ import pytest
 from stable_baselines3 import PPO
 
 import worldmodel
-from worldmodel.rl.explorer import Explorer
+from worldmodel.data import Policy
+from worldmodel.rl.loop import Explorer
 
 ACTIONS = gym.spaces.Box(-2.0, 4.0, (2,), np.float32)
 
@@ -19,18 +20,23 @@ class Latents(gym.Env):
 
 
 @pytest.fixture
-def acting(driven_run, tmp_path):
-    wm = worldmodel.load(driven_run)
+def agent(tmp_path):
     agent = PPO("MlpPolicy", Latents(), seed=0, device="cpu")
-    agent.policy.log_std.data.fill_(-20.0)  # so that all that varies is the explorer's noise
+    agent.policy.log_std.data.fill_(-20.0)  # so that nothing but the explorer's noise varies
     agent.save(tmp_path / "agent.zip")
+    return tmp_path / "agent.zip"
+
+
+@pytest.fixture
+def acting(driven_run, agent):
+    wm = worldmodel.load(driven_run)
     *sides, channels = wm.spec.frame_shape
-    seen = np.zeros((*sides, wm.frame_stack * channels), np.uint8)
+    observation = np.zeros((*sides, wm.frames.size * channels), np.uint8)
 
     def actions(noise, seed, n=300):
-        explorer = Explorer(wm, tmp_path / "agent.zip", "ppo", noise)
+        explorer = Explorer(wm, agent, "ppo", noise)
         act = explorer.bind(ACTIONS, ACTIONS, n)(seed)
-        return np.array([act(t, seen) for t in range(n)])
+        return np.array([act(t, observation) for t in range(n)])
 
     return actions
 
@@ -48,3 +54,15 @@ def test_noise_is_in_half_ranges_of_the_actions(acting):
 def test_noise_follows_the_seed(acting):
     np.testing.assert_array_equal(acting(0.1, 3), acting(0.1, 3))
     assert (acting(0.1, 3) != acting(0.1, 4)).any()
+
+
+def test_the_explorer_is_a_policy_whose_identity_depends_on_agent_and_noise(driven_run, agent):
+    wm = worldmodel.load(driven_run)
+    explorer = Explorer(wm, agent, "ppo", 0.1)
+    assert isinstance(explorer, Policy)
+    identity = explorer.identity()
+    assert set(identity) == {"name", "sha256", "algo", "noise"}
+    assert identity["name"] == "explorer"
+    assert identity != Explorer(wm, agent, "ppo", 0.2).identity()
+    agent.write_bytes(agent.read_bytes() + b"x")
+    assert identity != explorer.identity()

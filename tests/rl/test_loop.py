@@ -1,114 +1,123 @@
-"""The loop of acting, learning and dreaming, and the comparison of all views."""
+"""The loop of acting, fine-tuning and training in the dream."""
 
 import json
 import shutil
 
 import pytest
 import torch
-from rich.console import Console
-from typer.testing import CliRunner
 
 import worldmodel
-from cli import app
 from worldmodel.data import ReplayBuffer
-from worldmodel.interrupt import InterruptedRunError
-from worldmodel.report.agents import insert_agents
-from worldmodel.rl import algorithms
-from worldmodel.rl import compare as compare_module
-from worldmodel.rl import dyna as dyna_module
-from worldmodel.rl import train as train_module
-from worldmodel.run import RunError
+from worldmodel.errors import InterruptedRunError, RunError
+from worldmodel.hyperparameters import AgentConfig, Loop
+from worldmodel.rl import agents as agents_module
+from worldmodel.rl import loop as loop_module
+from worldmodel.rl import train_agent
+from worldmodel.rl.agents import results_folder
+from worldmodel.rl.loop import LoopState
+from worldmodel.run import Run
 
 
-def unfilmed(worlds, agent, seed, path, algo):
+def no_video(envs, agent, seed, path, algo):
     path.touch()
     return path
 
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    monkeypatch.setattr(dyna_module, "_UPDATES", 20)
-    monkeypatch.setattr(dyna_module, "_EPISODES", 3)
-    monkeypatch.setattr(dyna_module, "PATIENCE", 10)
-    monkeypatch.setattr(algorithms, "_ROLLOUT", 256)
-    monkeypatch.setattr(train_module, "film", unfilmed)
+    monkeypatch.setattr(agents_module, "_PPO_ROLLOUT", 256)
+    monkeypatch.setattr(agents_module, "record_video", no_video)
 
 
-def taught(*arguments):
-    result = CliRunner().invoke(app, ["rl", *(str(a) for a in arguments), "--json"])
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+def looping(rounds, **settings):
+    loop = {"rounds": rounds, "updates": 20, "episodes": 3, "patience": 10, **settings}
+    return AgentConfig(steps=256, num_envs=4, loop=loop)
 
 
-LOOP = ["--on", "dream", "--steps", 256, "--envs", 4]
+def trained(path, rounds, **settings):
+    return train_agent(Run(path), looping(rounds, **settings))
+
+
+def folder_of(path, **settings):
+    return results_folder(Run(path), looping(1, **settings))
 
 
 def weights(folder, part):
     return torch.load(folder / "models" / f"{part}.pth", weights_only=True)
 
 
-def test_the_loop_collects_learns_and_goes_on_where_it_stopped(run):
-    results = taught(run, *LOOP, "--rounds", 1)
-    folder = run / "rl" / "dream_ppo_256_seed0_envs4_dyna"
+def model_files(folder):
+    return {path.name: path.read_bytes() for path in (folder / "models").iterdir()}
+
+
+def test_the_loop_collects_fine_tunes_and_resumes_where_it_stopped(run_path):
+    results = trained(run_path, 1)
+    folder = folder_of(run_path)
     assert [r["round"] for r in results["rounds"]] == [0, 1]
     assert [r["real_steps"] for r in results["rounds"]] == [600, 1200]
     assert results["real_steps"] == 1200
     with ReplayBuffer.open(folder / "experience" / "1") as buffer:
         assert buffer.num_transitions == 600
-    for part, changed in (("encoder", False), ("decoder", False), ("predictor", True)):
-        before, after = weights(run, part), weights(folder / "model_1", part)
+    for part, changed in (
+        ("encoder", False),
+        ("decoder", False),
+        ("predictor", True),
+        ("reward_head", True),
+        ("termination_head", True),
+    ):
+        before, after = weights(run_path, part), weights(folder / "model_1", part)
         same = all(torch.equal(before[name], after[name]) for name in before)
         assert same is not changed, part
     assert worldmodel.load(results["model"]).decoder is not None
+    before, after = Run(run_path), Run(folder / "model_1")
+    assert not torch.equal(before.domain.mean, after.domain.mean)
+    assert not torch.equal(before.starts[:9], after.starts[:9])
 
     first_round = results["rounds"][1]
-    more = taught(run, *LOOP, "--rounds", 2)
+    more = trained(run_path, 2)
     assert more["rounds"][1] == first_round
     assert [r["round"] for r in more["rounds"]] == [0, 1, 2]
     assert more["real_steps"] == 1800
     assert more["steps"] >= results["steps"]
 
 
-def test_the_best_agent_is_judged_as_it_was_trained(run, monkeypatch):
-    monkeypatch.setattr(dyna_module, "IMPROVEMENT", -1e9)
-    judged = []
+def test_the_best_agent_is_evaluated_as_it_was_trained(run_path, monkeypatch):
+    evaluated = []
 
-    def spied(worlds, *rest, **more):
-        judged.append(worlds.run)
-        return conclude(worlds, *rest, **more)
+    def spied(envs, *rest, **more):
+        evaluated.append(envs.run.path)
+        return finalize(envs, *rest, **more)
 
-    conclude = dyna_module.conclude
-    monkeypatch.setattr(dyna_module, "conclude", spied)
-    results = taught(run, *LOOP, "--rounds", 1)
+    finalize = loop_module.finalize
+    monkeypatch.setattr(loop_module, "finalize", spied)
+    monkeypatch.setattr(LoopState, "best_round", lambda self, settings: len(self.rounds) - 1)
+    results = trained(run_path, 1)
     assert results["best_round"] == 1
-    assert judged == [run / "rl" / "dream_ppo_256_seed0_envs4_dyna" / "model_1"]
+    assert evaluated == [folder_of(run_path) / "model_1"]
     assert results["model_steps"] == 32 * 16
 
 
-def test_the_loop_ends_when_it_no_longer_improves(run, monkeypatch):
-    monkeypatch.setattr(dyna_module, "PATIENCE", 1)
-    monkeypatch.setattr(dyna_module, "IMPROVEMENT", 1e9)
-    results = taught(run, *LOOP, "--rounds", 5)
+def test_the_loop_ends_when_it_no_longer_improves(run_path):
+    results = trained(run_path, 5, patience=1, min_improvement=1e9)
     assert [r["round"] for r in results["rounds"]] == [0, 1]
     assert results["best_round"] == 0
 
 
-def test_a_stop_within_a_round_loses_no_round(run, monkeypatch):
-    whole = taught(run, *LOOP, "--rounds", 1)
-    shutil.rmtree(run / "rl")
-    learn = dyna_module.learn
+def test_a_stop_within_a_round_loses_no_round(run_path, monkeypatch):
+    whole = trained(run_path, 1)
+    shutil.rmtree(run_path / "rl")
+    learn = loop_module.learn
     calls = []
 
-    def stopped(agent, *rest):
+    def stopped(*arguments):
         calls.append(1)
-        return learn(agent, *rest) or len(calls) == 2
+        return learn(*arguments) or len(calls) == 2
 
-    monkeypatch.setattr(dyna_module, "learn", stopped)
-    result = CliRunner().invoke(app, ["rl", str(run), *map(str, LOOP), "--rounds", "1"])
-    assert result.exit_code == 1
-    assert "goes on from there" in " ".join(result.output.split())
-    monkeypatch.setattr(dyna_module, "learn", learn)
-    again = taught(run, *LOOP, "--rounds", 1)
+    monkeypatch.setattr(loop_module, "learn", stopped)
+    with pytest.raises(InterruptedRunError, match="same command resumes after them"):
+        trained(run_path, 1)
+    monkeypatch.setattr(loop_module, "learn", learn)
+    again = trained(run_path, 1)
     assert again["real"] == whole["real"]
     assert again["rounds"] == whole["rounds"]
 
@@ -117,69 +126,84 @@ def killed(*_, **__):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("step", ["write_dream", "save_agent", "replacing"])
-def test_a_round_that_was_cut_off_anywhere_is_done_again(run, monkeypatch, step):
-    def loop(rounds):
-        lesson = train_module.Lesson(on="dream", algo="ppo", steps=256, seed=0, envs=4)
-        return dyna_module.dyna(run, lesson, rounds, device="cpu", console=Console(stderr=True))
+@pytest.mark.parametrize(
+    "step",
+    [
+        "rl.loop.encode_episodes",
+        "rl.loop.heads_phase",
+        "run.Run.save_imagination",
+        "rl.loop.save_agent",
+        "rl.loop.collect",
+        "rl.loop.write_json",
+        "rl.loop.finalize",
+    ],
+)
+def test_a_round_that_was_cut_off_anywhere_is_repeated_to_the_same_result(
+    run_path, monkeypatch, step
+):
+    def stop_at(step):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"worldmodel.{step}", killed)
+            with pytest.raises(InterruptedRunError, match=r"Stopped in round [12]"):
+                trained(run_path, 1)
 
-    loop(0)
-    kept = shutil.copytree(run / "rl", run / "kept")
-    whole = loop(1)
-    shutil.rmtree(run / "rl")
-    kept.rename(run / "rl")
-    with monkeypatch.context() as patch:
-        patch.setattr(dyna_module, step, killed)
-        with pytest.raises(InterruptedRunError, match="Stopped in round 1"):
-            loop(1)
-    again = loop(1)
+    stop_at("rl.loop.encode_episodes")
+    folder = folder_of(run_path)
+    assert len(json.loads((folder / "loop.json").read_text())["rounds"]) == 1
+    kept = shutil.copytree(folder, run_path / "kept")
+    whole = trained(run_path, 1)
+    files = model_files(folder / "model_1")
+    shutil.rmtree(folder)
+    kept.rename(folder)
+    stop_at(step)
+    again = trained(run_path, 1)
     assert again["rounds"] == whole["rounds"]
     assert again["real"] == whole["real"]
+    assert curve_of(again) == curve_of(whole)
+    assert model_files(folder / "model_1") == files
 
 
-def test_a_loop_without_its_last_model_is_told(run):
-    folder = run / "rl" / "dream_ppo_256_seed0_envs4_dyna"
+def curve_of(results):
+    return [(point["steps"], point["mean"]) for point in results["curve"]]
+
+
+def test_a_loop_without_its_last_model_is_an_error(run_path):
+    folder = folder_of(run_path)
     folder.mkdir(parents=True)
     rounds = [{"round": 0, "real_steps": 600, "mean": 1.0}]
-    (folder / "dyna.json").write_text(json.dumps({"rounds": rounds}))
-    result = CliRunner().invoke(app, ["rl", str(run), *map(str, LOOP), "--rounds", "1"])
-    assert result.exit_code == 1
-    told = " ".join(result.output.split())
-    assert "model_0 is damaged or incomplete; delete" in told
-    assert "model.tmp" not in told
+    (folder / "loop.json").write_text(json.dumps({"rounds": rounds}))
+    with pytest.raises(RunError, match="model_0 is damaged or incomplete; delete") as error:
+        trained(run_path, 1)
+    assert "model.tmp" not in str(error.value)
 
 
-def test_without_its_state_a_loop_begins_anew(run):
-    first = taught(run, *LOOP, "--rounds", 1)
-    folder = run / "rl" / "dream_ppo_256_seed0_envs4_dyna"
-    learned = (folder / "model_1" / "models" / "predictor.pth").stat().st_mtime_ns
-    (folder / "dyna.json").unlink()
-    assert taught(run, *LOOP, "--rounds", 1)["rounds"] == first["rounds"]
-    assert (folder / "model_1" / "models" / "predictor.pth").stat().st_mtime_ns > learned
+def test_without_its_state_a_loop_starts_from_scratch(run_path):
+    first = trained(run_path, 1)
+    folder = folder_of(run_path)
+    written = (folder / "model_1" / "models" / "predictor.pth").stat().st_mtime_ns
+    (folder / "loop.json").unlink()
+    assert trained(run_path, 1)["rounds"] == first["rounds"]
+    assert (folder / "model_1" / "models" / "predictor.pth").stat().st_mtime_ns > written
 
 
 @pytest.mark.parametrize(
     ("file", "content"),
-    [("dyna.json", "[]"), ("dyna.json", '{"other": 1}'), ("agent_0.zip", "PK")],
+    [("loop.json", "[]"), ("loop.json", '{"other": 1}'), ("agent_0.zip", "PK")],
 )
-def test_a_damaged_loop_is_told(run, file, content):
-    folder = run / "rl" / "dream_ppo_256_seed0_envs4_dyna"
+def test_a_damaged_loop_is_an_error(run_path, file, content):
+    folder = folder_of(run_path)
     folder.mkdir(parents=True)
     rounds = [{"round": 0, "real_steps": 600, "mean": 1.0}]
-    (folder / "dyna.json").write_text(json.dumps({"rounds": rounds}))
+    (folder / "loop.json").write_text(json.dumps({"rounds": rounds}))
     (folder / file).write_text(content)
-    shutil.copytree(run / "models", folder / "model_1" / "models")
-    shutil.copy(run / "config.yaml", folder / "model_1")
-    result = CliRunner().invoke(app, ["rl", str(run), *map(str, LOOP), "--rounds", "1"])
-    assert result.exit_code == 1
-    told = " ".join(result.output.split())
-    assert file in told
-    assert "damaged" in told
-    assert "the loop begins anew" in told
+    shutil.copytree(run_path / "models", folder / "model_1" / "models")
+    shutil.copy(run_path / "config.yaml", folder / "model_1")
+    with pytest.raises(RunError, match=rf"{file} .*damaged.* start the loop from scratch"):
+        trained(run_path, 1)
 
 
 @pytest.mark.parametrize(
-    ("means", "best", "going_on"),
+    ("means", "best", "improving"),
     [
         ([10.0], 0, True),
         ([10.0, 10.05], 0, True),
@@ -189,86 +213,16 @@ def test_a_damaged_loop_is_told(run, file, content):
         ([10.0, 20.0, 15.0, 20.1], 1, False),
     ],
 )
-def test_a_round_counts_as_better_by_one_percent(monkeypatch, means, best, going_on):
-    monkeypatch.setattr(dyna_module, "PATIENCE", 2)
+def test_a_round_counts_as_better_by_one_percent(means, best, improving):
     rounds = [{"round": i, "real_steps": 1, "mean": mean} for i, mean in enumerate(means)]
-    state = dyna_module.State(rounds)
-    assert state.best == best
-    assert state.going_on is going_on
+    state = LoopState(rounds)
+    assert state.best_round(Loop()) == best
+    assert state.improving(Loop()) is improving
 
 
-def test_returns_below_zero_are_compared_as_such():
-    def results(mean):
-        point = {"steps": 100, "seconds": 1.0, "mean": mean, "reward_a_step": mean / 200}
-        last = {**point, "steps": 200, "seconds": 2.0, "mean": -150.0}
-        real = {"mean": mean, "reward_a_step": mean / 200}
-        more = {"real_steps": 200, "model_steps": 0, "seconds": 2.0}
-        return [{"real": real, "curve": [point, last], **more}]
-
-    told = compare_module._side_by_side({"state": results(-150.0), "dream": results(-600.0)})
-    assert told["threshold"] == pytest.approx(-165.0)
-    assert told["views"]["state"]["steps_to_threshold"] == 100
-    assert told["views"]["dream"]["steps_to_threshold"] == 200
-    assert told["views"]["dream"]["of_state"] is None
-
-
-def test_views_are_compared_once_and_shown_in_the_report(run, monkeypatch):
-    arguments = ["compare", run, "--steps", 256, "--seeds", 2, "--no-pixels"]
-    told = taught(*arguments)
-    assert list(told["views"]) == ["state", "latent", "dream"]
-    assert told["views"]["state"]["of_state"] == pytest.approx(1.0)
-    for on in told["views"]:
-        means = [
-            json.loads((run / "rl" / f"{on}_ppo_256_seed{i}" / "results.json").read_text())["real"]
-            for i in (0, 1)
-        ]
-        assert told["views"][on]["mean"] == pytest.approx(sum(m["mean"] for m in means) / 2)
-    page = (run / "report.html").read_text()
-    assert page.count('<section id="agents">') == 1
-    assert f"{told['views']['dream']['mean']:.1f}" in page
-
-    def trained(*_, **__):
-        raise AssertionError("trained again")
-
-    broken = run / "rl" / "dream_ppo_256_seed1" / "results.json"
-    whole = broken.read_text()
-    broken.write_text(whole[:60])
-    result = CliRunner().invoke(app, ["rl", *(str(a) for a in arguments)])
-    assert result.exit_code == 1
-    assert "dream_ppo_256_seed1/results.json is damaged" in " ".join(result.output.split())
-    broken.write_text(whole)
-
-    monkeypatch.setattr(compare_module, "rl", trained)
-    assert taught(*arguments) == told
-    assert (run / "report.html").read_text() == page
-
-
-def test_a_comparison_trains_anew_what_was_trained_otherwise(run, monkeypatch):
-    taught(run, "--on", "dream", "--steps", 256, "--dream-steps", 9)
-    taught(run, "--on", "latent", "--steps", 256)
-    trained = []
-
-    def spied(run, lesson, **how):
-        trained.append(lesson.on)
-        return train_module.rl(run, lesson, **how)
-
-    monkeypatch.setattr(compare_module, "rl", spied)
-    taught("compare", run, "--steps", 256, "--no-pixels", "--seeds", 1)
-    assert trained == ["state", "dream"]
-
-
-def test_a_stopped_comparison_says_that_it_goes_on(run, monkeypatch):
-    def stopped(*_, **__):
-        raise InterruptedRunError("the same command begins anew")
-
-    monkeypatch.setattr(compare_module, "rl", stopped)
-    result = CliRunner().invoke(app, ["rl", "compare", str(run), "--no-pixels"])
-    assert result.exit_code == 1
-    assert "Stopped with an agent on state; the same command keeps those" in result.output
-
-
-def test_a_damaged_comparison_is_told(run):
-    (run / "rl").mkdir()
-    (run / "rl" / "compare.json").write_text('{"views": ')
-    with pytest.raises(RunError, match=r"compare.json is damaged .* writes it anew"):
-        insert_agents(run)
+def test_patience_and_improvement_follow_the_configuration():
+    state = LoopState([{"round": i, "real_steps": 1, "mean": 10.0 + i} for i in range(2)])
+    assert state.best_round(Loop()) == 1
+    assert state.best_round(Loop(min_improvement=0.2)) == 0
+    assert state.improving(Loop(min_improvement=0.2))
+    assert not state.improving(Loop(min_improvement=0.2, patience=1))

@@ -1,10 +1,10 @@
-"""The optimiser orthogonalises, whatever the parameter's shape, and learns."""
+"""The optimiser orthogonalizes, whatever the parameter's shape, and learns."""
 
 import pytest
 import torch
 from torch import nn
 
-from worldmodel.training.muon import Muon, orthogonalise
+from worldmodel.optim import Muon, orthogonalize
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 12), (16, 64), (1, 5)])
@@ -12,7 +12,7 @@ def test_singular_values_move_towards_one(shape):
     generator = torch.Generator().manual_seed(0)
     u, s, v = torch.linalg.svd(torch.randn(shape, generator=generator), full_matrices=False)
     spread = torch.logspace(0, -1.5, len(s))
-    values = torch.linalg.svdvals(orthogonalise(u @ torch.diag(spread) @ v))
+    values = torch.linalg.svdvals(orthogonalize(u @ torch.diag(spread) @ v))
     assert values.min() > 0.4
     assert values.max() < 1.6
 
@@ -22,7 +22,7 @@ def test_the_wide_and_the_square_paths_agree():
     square = torch.randn(16, 16, generator=generator)
     padded = torch.cat((square, torch.zeros(16, 32)), 1)  # wide enough for the Gram space
     torch.testing.assert_close(
-        orthogonalise(padded)[:, :16], orthogonalise(square), rtol=1e-3, atol=1e-3
+        orthogonalize(padded)[:, :16], orthogonalize(square), rtol=1e-3, atol=1e-3
     )
 
 
@@ -35,7 +35,7 @@ def test_directions_of_the_matrix_are_kept():
         return (x * (u @ v)).sum() / (x.norm() * 6**0.5)
 
     assert alignment(matrix) < 0.7
-    assert alignment(orthogonalise(matrix)) > 0.9
+    assert alignment(orthogonalize(matrix)) > 0.9
 
 
 def test_it_fits_a_convolution_and_a_matrix():

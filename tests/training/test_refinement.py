@@ -1,10 +1,10 @@
-"""The predictor going on by itself at the end of phase 1, and the heads after a short phase 2."""
+"""Refinement of the predictor after phase 1, and further updates of the heads after phase 2."""
 
 import pytest
 import torch
 from tiny_training import new_model, tiny_buffer, tiny_config
 
-from worldmodel.training.refinement import refinement, remaining_heads
+from worldmodel.phases import refinement_phase, remaining_heads_phase
 
 
 @pytest.fixture(scope="module")
@@ -18,48 +18,48 @@ def buffer(tmp_path_factory, config):
         yield made
 
 
-def trained(trainer, updates):
-    return [trainer.update()["prediction"] for _ in range(updates)]
+def trained(phase, updates):
+    return [phase.update()["prediction"] for _ in range(updates)]
 
 
-def test_it_lowers_the_error_and_changes_the_predictor_alone(buffer, config):
+def test_refinement_lowers_the_error_and_changes_the_predictor_alone(buffer, config):
     model = new_model(config)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    errors = [float(e) for e in trained(refinement(model, buffer, config), 100)]
+    errors = [float(e) for e in trained(refinement_phase(model, buffer, config), 100)]
     assert sum(errors[-10:]) < 0.6 * sum(errors[:10])
     changed = {n for n, value in model.state_dict().items() if not torch.equal(value, before[n])}
     assert changed
     assert all(name.startswith("predictor.") for name in changed)
 
 
-def test_it_resumes_as_if_never_stopped(buffer, config):
+def test_refinement_resumes_as_if_never_stopped(buffer, config):
     whole = new_model(config)
-    trained(refinement(whole, buffer, config), 20)
+    trained(refinement_phase(whole, buffer, config), 20)
     stopped = new_model(config)
-    first = refinement(stopped, buffer, config)
+    first = refinement_phase(stopped, buffer, config)
     trained(first, 9)
     again = new_model(config)
     again.load_state_dict(stopped.state_dict())
-    second = refinement(again, buffer, config)
+    second = refinement_phase(again, buffer, config)
     second.load_state_dict(first.state_dict())
     trained(second, 11)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
 
 
-def test_without_updates_or_weights_there_is_nothing_to_do(buffer):
+def test_without_updates_or_weights_there_is_no_refinement(buffer):
     config = tiny_config(refinement={"updates": 0})
-    assert refinement(new_model(config), buffer, config) is None
+    assert refinement_phase(new_model(config), buffer, config) is None
     config = tiny_config(model={"latent_dim": 8, "predictor": "identity"})
-    assert refinement(new_model(config), buffer, config) is None
+    assert refinement_phase(new_model(config), buffer, config) is None
 
 
-def test_after_a_short_phase_2_the_heads_alone_go_on(buffer):
+def test_after_a_short_phase_2_the_heads_are_trained_further(buffer):
     config = tiny_config(phase2={"head_updates": 150})
     model = new_model(config)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    trainer = remaining_heads(model, buffer, config)
-    errors = [float(sum(trainer.update().values())) for _ in range(trainer.total)]
+    phase = remaining_heads_phase(model, buffer, config)
+    errors = [float(sum(phase.update().values())) for _ in range(phase.updates)]
     assert len(errors) == 150
     assert sum(errors[-10:]) < 0.5 * sum(errors[:10])
     changed = {n for n, value in model.state_dict().items() if not torch.equal(value, before[n])}
@@ -69,21 +69,21 @@ def test_after_a_short_phase_2_the_heads_alone_go_on(buffer):
 def test_the_heads_resume_as_if_never_stopped(buffer):
     config = tiny_config(phase2={"head_updates": 30})
     whole, stopped = new_model(config), new_model(config)
-    uninterrupted = remaining_heads(whole, buffer, config)
+    uninterrupted = remaining_heads_phase(whole, buffer, config)
     for _ in range(30):
         uninterrupted.update()
-    first = remaining_heads(stopped, buffer, config)
+    first = remaining_heads_phase(stopped, buffer, config)
     for _ in range(11):
         first.update()
-    second = remaining_heads(stopped, buffer, config)
+    second = remaining_heads_phase(stopped, buffer, config)
     second.load_state_dict(first.state_dict())
-    second.finish()
+    second.run()
     for name, value in whole.state_dict().items():
         assert torch.equal(value, stopped.state_dict()[name]), name
 
 
-def test_heads_that_phase_2_trained_for_long_need_no_more(buffer):
+def test_after_a_long_phase_2_the_heads_are_not_trained_further(buffer):
     long = tiny_config(phase2={"epochs": 250, "head_updates": 9})
-    assert remaining_heads(new_model(long), buffer, long) is None
+    assert remaining_heads_phase(new_model(long), buffer, long) is None
     none = tiny_config(phase2={"head_updates": 0})
-    assert remaining_heads(new_model(none), buffer, none) is None
+    assert remaining_heads_phase(new_model(none), buffer, none) is None

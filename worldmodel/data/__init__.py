@@ -1,9 +1,10 @@
-"""Data: collect episodes from a Gymnasium environment, keep them on disk, sample windows."""
+"""Data: collect episodes from a Gymnasium environment, store them on disk, sample windows."""
 
-from worldmodel.data.agent import Agent
+from worldmodel.data.adapters import StackedFrames, make_env, make_vec_env
 from worldmodel.data.collect import collect, load_or_collect, play_episode
-from worldmodel.data.errors import ReplayBufferError
-from worldmodel.data.policies import Mixed, Passive, Policy, Random
+from worldmodel.data.datasets import Datasets, collect_kwargs, evaluation_set, open_datasets
+from worldmodel.data.frames import FrameStack
+from worldmodel.data.policies import Agent, Mixed, Passive, Policy, Random, resolve_policy
 from worldmodel.data.recipe import Recipe, resolve
 from worldmodel.data.replay import ReplayBuffer
 from worldmodel.data.rollout import Episode
@@ -11,17 +12,25 @@ from worldmodel.data.windows import Windows
 
 __all__ = [
     "Agent",
+    "Datasets",
     "Episode",
+    "FrameStack",
     "Mixed",
     "Passive",
     "Policy",
     "Random",
     "Recipe",
     "ReplayBuffer",
-    "ReplayBufferError",
+    "StackedFrames",
     "Windows",
     "collect",
+    "collect_kwargs",
+    "evaluation_set",
     "load_or_collect",
+    "make_env",
+    "make_vec_env",
+    "open_datasets",
     "play_episode",
     "resolve",
+    "resolve_policy",
 ]

@@ -1,4 +1,4 @@
-"""The header of a replay buffer: one JSON file that says what the other files hold."""
+"""What a replay buffer holds: its header, its write lock, and the validation of new episodes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from filelock import FileLock, Timeout
 
-from worldmodel.data.errors import ReplayBufferError
+from worldmodel.errors import ReplayBufferError
 
 FORMAT = "worldmodel-replay"
 VERSION = 1
 HEADER_FILE = "header.json"
+_TEMPORARY = HEADER_FILE + ".tmp"
+_LOCK_FILE = "write.lock"
 FRAME_DTYPES = ("uint8", "float32")
 
 
@@ -27,14 +30,14 @@ class Header:
     Attributes:
         frame_shape: shape of one frame, ``(H, W, C)`` for images, ``(N,)`` for vectors.
         frame_dtype: ``"uint8"`` for images or ``"float32"`` for vectors.
-        action_space: the ``Box`` or ``Discrete`` space the actions are drawn from.
+        action_space: ``Box`` or ``Discrete``.
         state_dim: length of the true state stored beside each frame, 0 for none.
-        metadata: what the data was collected with; JSON values only.
+        metadata: how the data was collected; JSON values only.
     """
 
     frame_shape: tuple[int, ...]
     frame_dtype: str
-    action_space: gym.Space
+    action_space: gym.Space[Any]
     state_dim: int = 0
     metadata: dict[str, Any] = field(default_factory=dict)
 
@@ -73,9 +76,9 @@ class Header:
         return np.dtype(np.int64 if self.discrete else np.float32)
 
     def write(self, directory: Path) -> None:
-        """Put the header in place atomically: readers see all of it or none."""
+        """Write the header as a whole: readers see all of it or none, also after a power cut."""
         text = json.dumps(self._to_json(), indent=1, allow_nan=False)
-        temporary = directory / (HEADER_FILE + ".tmp")
+        temporary = directory / _TEMPORARY
         with temporary.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
@@ -87,7 +90,7 @@ class Header:
         """Read the header of a buffer.
 
         Raises:
-            ReplayBufferError: if there is no header, or one that this version cannot read.
+            ReplayBufferError: If there is no header, or one that this version cannot read.
         """
         content = _read_json(directory)
         try:
@@ -137,7 +140,7 @@ def _read_json(directory: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ReplayBufferError(
-            f'{path} does not say "format": "{FORMAT}", so {directory} is no replay buffer; '
+            f'{path} lacks "format": "{FORMAT}", so {directory} is no replay buffer; '
             "pass the directory that `collect` or `ReplayBuffer.create` made"
         )
     if content.get("version") != VERSION:
@@ -148,7 +151,7 @@ def _read_json(directory: Path) -> dict[str, Any]:
     return content
 
 
-def _space_to_json(space: gym.Space) -> dict[str, Any]:
+def _space_to_json(space: gym.Space[Any]) -> dict[str, Any]:
     if isinstance(space, gym.spaces.Discrete):
         return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
     if isinstance(space, gym.spaces.Box):
@@ -162,7 +165,7 @@ def _space_to_json(space: gym.Space) -> dict[str, Any]:
     raise ValueError(f"action_space is {space}; a replay buffer stores Box or Discrete actions")
 
 
-def _space_from_json(content: dict[str, Any]) -> gym.Space:
+def _space_from_json(content: dict[str, Any]) -> gym.Space[Any]:
     if content["type"] == "Discrete":
         return gym.spaces.Discrete(content["n"], start=content["start"])
     if content["type"] != "Box":
@@ -178,3 +181,129 @@ def _space_from_json(content: dict[str, Any]) -> gym.Space:
 def _number_to_json(x: float) -> float | str:
     """Strict JSON has no infinities; their names survive ``float()``."""
     return x if math.isfinite(x) else str(x)
+
+
+def unknown_files(path: Path) -> list[str]:
+    """Names in a directory, without those that an interrupted creation may leave; [] if missing."""
+    if not path.is_dir():
+        return []
+    return sorted({entry.name for entry in path.iterdir()} - {_LOCK_FILE, _TEMPORARY})
+
+
+def lock_for_writing(path: Path, *, new: bool = False) -> FileLock:
+    """Become the one writer of a buffer. The system frees the lock of a process that dies.
+
+    Args:
+        path: the buffer's directory.
+        new: whether the buffer is about to be created; a foreign directory gets no lock file.
+
+    Raises:
+        ReplayBufferError: If another writer holds the lock, or a new buffer's directory holds
+            anything.
+    """
+    if new and not (path / _LOCK_FILE).exists():
+        _require_empty(path)
+    lock = FileLock(path / _LOCK_FILE, thread_local=False)
+    try:
+        lock.acquire(blocking=False)
+        if new:
+            _require_empty(path)
+    except Timeout:
+        raise ReplayBufferError(
+            f"{path} is open for appending elsewhere and takes one writer at a time; "
+            "wait until that one is closed, or open it for reading (append=False)"
+        ) from None
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
+def _require_empty(path: Path) -> None:
+    found = unknown_files(path)
+    if found:
+        raise ReplayBufferError(
+            f"{path} is not empty ({', '.join(found[:3])}); a new replay buffer needs a directory "
+            "of its own: pass another path"
+        )
+
+
+def episode_rows(
+    header: Header,
+    frames: np.ndarray,
+    actions: np.ndarray,
+    rewards: np.ndarray,
+    states: np.ndarray | None,
+) -> dict[str, np.ndarray]:
+    """Validate an episode of T transitions and give the rows it adds to each file of a buffer.
+
+    Args:
+        header: what the buffer holds.
+        frames: ``(T+1, *frame_shape)``, uint8 for images, any float for vectors.
+        actions: ``(T, *action_space.shape)``.
+        rewards: ``(T,)``.
+        states: ``(T+1, state_dim)``, or None if the buffer stores none.
+
+    Returns:
+        Arrays by file name, C-contiguous.
+
+    Raises:
+        ValueError: If a shape, a dtype or a value does not fit.
+    """
+    frames = np.asarray(frames)
+    steps = len(frames) - 1 if frames.ndim else 0
+    if steps < 1:
+        raise ValueError(f"frames have shape {frames.shape}; an episode has at least 2 frames")
+    _require_shape("frames", frames, (steps + 1, *header.frame_shape))
+    rows = {
+        "frames": _frames(header, frames),
+        "actions": _actions(header, np.asarray(actions), steps),
+        "rewards": _floats("rewards", rewards, (steps,), np.float32),
+    }
+    if (states is not None) != (header.state_dim > 0):
+        given = "none were given" if states is None else "some were given"
+        raise ValueError(f"the buffer stores states of length {header.state_dim}, but {given}")
+    if states is not None:
+        rows["states"] = _floats("states", states, (steps + 1, header.state_dim), np.float64)
+    return rows
+
+
+def _frames(header: Header, frames: np.ndarray) -> np.ndarray:
+    if header.frame_dtype == "float32":
+        return _floats("frames", frames, frames.shape, np.float32)
+    if frames.dtype != np.uint8:
+        raise ValueError(
+            f"frames are {frames.dtype}; this buffer stores images as uint8 from 0 to 255"
+        )
+    return np.ascontiguousarray(frames)
+
+
+def _actions(header: Header, actions: np.ndarray, steps: int) -> np.ndarray:
+    space = header.action_space
+    assert space.shape is not None
+    _require_shape("actions", actions, (steps, *space.shape))
+    if not isinstance(space, gym.spaces.Discrete):
+        flat = actions.reshape(steps, *header.action_shape)
+        return _floats("actions", flat, flat.shape, np.float32)
+    if not np.issubdtype(actions.dtype, np.integer):
+        raise ValueError(f"actions are {actions.dtype}; {space} takes integers")
+    outside = actions[(actions < space.start) | (actions >= space.start + space.n)]
+    if len(outside):
+        raise ValueError(f"action {outside[0]} is outside {space}")
+    return np.ascontiguousarray(actions, np.int64)
+
+
+def _floats(name: str, values: np.ndarray, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    array = np.asarray(values)
+    _require_shape(name, array, shape)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name} are {array.dtype}; expected numbers to store as {dtype.__name__}")
+    array = np.ascontiguousarray(array, dtype)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} hold NaN or infinity; every stored value must be finite")
+    return array
+
+
+def _require_shape(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        raise ValueError(f"{name} have shape {array.shape}; expected {shape}")

@@ -1,18 +1,23 @@
-"""Policies that collect data without looking: passive, random, and a mixture of both.
-
-A policy is bound to an environment once and then asked for one actor an episode. All its
-randomness derives from the episode's seed, so an episode does not depend on which others are
-collected beside it.
-"""
+"""Policies that collect data: the base class for your own, and the built-in ones."""
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+import json
+import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass, is_dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
+
+from worldmodel.errors import ConfigError
+from worldmodel.registry import POLICIES, reference
 
 Actor = Callable[[int, Any], np.ndarray]
 """Maps the step within the episode and the observation to an action."""
@@ -20,94 +25,171 @@ Actor = Callable[[int, Any], np.ndarray]
 ActorFactory = Callable[[int], Actor]
 """Maps an episode's seed to its actor."""
 
-_STREAM = 0x0AC7  # keeps the actions' randomness apart from the environment's, which has the seed
+Space = gym.Space[Any]
+Draw = Callable[[np.random.Generator, int], np.ndarray]
+
+_STREAM = 0x0AC7  # the environment draws from the plain seed; actions must not repeat its numbers
 
 
-class Policy(Protocol):
-    """What `collect` asks of a policy."""
+class Policy(ABC):
+    """Chooses the actions of collected episodes. Subclass it and override `bind`.
+
+    Use a subclass by name, ``--policy mypackage.policies:Sine``, or pass an object to `collect`::
+
+        class Sine(Policy):
+            def bind(self, action_space, observation_space, steps):
+                def start(seed):
+                    phase = np.random.default_rng(seed).uniform(0, 2 * np.pi)
+                    waves = np.sin(np.arange(steps) / 3 + phase).astype(action_space.dtype)
+                    return lambda t, observation: np.full(action_space.shape, waves[t])
+
+                return start
+    """
 
     @property
-    def observes(self) -> bool:
-        """Whether actions depend on the environment's own observations."""
+    def uses_observations(self) -> bool:
+        """Whether actions depend on the environment's own observations, by default True."""
+        return True
 
     @property
-    def sees(self) -> tuple[tuple[int, ...], int] | None:
-        """Shape and number of the stored frames that actors are shown stacked, oldest first.
+    def frame_input(self) -> tuple[tuple[int, ...], int] | None:
+        """Stored frames that actors are shown instead of the environment's own observations.
 
-        None if they are given the environment's own observations.
+        Their shape (H, W, C) or (d,), and the number S that is stacked to (H, W, S*C) or (S*d,),
+        oldest first. By default None.
         """
+        return None
 
     def identity(self) -> dict[str, Any]:
-        """Everything that decides the actions, as JSON values."""
+        """Everything that decides the actions, as JSON values: equal for equal data.
 
-    def bind(
-        self, action_space: gym.Space, observation_space: gym.Space, steps: int
-    ) -> ActorFactory:
-        """Prepare to act in an environment for episodes of at most ``steps`` steps."""
+        By default ``module:Name``, a digest of the class's source, and the fields of a dataclass.
+
+        Raises:
+            ValueError: If the class takes arguments and is no dataclass.
+        """
+        kind = type(self)
+        arguments: dict[str, Any] = asdict(self) if is_dataclass(self) else {}
+        if not arguments and inspect.signature(kind).parameters:
+            raise ValueError(
+                f"{kind.__name__} has arguments that its identity lacks, so data of other values "
+                "could be reused; make it a dataclass or override `identity`"
+            )
+        return {"name": reference(kind), "source": source_digest(kind), **arguments}
+
+    @abstractmethod
+    def bind(self, action_space: Space, observation_space: Space, steps: int) -> ActorFactory:
+        """Prepare to act in an environment.
+
+        Args:
+            action_space: of one environment.
+            observation_space: of one environment, its own.
+            steps: longest episode.
+
+        Returns:
+            A function that maps an episode's seed to its actor. The actor maps the step within the
+            episode, from 0, and the observation to an action of `action_space`: an array of its
+            shape and dtype, or an integer for ``Discrete``. Actions may depend on nothing else, so
+            that an episode does not depend on how many are collected at once.
+
+        Raises:
+            ValueError: If the policy cannot act in these spaces.
+        """
+
+
+def source_digest(target: Any) -> str | None:
+    """SHA-256 of the source of a class or function; None where there is no source."""
+    try:
+        return hashlib.sha256(inspect.getsource(target).encode()).hexdigest()
+    except (OSError, TypeError):
+        return None
+
+
+def resolve_policy(policy: str | Path | Policy) -> Policy:
+    """Find the policy behind a name.
+
+    Args:
+        policy: ``"passive"``, ``"random"``, ``"mixed"``, the ``module:Name`` of a `Policy` without
+            required arguments, the path of an agent saved by Stable-Baselines3, a run directory
+            (its model plans), or a `Policy`.
+
+    Raises:
+        ValueError: If it is none of these.
+    """
+    if isinstance(policy, Policy):
+        return policy
+    if not isinstance(policy, str | Path):
+        raise ValueError(f"policy is {policy!r}; expected a name, a path or a Policy object")
+    name, path = str(policy), Path(policy)
+    if name not in POLICIES.names and path.is_file():
+        return Agent(path)
+    if name not in POLICIES.names and (path / "config.yaml").is_file():
+        return _made(POLICIES.resolve("planner"), name, path)
+    try:
+        POLICIES.check(name)
+    except ConfigError:
+        raise ValueError(
+            f"policy is {name!r}; expected 'passive', 'random', 'mixed', module:Name, the path of "
+            "an agent saved by Stable-Baselines3, or a run directory"
+        ) from None
+    return _made(POLICIES.resolve(name), name)
+
+
+def _made(kind: Callable[..., Any], name: str, *arguments: Any) -> Policy:
+    try:
+        made = kind(*arguments)
+    except TypeError as error:
+        raise ValueError(
+            f"policy {name!r} cannot be made from its name ({error}); give its arguments default "
+            "values, or pass the object"
+        ) from error
+    if not isinstance(made, Policy):
+        raise ValueError(f"policy {name!r} is {made!r}; expected a subclass of Policy")
+    return made
 
 
 @dataclass(frozen=True)
-class Passive:
-    """Zero action at every step: what the environment does by itself."""
+class Passive(Policy):
+    """Zero action at every step."""
 
-    observes = False
-    sees = None
+    uses_observations = False
 
     def identity(self) -> dict[str, Any]:
         """See `Policy`."""
         return {"name": "passive"}
 
-    def bind(
-        self, action_space: gym.Space, observation_space: gym.Space, steps: int
-    ) -> ActorFactory:
-        """See `Policy`.
-
-        Raises:
-            ValueError: if zero is no action of the space.
-        """
-        if not isinstance(action_space, gym.spaces.Box):
+    def bind(self, action_space: Space, observation_space: Space, steps: int) -> ActorFactory:
+        """See `Policy`. The zero action must be in the space."""
+        zero = np.zeros(action_space.shape or (), action_space.dtype)
+        if not isinstance(action_space, gym.spaces.Box) or not action_space.contains(zero):
             raise ValueError(
-                f"policy 'passive' means a zero action, which {action_space} does not have; "
-                "use policy 'random' or a saved agent"
-            )
-        zero = np.zeros(action_space.shape, action_space.dtype)
-        if not action_space.contains(zero):
-            raise ValueError(
-                f"policy 'passive' means a zero action, but 0 is outside {action_space}; "
+                f"policy 'passive' takes the zero action, which is not in {action_space}; "
                 "use policy 'random' or a saved agent"
             )
         return lambda seed: lambda t, observation: zero
 
 
 @dataclass(frozen=True)
-class Random:
+class Random(Policy):
     """Uniform random actions, each held for a random number of steps.
 
     Args:
-        hold: fewest and most steps an action is held, both included.
+        hold: fewest and most steps for which an action is held.
     """
 
     hold: tuple[int, int] = (1, 8)
-    observes = False
-    sees = None
+    uses_observations = False
 
     def __post_init__(self) -> None:
-        low, high = self.hold
-        if not 1 <= low <= high:
-            raise ValueError(f"hold is {self.hold}; expected (fewest, most) steps from 1 up")
+        if not 1 <= self.hold[0] <= self.hold[1]:
+            raise ValueError(f"hold is {self.hold}; expected (fewest, most) steps, at least 1")
 
     def identity(self) -> dict[str, Any]:
         """See `Policy`."""
         return {"name": "random", "hold": list(self.hold), "streams": 2}
 
-    def bind(
-        self, action_space: gym.Space, observation_space: gym.Space, steps: int
-    ) -> ActorFactory:
-        """See `Policy`.
-
-        Raises:
-            ValueError: if the space has no bounds to draw within.
-        """
+    def bind(self, action_space: Space, observation_space: Space, steps: int) -> ActorFactory:
+        """See `Policy`. The action space must be Discrete or a bounded Box."""
         draw = _uniform(action_space)
 
         def start(seed: int) -> Actor:
@@ -116,9 +198,7 @@ class Random:
 
         return start
 
-    def _held(
-        self, draw: Callable[[np.random.Generator, int], np.ndarray], steps: int, seed: int
-    ) -> np.ndarray:
+    def _held(self, draw: Draw, steps: int, seed: int) -> np.ndarray:
         """Actions of a whole episode, (steps, *action_shape); a longer one begins with them."""
         low, high = self.hold
         timing, choice = np.random.default_rng((_STREAM, seed)).spawn(2)
@@ -128,18 +208,17 @@ class Random:
 
 
 @dataclass(frozen=True)
-class Mixed:
+class Mixed(Policy):
     """Each episode is passive or random, drawn from its seed.
 
     Args:
-        random_fraction: share of random episodes, in [0, 1].
-        hold: as in `Random`.
+        random_fraction: fraction of random episodes, in [0, 1].
+        hold: see `Random`.
     """
 
     random_fraction: float = 0.5
     hold: tuple[int, int] = (1, 8)
-    observes = False
-    sees = None
+    uses_observations = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.random_fraction <= 1:
@@ -147,18 +226,11 @@ class Mixed:
 
     def identity(self) -> dict[str, Any]:
         """See `Policy`."""
-        fraction = float(self.random_fraction)
         random = Random(self.hold).identity()
-        return {"name": "mixed", "random_fraction": fraction, "random": random}
+        return {"name": "mixed", "random_fraction": float(self.random_fraction), "random": random}
 
-    def bind(
-        self, action_space: gym.Space, observation_space: gym.Space, steps: int
-    ) -> ActorFactory:
-        """See `Policy`.
-
-        Raises:
-            ValueError: if either policy cannot act in the space.
-        """
+    def bind(self, action_space: Space, observation_space: Space, steps: int) -> ActorFactory:
+        """See `Policy`. Both policies must be able to act in the space."""
         passive = Passive().bind(action_space, observation_space, steps)
         random = Random(self.hold).bind(action_space, observation_space, steps)
 
@@ -169,8 +241,8 @@ class Mixed:
         return start
 
 
-def _uniform(space: gym.Space) -> Callable[[np.random.Generator, int], np.ndarray]:
-    """A function that draws ``count`` actions of the space, (count, *space.shape)."""
+def _uniform(space: Space) -> Draw:
+    """Make a function that draws `count` actions uniformly, (count, *space.shape)."""
     if isinstance(space, gym.spaces.Discrete):
         first, n = int(space.start), int(space.n)
         return lambda rng, count: rng.integers(first, first + n, size=count)
@@ -182,3 +254,147 @@ def _uniform(space: gym.Space) -> Callable[[np.random.Generator, int], np.ndarra
         f"policy 'random' draws within the bounds of a Box or Discrete space, not {space}; "
         "bound the actions with gymnasium.wrappers.RescaleAction or use a saved agent"
     )
+
+
+ALGORITHMS = ("A2C", "DDPG", "DQN", "PPO", "SAC", "TD3")
+STOCHASTIC = ("A2C", "PPO", "SAC")
+
+
+@dataclass(frozen=True)
+class Agent(Policy):
+    """A saved Stable-Baselines3 agent.
+
+    Loading one runs code from its file: load only agents you trust. The agent gets one observation
+    at a time, never a batch: the batch size changes the last bits of its actions, and episodes must
+    not depend on how many are collected at once.
+
+    Args:
+        path: the ``.zip`` file that ``model.save`` wrote.
+        algo: one of `ALGORITHMS`; None reads it from the file.
+        deterministic: take the most likely action; otherwise draw it, seeded by the episode.
+
+    Raises:
+        ValueError: If there is no such file or the algorithm is not known.
+    """
+
+    path: str | Path
+    algo: str | None = None
+    deterministic: bool = True
+
+    def __post_init__(self) -> None:
+        if not zipfile.is_zipfile(self.path):
+            raise ValueError(f"{self.path} is no agent saved by Stable-Baselines3 (a .zip file)")
+        if self.algo is not None and self.algo not in ALGORITHMS:
+            raise ValueError(f"algo is {self.algo!r}; expected one of {', '.join(ALGORITHMS)}")
+        if not self.deterministic and self._algorithm() not in STOCHASTIC:
+            raise ValueError(
+                f"a {self._algorithm()} agent has no action distribution to draw from with "
+                f"deterministic=False; only {', '.join(STOCHASTIC)} have"
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """See `Policy`."""
+        return {
+            "name": "agent",
+            "algo": self._algorithm(),
+            "sha256": hashlib.sha256(Path(self.path).read_bytes()).hexdigest(),
+            "deterministic": self.deterministic,
+            "versions": {name: version(name) for name in ("stable-baselines3", "torch")},
+        }
+
+    def bind(self, action_space: Space, observation_space: Space, steps: int) -> ActorFactory:
+        """See `Policy`. The spaces must be those of the agent, and Discrete actions start at 0."""
+        import stable_baselines3
+        import torch
+
+        algorithm = getattr(stable_baselines3, self._algorithm())
+        with torch.random.fork_rng(devices=[]):
+            model = algorithm.load(self.path, device="cpu")
+        _require_same("actions", model.action_space, action_space)
+        _require_same("observations", _channels_last(model.observation_space), observation_space)
+        if isinstance(action_space, gym.spaces.Discrete) and action_space.start != 0:
+            raise ValueError(
+                "actions of Stable-Baselines3 agents start at 0, but the environment has "
+                f"{action_space}; shift them with gymnasium.wrappers.TransformAction"
+            )
+
+        def start(seed: int) -> Actor:
+            acting = seeded_agent(model, seed, self.deterministic)
+            return lambda t, observation: acting(observation)
+
+        return start
+
+    def _algorithm(self) -> str:
+        """The given algorithm, or the one that the file names."""
+        if self.algo is not None:
+            return self.algo
+        with zipfile.ZipFile(self.path) as archive:
+            try:
+                content = json.loads(archive.read("data"))
+                module = content["policy_class"]["__module__"]
+            except (KeyError, TypeError, ValueError):
+                content, module = {}, ""
+        if module.endswith("common.policies"):
+            return "PPO" if "clip_range" in content else "A2C"
+        for algorithm in ("DQN", "SAC", "TD3"):
+            if module.endswith(f"{algorithm.lower()}.policies"):
+                return algorithm
+        raise ValueError(
+            f"{self.path} does not name the algorithm that saved it; "
+            f"pass policy=Agent(path, algo=...), one of {', '.join(ALGORITHMS)}"
+        )
+
+
+def seeded_agent(model: Any, seed: int, deterministic: bool) -> Callable[[Any], np.ndarray]:
+    """Turn a loaded agent into a function from an observation to an action.
+
+    Args:
+        model: an algorithm of Stable-Baselines3.
+        seed: of the actions that are drawn; the global random state stays as it is.
+        deterministic: take the most likely action.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    epsilon = getattr(model, "exploration_rate", None)  # of DQN, which draws from global state
+
+    def act(observation: Any) -> np.ndarray:
+        if epsilon is not None and not deterministic and rng.random() < epsilon:
+            return np.asarray(rng.integers(model.action_space.n))
+        if deterministic or epsilon is not None:
+            return np.asarray(model.predict(observation, deterministic=True)[0])
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(generator.get_state())
+            action = model.predict(observation, deterministic=False)[0]
+            generator.set_state(torch.get_rng_state())
+        return np.asarray(action)
+
+    return act
+
+
+def _channels_last(space: Space) -> Space:
+    """Undo the transposition of images that Stable-Baselines3 applies before training."""
+    if not isinstance(space, gym.spaces.Box) or len(space.shape) != 3 or space.dtype != np.uint8:
+        return space
+    if space.shape[0] >= space.shape[2]:
+        return space
+    low, high = (np.moveaxis(bound, 0, -1) for bound in (space.low, space.high))
+    return gym.spaces.Box(low, high, dtype=np.uint8)
+
+
+def _require_same(what: str, trained: Space, given: Space) -> None:
+    same = trained.shape == given.shape and trained.dtype == given.dtype
+    if isinstance(trained, gym.spaces.Discrete) or isinstance(given, gym.spaces.Discrete):
+        same = trained == given
+    if not same:
+        raise ValueError(
+            f"the agent was trained with {what} {_describe(trained)}, and the environment has "
+            f"{_describe(given)}; use an environment like the one it was trained in"
+        )
+
+
+def _describe(space: Space) -> str:
+    """Dtype and shape of a Box, without its bounds; other spaces as they are."""
+    box = isinstance(space, gym.spaces.Box)
+    return f"{space.dtype} of shape {space.shape}" if box else str(space)

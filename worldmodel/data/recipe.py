@@ -1,4 +1,4 @@
-"""A recipe: everything that decides which bytes a collection writes, and its identity."""
+"""Recipes: everything that decides the bytes of collected data, and its identity."""
 
 from __future__ import annotations
 
@@ -14,37 +14,28 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
-from worldmodel.data.agent import Agent
-from worldmodel.data.environments import accepts, find_spec, is_native, make_batch, make_single
-from worldmodel.data.observe import FrameSource, frame_source
-from worldmodel.data.policies import Mixed, Passive, Policy, Random
+from worldmodel.data.adapters import EnvAdapter, adapt
+from worldmodel.data.policies import Policy, resolve_policy, source_digest
 
-POLICIES = {"passive": Passive, "random": Random, "mixed": Mixed}
 MADE_WITH = "made_with"
 STATE_KEY = "state"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to collect, resolved: the same recipe and seed give the same episode.
+    """How to collect, resolved: the same recipe and seed give the same episode.
 
     Attributes:
-        spec: the registered environment.
-        env_kwargs: what its constructor is passed.
-        source: what is stored of an observation.
-        policy: who acts.
+        env: the environment and the frames that are stored of it.
+        policy: chooses the actions.
         steps: longest episode.
-        action_space: of the environment.
-        state_key: of the environment's ``info``, where it tells its true state.
-        state_dim: length of that state, 0 without.
+        state_key: key of the environment's ``info`` with its true state.
+        state_dim: length of that state, 0 for none.
     """
 
-    spec: EnvSpec
-    env_kwargs: dict[str, Any]
-    source: FrameSource
+    env: EnvAdapter
     policy: Policy
     steps: int
-    action_space: gym.Space
     state_key: str
     state_dim: int
 
@@ -52,44 +43,37 @@ class Recipe:
         """Everything that decides the data, as JSON values; equal for equal data.
 
         Raises:
-            ValueError: if the environment's arguments are not JSON values.
+            ValueError: If the arguments of the environment or the policy are not JSON values.
         """
+        spec = self.env.spec
         content = {
-            "env": _describe(self.spec),
-            "env_kwargs": self.env_kwargs,
-            "observation": self.source.kind,
-            "frame_shape": self.source.shape,
+            "env": _describe(spec),
+            "env_kwargs": self.env.kwargs,
+            "observation": self.env.source.kind,
+            "frame_shape": self.env.source.shape,
             "policy": self.policy.identity(),
             "state_key": self.state_key,
             "steps": self.steps,
-            "versions": {
-                name: _version(name) for name in sorted({"gymnasium", _package(self.spec)})
-            },
+            "versions": {name: _version(name) for name in sorted({"gymnasium", _package(spec)})},
         }
         try:
-            return json.loads(json.dumps(content, allow_nan=False))
+            plain: dict[str, Any] = json.loads(json.dumps(content, allow_nan=False))
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"env_kwargs {self.env_kwargs} cannot be written down as JSON ({error}), so the "
-                "data could not be told from other data; pass numbers, strings, lists and dicts"
+                f"env_kwargs {self.env.kwargs} or the identity of the policy, "
+                f"{content['policy']}, cannot be written as JSON ({error}); pass numbers, strings, "
+                "lists and dicts"
             ) from error
+        return plain
 
     def metadata(self) -> dict[str, Any]:
-        """What a buffer keeps: the identity, and under `MADE_WITH` versions noted beside it."""
+        """What a buffer stores: the identity, and under `MADE_WITH` further versions."""
         noted = {name: _version(name) for name in ("numpy", "numba", "pillow", "pygame")}
         return self.identity() | {MADE_WITH: {"python": platform.python_version(), **noted}}
 
-    @property
-    def native(self) -> bool:
-        """Whether the environment's own batched form is used."""
-        return self.source.kind != "render" and is_native(self.spec)
-
-    def make(self, num_envs: int) -> gym.vector.VectorEnv:
-        """The environments to play in."""
-        kwargs = dict(self.env_kwargs)
-        if self.source.kind == "render":
-            kwargs["render_mode"] = "rgb_array"
-        return make_batch(self.spec, kwargs, native=self.native, num_envs=num_envs)
+    def make(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any]:
+        """Make N environments to collect in."""
+        return self.env.make_batch(num_envs)
 
 
 def resolve(
@@ -102,68 +86,33 @@ def resolve(
     observation: str,
     state_key: str = STATE_KEY,
 ) -> Recipe:
-    """Look at an environment and decide how to collect from it; see `collect` for arguments.
+    """Make an environment once and decide how to collect from it; see `collect` for arguments.
 
     Raises:
-        ValueError: if the arguments do not fit the environment or each other.
-        gymnasium.error.Error: if there is no such environment.
+        ValueError: If the arguments do not fit the environment or each other.
+        gymnasium.error.Error: If there is no such environment.
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}; an episode has at least 1")
-    spec, who = find_spec(env_id), as_policy(policy)
-    kwargs = dict(env_kwargs or {})
-    if "render_mode" in kwargs:
-        raise ValueError("env_kwargs must not hold render_mode; choose with observation='render'")
-    if accepts(spec, "image_size") and kwargs.setdefault("image_size", image_size) != image_size:
+    actor = resolve_policy(policy)
+    env = adapt(
+        env_id,
+        env_kwargs,
+        image_size=image_size,
+        observation=observation,
+        own_stack=actor.uses_observations,
+    )
+    frame_input = actor.frame_input
+    if frame_input is not None and frame_input[0] != env.source.shape:
         raise ValueError(
-            f"env_kwargs say image_size={kwargs['image_size']} and image_size={image_size} is "
-            "stored; pass the same number, or image_size alone"
+            f"the policy takes frames of shape {frame_input[0]}, but frames of {env.spec.id} would "
+            f"be stored in shape {env.source.shape}; use the same image_size and observation"
         )
-    stacks = accepts(spec, "frame_stack")
-    unstacked = kwargs | {"frame_stack": 1} if stacks else kwargs
-    env = make_single(spec, unstacked)
-    try:
-        source = frame_source(observation, env, env.observation_space, image_size)
-        if who.sees is not None and who.sees[0] != source.shape:
-            raise ValueError(
-                f"the policy looks at frames of shape {who.sees[0]}, and {spec.id} would be stored "
-                f"in frames of {source.shape}; use the same image_size and observation"
-            )
-        info = env.reset(seed=0)[1]
-        return Recipe(
-            spec=spec,
-            env_kwargs=kwargs if who.observes else unstacked,
-            source=source,
-            policy=who,
-            steps=steps,
-            action_space=env.action_space,
-            state_key=state_key,
-            state_dim=_state_dim(spec.id, info, state_key),
-        )
-    finally:
-        env.close()
-
-
-def as_policy(policy: str | Path | Policy) -> Policy:
-    """A policy from its name or from a saved agent's path.
-
-    Raises:
-        ValueError: if it is neither.
-    """
-    if not isinstance(policy, str | Path):
-        return policy
-    if policy in POLICIES:
-        return POLICIES[str(policy)]()
-    if not Path(policy).is_file():
-        raise ValueError(
-            f"policy is {str(policy)!r}; expected {', '.join(map(repr, POLICIES))}, "
-            "the path of an agent saved by Stable-Baselines3, or a run directory"
-        )
-    return Agent(policy)
+    return Recipe(env, actor, steps, state_key, _state_dim(env, state_key))
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """What tells two buffers' metadata apart, one line each; empty for the same data."""
+    """Compare the metadata of two buffers; one line per difference, none for the same data."""
     lines = []
     for key in sorted({*found, *wanted} - {MADE_WITH}):
         ours, theirs = wanted.get(key), found.get(key)
@@ -175,19 +124,25 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
 
 
 def _describe(spec: EnvSpec) -> dict[str, Any]:
-    return {
+    content = {
         "id": spec.id,
         "entry_point": _entry_point(spec),
         "max_episode_steps": spec.max_episode_steps,
         "kwargs": spec.kwargs,
         "wrappers": [wrapper.name for wrapper in spec.additional_wrappers],
     }
+    if ":" in spec.id:  # not registered: the id has no version to change with the code
+        content["source"] = source_digest(spec.entry_point)
+    return content
 
 
 def _entry_point(spec: EnvSpec) -> str:
-    """``module:name`` of the environment's class or maker."""
+    """``module:name`` of the environment's class or factory."""
     entry: Any = spec.entry_point
-    return f"{entry.__module__}:{entry.__qualname__}" if callable(entry) else str(entry)
+    if not callable(entry):
+        return str(entry)
+    named = entry if hasattr(entry, "__qualname__") else type(entry)
+    return f"{named.__module__}:{named.__qualname__}"
 
 
 def _package(spec: EnvSpec) -> str:
@@ -201,19 +156,19 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _state_dim(env_id: str, info: Mapping[str, Any], key: str) -> int:
-    """Length of the state; of the default key, anything but numbers counts as no state.
+def _state_dim(env: EnvAdapter, key: str) -> int:
+    """Length of the state; for the default key, anything but numbers counts as no state.
 
     Raises:
-        ValueError: a key that the user named is not there or holds no numbers.
+        ValueError: If any other key is missing or holds no numbers.
     """
-    state = np.asarray(info.get(key, ()))
+    state = np.asarray(env.info.get(key, ()))
     if state.ndim <= 1 and state.size and state.dtype.kind in "fiu":
         return state.size
     if key == STATE_KEY:
         return 0
-    told = ", ".join(map(repr, sorted(info))) or "nothing"
+    keys = ", ".join(map(repr, sorted(env.info))) or "none"
     raise ValueError(
-        f"{env_id} tells no numbers under info[{key!r}] when it is reset; it tells {told}: name a "
-        "key that holds a number or a vector of numbers"
+        f"state_key is {key!r}, but {env.spec.id} reports no numbers under that key of info at "
+        f"reset; expected a key with a number or a vector of numbers, and there are {keys}"
     )

@@ -1,13 +1,13 @@
-"""The replay buffer: whole episodes on disk, windows of consecutive frames out of it.
+"""The replay buffer: episodes on disk, read as windows of consecutive frames.
 
 A buffer is a directory::
 
     header.json   shapes, dtypes, action space, metadata
     frames.bin    every frame once, uint8 or float32, episode after episode
-    actions.bin   one row a transition, as are the rewards
-    rewards.bin
-    states.bin    one row a frame, if the environment tells its true state
-    index.bin     one checksummed record an episode: the commit
+    actions.bin   one row per transition
+    rewards.bin   one row per transition
+    states.bin    one row per frame, if the environment reports its true state
+    index.bin     one checksummed record per episode, written last
 """
 
 from __future__ import annotations
@@ -18,24 +18,25 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from worldmodel.data.episode_log import EpisodeLog, acquire_lock, claim
-from worldmodel.data.header import Header
-from worldmodel.data.incoming import episode_rows
-from worldmodel.data.sampling import (
+from worldmodel.data.header import Header, episode_rows, lock_for_writing
+from worldmodel.data.storage import EpisodeLog
+from worldmodel.data.windows import (
     Indices,
+    Windows,
+    aligned_empty,
     as_indices,
+    check_out,
     one_start_each,
     require_length,
     uniform_starts,
 )
-from worldmodel.data.windows import Windows, aligned_empty, check_out
 
 
 class ReplayBuffer:
-    """Episodes stored on disk, larger than memory, read as windows that never leave an episode.
+    """Episodes on disk, read as windows that never cross the end of an episode.
 
-    Make one with :meth:`create` or :meth:`open`. One process may append at a time; any number
-    may read, and each sees the episodes that were complete when it opened the buffer.
+    Make one with `create` or `open`. One process may append at a time; any number may read, and
+    each sees the episodes that were complete when it opened the buffer.
 
     Example:
         >>> import tempfile, gymnasium as gym, numpy as np
@@ -64,28 +65,28 @@ class ReplayBuffer:
         *,
         frame_shape: tuple[int, ...],
         frame_dtype: str = "uint8",
-        action_space: gym.Space,
+        action_space: gym.Space[Any],
         state_dim: int = 0,
         metadata: dict[str, Any],
     ) -> ReplayBuffer:
-        """Make an empty buffer, open for appending.
+        """Create an empty buffer, open for appending.
 
         Args:
             path: a directory that does not exist yet, or is empty.
             frame_shape: shape of one frame, ``(H, W, C)`` or ``(N,)``.
             frame_dtype: ``"uint8"`` for images, ``"float32"`` for vectors.
-            action_space: a ``Box`` (actions are stored flat, float32) or ``Discrete`` (int64).
+            action_space: ``Box`` (actions are stored flat, float32) or ``Discrete`` (int64).
             state_dim: length of the true state stored beside each frame, 0 for none.
-            metadata: what the data is collected with, JSON values only; compared for reuse.
+            metadata: how the data is collected, JSON values only; compared before it is reused.
 
         Raises:
-            ReplayBufferError: if the directory holds anything, or another process writes there.
-            ValueError: if a shape, dtype, space or the metadata cannot be stored.
+            ReplayBufferError: If the directory holds anything, or another process writes there.
+            ValueError: If a shape, dtype, space or the metadata cannot be stored.
         """
         header = Header(tuple(frame_shape), str(frame_dtype), action_space, state_dim, metadata)
         path = Path(path)
         path.mkdir(parents=True, exist_ok=True)
-        lock = claim(path)
+        lock = lock_for_writing(path, new=True)
         try:
             header.write(path)
             return cls(path, header, EpisodeLog(path, header, lock))
@@ -98,12 +99,12 @@ class ReplayBuffer:
         """Open a buffer for reading, or also for appending.
 
         Raises:
-            ReplayBufferError: if there is no buffer, it is damaged or of a newer format, or
-                ``append`` is asked for while another process writes.
+            ReplayBufferError: If there is no buffer, if it is damaged or of a newer format, or if
+                `append` is set while another process writes.
         """
         path = Path(path)
         header = Header.read(path)
-        lock = acquire_lock(path) if append else None
+        lock = lock_for_writing(path) if append else None
         try:
             return cls(path, header, EpisodeLog(path, header, lock))
         except BaseException:
@@ -122,8 +123,8 @@ class ReplayBuffer:
         return np.dtype(self._header.frame_dtype)
 
     @property
-    def action_space(self) -> gym.Space:
-        """The space the actions are drawn from."""
+    def action_space(self) -> gym.Space[Any]:
+        """The space of the actions."""
         return self._header.action_space
 
     @property
@@ -133,7 +134,7 @@ class ReplayBuffer:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What the data was collected with."""
+        """How the data was collected."""
         return self._header.metadata
 
     @property
@@ -153,17 +154,17 @@ class ReplayBuffer:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Frames per episode, (E,) int64, read-only."""
+        """Frames per episode, int64 (E,), read-only."""
         return self._log.episodes.lengths
 
     @property
     def seeds(self) -> np.ndarray:
-        """Seed each episode was reset with, (E,) int64, read-only; -1 where unknown."""
+        """Seed each episode was reset with, int64 (E,), read-only; -1 where unknown."""
         return self._log.episodes.seeds
 
     @property
     def terminated(self) -> np.ndarray:
-        """Whether each episode ended by termination, (E,) bool, read-only."""
+        """Whether each episode ended by termination, bool (E,), read-only."""
         return self._log.episodes.terminated
 
     def __len__(self) -> int:
@@ -195,17 +196,17 @@ class ReplayBuffer:
         """Append one complete episode of T transitions.
 
         Args:
-            frames: ``(T+1, *frame_shape)`` of ``frame_dtype``.
+            frames: ``(T+1, *frame_shape)`` of `frame_dtype`.
             actions: ``(T, *action_space.shape)``.
             rewards: ``(T,)``.
             terminated: whether the last step ended the episode by termination.
-            states: ``(T+1, state_dim)`` float64; needed exactly if ``state_dim`` is not 0.
+            states: ``(T+1, state_dim)``, stored as float64; None if `state_dim` is 0.
             seed: the seed the episode was reset with, if known.
 
         Raises:
-            ValueError: if a shape, dtype or value does not fit; nothing is written.
-            ReplayBufferError: if the disk is full or the buffer is open for reading only. The
-                episodes added before stay intact, and this one can be added again.
+            ValueError: If a shape, dtype or value does not fit; nothing is written.
+            ReplayBufferError: If the disk is full or the buffer is open for reading only. Earlier
+                episodes stay intact, and this one can be added again.
         """
         if seed is not None and not 0 <= seed < 2**63:
             raise ValueError(f"seed is {seed}; expected 0 to 2**63 - 1, or None where unknown")
@@ -213,13 +214,12 @@ class ReplayBuffer:
         self._log.append(rows, -1 if seed is None else int(seed), bool(terminated))
 
     def flush(self) -> None:
-        """Force all episodes to the disk, so that they survive a power cut too.
+        """Force all episodes to the disk, so that they also survive a power cut.
 
-        Happens by itself every 256 MiB and in :meth:`close`. Complete episodes survive a killed
-        process without it.
+        Runs every 256 MiB and in `close`. A killed process loses no complete episode without it.
 
         Raises:
-            ReplayBufferError: if the disk refuses, or the buffer is open for reading only.
+            ReplayBufferError: If the disk is full, or the buffer is open for reading only.
         """
         self._log.flush()
 
@@ -230,20 +230,20 @@ class ReplayBuffer:
     def windows(
         self, episodes: Indices, starts: Indices, length: int, out: Windows | None = None
     ) -> Windows:
-        """Gather given windows.
+        """Read given windows.
 
         Args:
             episodes: (B,) episode of each window.
             starts: (B,) first frame of each window within its episode.
             length: frames per window, L.
-            out: arrays to fill, from :meth:`empty_windows`; new ones if missing.
+            out: arrays to fill, from `empty_windows`; None allocates.
 
         Returns:
             The windows, each array with B and L (or L-1) in front.
 
         Raises:
-            ValueError: if a window leaves its episode, an episode does not exist, or ``out``
-                does not fit.
+            ValueError: If an episode does not exist, a window crosses the end of its episode, or
+                `out` does not fit.
         """
         return self._read(*self._validated_windows(episodes, starts, length), length, out)
 
@@ -260,12 +260,12 @@ class ReplayBuffer:
         Args:
             batch_size: windows to draw, B.
             length: frames per window, L.
-            rng: the only source of randomness.
-            episodes: (E',) episodes to draw from; all of them if missing.
-            out: arrays to fill, from :meth:`empty_windows`; new ones if missing.
+            rng: random generator.
+            episodes: (E',) episodes to draw from; None for all.
+            out: arrays to fill, from `empty_windows`; None allocates.
 
         Raises:
-            ValueError: if no window of that length fits, or an argument is out of range.
+            ValueError: If no window of that length fits, or an argument is out of range.
         """
         require_length(length)
         chosen = None if episodes is None else self._validated_episodes(episodes)
@@ -283,25 +283,25 @@ class ReplayBuffer:
         """Draw one window from each given episode, uniformly over that episode's valid starts.
 
         Args:
-            episodes: (B,) episodes, each at least ``length`` frames long; see
-                :meth:`episodes_of_at_least`.
+            episodes: (B,) episodes, each at least `length` frames long; see
+                `episodes_of_at_least`.
             length: frames per window, L.
-            rng: the only source of randomness.
-            out: arrays to fill, from :meth:`empty_windows`; new ones if missing.
+            rng: random generator.
+            out: arrays to fill, from `empty_windows`; None allocates.
 
         Raises:
-            ValueError: if an episode is shorter than ``length``, or an argument is out of range.
+            ValueError: If an episode is shorter than `length`, or an argument is out of range.
         """
         require_length(length)
         chosen = self._validated_episodes(episodes)
         return self._read(chosen, one_start_each(self.lengths[chosen], length, rng), length, out)
 
     def episodes_of_at_least(self, length: int) -> np.ndarray:
-        """Episodes long enough for a window of ``length`` frames, (E',) int64, ascending."""
+        """Episodes long enough for a window of `length` frames, int64 (E',), ascending."""
         return np.flatnonzero(self.lengths >= length)
 
     def actions(self, episodes: Indices, starts: Indices, length: int) -> np.ndarray:
-        """The actions of given windows alone: (B, L-1, *action_shape), as :meth:`windows`."""
+        """Read only the actions of given windows, (B, L-1, *action_shape); see `windows`."""
         episodes, starts = self._validated_windows(episodes, starts, length)
         out = np.empty(*self._window_layout(len(episodes), length)["actions"])
         first = self._log.episodes.starts[episodes] + starts - episodes
@@ -309,7 +309,7 @@ class ReplayBuffer:
         return out
 
     def states(self, episodes: Indices, starts: Indices, length: int) -> np.ndarray:
-        """The true states of given windows. For evaluation only: nothing may train on them.
+        """Read the true states of given windows. For evaluation only: nothing may train on them.
 
         Args:
             episodes: (B,) episode of each window.
@@ -320,11 +320,11 @@ class ReplayBuffer:
             (B, L, state_dim) float64.
 
         Raises:
-            ValueError: if no states are stored, or a window leaves its episode.
+            ValueError: If no states are stored, or a window crosses the end of its episode.
         """
         if not self.state_dim:
             raise ValueError(
-                f"{self.path} stores no states: its environment gave none in info['state']"
+                f"{self.path} stores no states: its environment reported none under state_key"
             )
         episodes, starts = self._validated_windows(episodes, starts, length)
         out = np.empty((len(episodes), length, self.state_dim))
@@ -332,7 +332,7 @@ class ReplayBuffer:
         return out
 
     def empty_windows(self, batch_size: int, length: int) -> Windows:
-        """Uninitialised arrays to pass as ``out``, so that a training loop allocates once."""
+        """Allocate arrays to pass as `out` again and again."""
         layout = self._window_layout(batch_size, length)
         return Windows(*(aligned_empty(shape, dtype) for shape, dtype in layout.values()))
 
@@ -351,7 +351,6 @@ class ReplayBuffer:
     def _read(
         self, episodes: np.ndarray, starts: np.ndarray, length: int, out: Windows | None
     ) -> Windows:
-        """Gather valid windows."""
         if out is None:
             out = self.empty_windows(len(episodes), length)
         else:
@@ -368,10 +367,10 @@ class ReplayBuffer:
         return out
 
     def _gather(self, name: str, first: np.ndarray, length: int, out: np.ndarray) -> None:
-        """Copy ``length`` rows from each first row (B,) into ``out`` (B, length, ...)."""
+        """Copy `length` rows from each first row (B,) into `out` (B, length, ...)."""
         rows = self._log.rows(name)
         if out.size:
-            # The rows are validated; mode="clip" is what lets NumPy copy straight into `out`.
+            # The rows are valid; with mode="clip" NumPy copies straight into `out`.
             np.take(rows, first[:, None] + np.arange(length), axis=0, out=out, mode="clip")
 
     def _validated_episodes(self, episodes: Indices) -> np.ndarray:
@@ -391,9 +390,9 @@ class ReplayBuffer:
         chosen, first = self._validated_episodes(episodes), as_indices("starts", starts)
         if len(chosen) != len(first):
             raise ValueError(f"{len(chosen)} episodes but {len(first)} starts; expected as many")
-        outside = np.flatnonzero((first < 0) | (first + length > self.lengths[chosen]))
-        if len(outside):
-            i = outside[0]
+        outside = (first < 0) | (first + length > self.lengths[chosen])
+        if outside.any():
+            i = np.argmax(outside)
             raise ValueError(
                 f"window {i} takes frames {first[i]} to {first[i] + length - 1} of episode "
                 f"{chosen[i]}, which has frames 0 to {self.lengths[chosen[i]] - 1}"

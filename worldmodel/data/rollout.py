@@ -1,4 +1,4 @@
-"""Play episodes in a batch of environments, each from its own seed."""
+"""Rollouts: episodes in a batch of environments, each from its own seed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector.utils import iterate
 
-from worldmodel.data.observe import FrameSource
+from worldmodel.data.frames import FrameSource, FrameStack
 from worldmodel.data.policies import Actor, ActorFactory
 
 
@@ -19,45 +19,44 @@ class Episode(NamedTuple):
     seed: int
     frames: np.ndarray  # (T+1, *frame_shape)
     actions: np.ndarray  # (T, *action_shape)
-    rewards: np.ndarray  # (T,)
+    rewards: np.ndarray  # float32 (T,)
     terminated: bool
-    states: np.ndarray | None  # (T+1, state_dim)
+    states: np.ndarray | None  # float64 (T+1, state_dim)
 
 
 class Rollout:
-    """N environments, each playing the next episode that waits.
+    """Plays episodes in N environments; whichever is free takes the next one in the queue.
 
-    Every environment is reset by mask with its episode's seed. One whose turn has come when no
-    episode waits plays on unrecorded.
+    An environment is reset, by mask, with the seed of its episode. When the queue is empty, a free
+    environment is stepped on unrecorded until the others finish.
 
     Args:
         envs: the environments, with autoreset disabled.
         source: takes the frames.
         start: makes an actor from an episode's seed.
         steps: longest episode.
-        state_key: of ``info``, where the true state is.
-        state_dim: length of that state, 0 to leave it.
+        state_key: key of ``info`` with the true state.
+        state_dim: length of that state, 0 to store none.
         options: passed to every reset.
-        frame_stack: newest stored frames that actors are given, joined on the last axis, oldest
-            first; 0 for the environment's own observations.
+        stack: stacks stored frames as the actors' observations; None for the environment's own.
     """
 
     def __init__(
         self,
-        envs: gym.vector.VectorEnv,
+        envs: gym.vector.VectorEnv[Any, Any, Any],
         source: FrameSource,
         start: ActorFactory,
         steps: int,
         state_key: str,
         state_dim: int,
         options: dict[str, Any] | None = None,
-        frame_stack: int = 0,
+        stack: FrameStack | None = None,
     ) -> None:
         n, space = envs.num_envs, envs.single_action_space
         self._envs, self._source, self._start, self._steps = envs, source, start, steps
         self._state_key = state_key
         self._options = options or {}
-        self._frame_stack = frame_stack
+        self._stack = stack
         self._frames = np.empty((n, steps + 1, *source.shape), source.dtype)
         self._actions = np.empty((n, steps, *(space.shape or ())), space.dtype)
         self._rewards = np.empty((n, steps), np.float32)
@@ -68,16 +67,17 @@ class Rollout:
         self._observations: Any = None
 
     def play(self, seeds: Sequence[int]) -> Iterator[Episode]:
-        """Play one episode a seed and yield them in the order of the seeds.
+        """Play one episode per seed.
 
-        An episode's arrays are valid until the next one is asked for.
+        Yields:
+            The episodes in the order of the seeds. The arrays of one are valid until the next.
         """
-        ready: dict[int, Episode] = {}
-        wanted, waiting = 0, 0
+        finished: dict[int, Episode] = {}  # waiting for one with an earlier seed
+        wanted, queued = 0, 0
         ended = np.ones(self._envs.num_envs, bool)
         while wanted < len(seeds):
             if ended.any():
-                waiting = self._begin(np.flatnonzero(ended), seeds, waiting)
+                queued = self._reset(np.flatnonzero(ended), seeds, queued)
             ended, terminated = self._step()
             for i in np.flatnonzero(ended & (self._episode >= 0)).tolist():
                 episode = self._recorded(i, seeds, bool(terminated[i]))
@@ -85,31 +85,31 @@ class Rollout:
                     yield episode
                     wanted += 1
                 else:
-                    ready[int(self._episode[i])] = _copied(episode)
-                while wanted in ready:
-                    yield ready.pop(wanted)
+                    finished[int(self._episode[i])] = _copied(episode)
+                while wanted in finished:
+                    yield finished.pop(wanted)
                     wanted += 1
 
-    def _begin(self, which: np.ndarray, seeds: Sequence[int], waiting: int) -> int:
-        """Reset some environments to the next episodes; returns the next that waits."""
+    def _reset(self, which: np.ndarray, seeds: Sequence[int], queued: int) -> int:
+        """Reset some environments to the next episodes; returns the next one in the queue."""
         n = self._envs.num_envs
         mask = np.zeros(n, bool)
         mask[which] = True
         reset_seeds: Any = [None] * n  # VectorEnv.reset takes a list, though typed for one int
         self._time[which] = 0
         for i in which:
-            self._episode[i] = waiting if waiting < len(seeds) else -1
-            if waiting < len(seeds):
-                reset_seeds[i] = seeds[waiting]
-                self._actors[i] = self._start(seeds[waiting])
-                waiting += 1
+            self._episode[i] = queued if queued < len(seeds) else -1
+            if queued < len(seeds):
+                reset_seeds[i] = seeds[queued]
+                self._actors[i] = self._start(seeds[queued])
+                queued += 1
         options = self._options | ({} if mask.all() else {"reset_mask": mask})
         self._observations, info = self._envs.reset(seed=reset_seeds, options=options or None)
         self._record(which, info)
-        return waiting
+        return queued
 
     def _step(self) -> tuple[np.ndarray, np.ndarray]:
-        """Step all environments; which episodes ended, and which by termination, (N,) bool."""
+        """Step all environments; returns which episodes ended and which terminated, bool (N,)."""
         n = np.arange(self._envs.num_envs)
         actions = np.stack(
             [
@@ -125,17 +125,17 @@ class Rollout:
         return terminated | truncated | (self._time == self._steps), terminated
 
     def _shown(self) -> Iterable[Any]:
-        """What each environment's actor is given."""
-        if not self._frame_stack:
+        """The observation for each environment's actor."""
+        stack = self._stack
+        if stack is None:
             return iterate(self._envs.observation_space, self._observations)
-        back = np.arange(self._frame_stack - 1, -1, -1)
         return (
-            np.concatenate(frames[np.maximum(t - back, 0)], axis=-1)
+            stack.join(frames[np.maximum(np.arange(t - stack.first, t + 1), 0)])
             for frames, t in zip(self._frames, self._time)
         )
 
     def _record(self, which: np.ndarray, info: dict[str, Any]) -> None:
-        """Store the newest frame and state of the environments that record."""
+        """Store the newest frame and state of those environments that record."""
         which = which[self._episode[which] >= 0]
         if not len(which):
             return
@@ -158,9 +158,6 @@ class Rollout:
 
 
 def _copied(episode: Episode) -> Episode:
-    return episode._replace(
-        frames=episode.frames.copy(),
-        actions=episode.actions.copy(),
-        rewards=episode.rewards.copy(),
-        states=None if episode.states is None else episode.states.copy(),
-    )
+    fields = episode._asdict()
+    copies = {n: value.copy() for n, value in fields.items() if isinstance(value, np.ndarray)}
+    return Episode(**fields | copies)

@@ -1,8 +1,9 @@
-"""Windows: what the replay buffer hands to training."""
+"""Windows of consecutive frames: their arrays, and drawing where they start."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,11 +29,11 @@ class Windows(NamedTuple):
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An uninitialised array that starts on a cache line.
+    """Allocate an array that starts on a cache line.
 
-    NumPy starts large arrays 16 bytes into a page. Copying whole frames there from a memory map,
-    which starts on a page, makes the processor take each load for one of the stores just before
-    it: the copy runs at 40 % of its speed.
+    NumPy starts large arrays 16 bytes into a page, and a memory map starts on a page. Copies of
+    whole frames from one to the other suffer from 4K aliasing, where loads wait for unrelated
+    stores, and run at 40 % of their speed.
     """
     size = math.prod(shape) * dtype.itemsize
     raw = np.empty(size + _ALIGNMENT, np.uint8)
@@ -41,10 +42,14 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def check_out(out: Windows, like: dict[str, tuple[tuple[int, ...], np.dtype]]) -> None:
-    """Check that ``out`` can receive windows of the given shapes and dtypes.
+    """Check that `out` can receive windows of the given shapes and dtypes.
+
+    Args:
+        out: arrays to be filled.
+        like: shape and dtype of each field.
 
     Raises:
-        ValueError: if a shape, a dtype or the memory layout differs.
+        ValueError: If a shape, a dtype or the memory layout differs.
     """
     for name, (shape, dtype) in like.items():
         array = getattr(out, name)
@@ -53,3 +58,77 @@ def check_out(out: Windows, like: dict[str, tuple[tuple[int, ...], np.dtype]]) -
                 f"out.{name} is {array.dtype} {array.shape}; expected C-contiguous {dtype} "
                 f"{shape}: make it with `empty_windows(batch_size, length)`"
             )
+
+
+Indices = Sequence[int] | np.ndarray
+
+
+def uniform_starts(
+    lengths: np.ndarray, length: int, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw windows uniformly from all valid ones, the last of each episode included.
+
+    Args:
+        lengths: int64 (E,), frames per episode.
+        length: frames per window.
+        count: windows to draw, with replacement.
+        rng: random generator.
+
+    Returns:
+        Positions in `lengths` and first frames, both int64 (count,).
+
+    Raises:
+        ValueError: If no episode is as long as a window.
+    """
+    ends = np.cumsum(np.maximum(lengths - (length - 1), 0))
+    if not len(ends) or ends[-1] == 0:
+        raise ValueError(
+            f"no window of {length} frames fits: the longest of {len(lengths)} episodes has "
+            f"{lengths.max(initial=0)} frames; ask for shorter windows or collect longer episodes"
+        )
+    drawn = rng.integers(0, ends[-1], size=count)
+    which = np.searchsorted(ends, drawn, side="right")
+    before = np.where(which > 0, ends[which - 1], 0)
+    return which, drawn - before
+
+
+def one_start_each(lengths: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw one window from each episode, uniformly over that episode's valid starts.
+
+    Args:
+        lengths: int64 (B,), frames per episode, each at least `length`.
+        length: frames per window.
+        rng: random generator.
+
+    Returns:
+        First frames, int64 (B,).
+
+    Raises:
+        ValueError: If an episode is shorter than a window.
+    """
+    short = np.flatnonzero(lengths < length)
+    if len(short):
+        raise ValueError(
+            f"{len(short)} of {len(lengths)} episodes are shorter than a window of {length} "
+            f"frames, the first (at position {short[0]}) has {lengths[short[0]]}; choose episodes "
+            "with `episodes_of_at_least(length)`"
+        )
+    return rng.integers(0, lengths - (length - 1))
+
+
+def require_length(length: int) -> None:
+    """Raise ValueError unless `length` is at least 1."""
+    if length < 1:
+        raise ValueError(f"length is {length}; a window has at least 1 frame")
+
+
+def as_indices(name: str, values: Indices) -> np.ndarray:
+    """Convert episodes or starts to an int64 array (B,), or raise ValueError."""
+    array = np.asarray(values)
+    if array.size == 0:
+        array = array.astype(np.int64)
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(
+            f"{name} is {array.dtype} of shape {array.shape}; expected integers of shape (B,)"
+        )
+    return array.astype(np.int64, copy=False)

@@ -1,38 +1,36 @@
-"""Evaluation: what a latent holds, how long its forecasts stay true, and whether it collapsed."""
+"""Evaluation: what a latent holds, how long forecasts stay accurate, and whether it collapsed."""
 
 from worldmodel.evaluation.collapse import Collapse, collapse, effective_rank, rankme
-from worldmodel.evaluation.evaluate import HeldOut, evaluate
-from worldmodel.evaluation.forecast import open_loop
-from worldmodel.evaluation.heldout import evaluation_set, require_disjoint, split_seeds
-from worldmodel.evaluation.probes import MLPProbe
-from worldmodel.evaluation.probing import Probes, fit_probes, missing_angles, missing_states
-from worldmodel.evaluation.simulator import pendulum_task
-from worldmodel.evaluation.step_seconds import step_seconds
-from worldmodel.evaluation.summaries import horizon
-from worldmodel.evaluation.table import comparison_table, metrics_table
-from worldmodel.evaluation.targets import Readout, choose_readout
+from worldmodel.evaluation.evaluate import HeldOut, evaluate, missing_angles, missing_states
+from worldmodel.evaluation.forecast import angle_errors, open_loop
+from worldmodel.evaluation.intervals import Bootstrap, horizon
+from worldmodel.evaluation.metrics import Metrics, RunSummary
+from worldmodel.evaluation.probes import MLPProbe, Probes, fit_probes
+from worldmodel.evaluation.run_evaluation import evaluate_run, evaluate_runs
+from worldmodel.evaluation.scores import score_probe
+from worldmodel.evaluation.tables import comparison_table, metrics_table
 
 __all__ = [
+    "Bootstrap",
     "Collapse",
     "HeldOut",
     "MLPProbe",
+    "Metrics",
     "Probes",
-    "Readout",
-    "choose_readout",
+    "RunSummary",
+    "angle_errors",
     "collapse",
     "comparison_table",
     "effective_rank",
     "evaluate",
-    "evaluation_set",
+    "evaluate_run",
+    "evaluate_runs",
     "fit_probes",
     "horizon",
     "metrics_table",
     "missing_angles",
     "missing_states",
     "open_loop",
-    "pendulum_task",
     "rankme",
-    "require_disjoint",
-    "split_seeds",
-    "step_seconds",
+    "score_probe",
 ]

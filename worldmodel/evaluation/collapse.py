@@ -1,4 +1,4 @@
-"""Has the representation collapsed? Spread of each latent dimension, and how many there are."""
+"""Collapse of the representation: spread and effective rank of latents."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Collapse:
 
     Attributes:
         std: float64 (D,), standard deviation of each latent dimension over the batch.
-        spectrum: float64 (D,), eigenvalues of the covariance, greatest first.
+        spectrum: float64 (D,), eigenvalues of the covariance, largest first.
         effective_rank: exp of the entropy of the covariance spectrum, between 0 and D.
         rankme: exp of the entropy of the singular values, between 0 and D.
     """
@@ -29,7 +29,7 @@ class Collapse:
 
 
 def collapse(latents: torch.Tensor | ArrayLike) -> Collapse:
-    """All statistics at once, from one pass over the latents.
+    """Compute all statistics in one pass over the latents.
 
     Costs one (D, N) x (N, D) product and two (D, D) eigenvalue problems: cheap enough to log
     while training.
@@ -38,7 +38,7 @@ def collapse(latents: torch.Tensor | ArrayLike) -> Collapse:
         latents: float (N, D), a tensor on any device or an array, N >= 2.
 
     Returns:
-        The statistics, as Python and numpy numbers.
+        Python and numpy numbers.
 
     Raises:
         ValueError: If `latents` is not a matrix of at least two rows, or is not finite.
@@ -59,9 +59,9 @@ def collapse(latents: torch.Tensor | ArrayLike) -> Collapse:
 def effective_rank(latents: torch.Tensor | ArrayLike) -> float:
     """Effective rank of the covariance of the latents, between 0 and D.
 
-    The exponential of the Shannon entropy of the eigenvalues of the covariance, normalised to sum
+    The exponential of the Shannon entropy of the eigenvalues of the covariance, normalized to sum
     to one (Roy and Vetterli, "The effective rank", EUSIPCO 2007, section 2, on the covariance).
-    Zero for a batch with no variance at all.
+    Zero for a batch without variance.
 
     Args:
         latents: float (N, D), N >= 2.
@@ -73,7 +73,7 @@ def rankme(latents: torch.Tensor | ArrayLike) -> float:
     """RankMe of the latents (Garrido et al., arXiv:2210.02885, section 3, equation 1).
 
     The exponential of the Shannon entropy of the singular values of the (N, D) matrix, not
-    centred, normalised to sum to one. The singular values are the roots of the eigenvalues of the
+    centered, normalized to sum to one. The singular values are the roots of the eigenvalues of the
     float64 Gram matrix, which costs D x D memory whatever N is.
 
     Args:
@@ -85,14 +85,17 @@ def rankme(latents: torch.Tensor | ArrayLike) -> float:
 def _as_matrix(latents: torch.Tensor | ArrayLike) -> torch.Tensor:
     z = torch.as_tensor(latents).detach().cpu().to(torch.float64)  # MPS has no float64
     if z.ndim != 2 or len(z) < 2:
-        raise ValueError(f"latents have shape {tuple(z.shape)}; give (N, D) with N >= 2")
+        raise ValueError(f"latents have shape {tuple(z.shape)}; expected (N, D) with N >= 2")
     if not bool(torch.isfinite(z).all()):
-        raise ValueError("latents hold NaN or infinity; the model that made them has diverged")
+        raise ValueError(
+            "latents contain NaN or infinity; the model that encoded them has diverged"
+        )
     return z
 
 
 def _eigenvalues(symmetric: torch.Tensor) -> torch.Tensor:
-    return torch.linalg.eigvalsh(symmetric).clamp(min=0.0)
+    eigenvalues: torch.Tensor = torch.linalg.eigvalsh(symmetric).clamp(min=0.0)
+    return eigenvalues
 
 
 def _exp_entropy(spectrum: torch.Tensor) -> float:

@@ -3,54 +3,76 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
+import torch
 
 from worldmodel.data import ReplayBuffer
-from worldmodel.evaluation.ablation import action_report, holds_several_actions
+from worldmodel.data.datasets import require_disjoint
 from worldmodel.evaluation.collapse import collapse
-from worldmodel.evaluation.energy import energy_report
+from worldmodel.evaluation.dynamics import (
+    action_metrics,
+    energy_metrics,
+    has_several_actions,
+    head_metrics,
+)
 from worldmodel.evaluation.forecast import (
+    ForecastEpisodes,
     angle_errors_by_step,
-    forecast_latents,
     frame_errors,
-    latent_errors,
-    recorded_actions,
-    true_states,
+    latent_forecast,
 )
-from worldmodel.evaluation.heads import head_report
-from worldmodel.evaluation.heldout import require_disjoint
-from worldmodel.evaluation.lyapunov import lyapunov_report
-from worldmodel.evaluation.observations import all_times, encode_at
-from worldmodel.evaluation.privileged import train_privileged
-from worldmodel.evaluation.probes import MLPProbe
-from worldmodel.evaluation.probing import (
-    Probes,
-    fit_probes,
-    missing_angles,
-    missing_states,
-    probe_report,
+from worldmodel.evaluation.forecast_metrics import (
+    ActionMetrics,
+    AngleForecast,
+    EnergyMetrics,
+    ForecastMetrics,
+    FrameForecast,
+    LyapunovMetrics,
+    ReferenceForecast,
 )
-from worldmodel.evaluation.statistics import CONFIDENCE, METHOD, RESAMPLES
-from worldmodel.evaluation.summaries import angle_forecast_report, angle_report, frame_report
-from worldmodel.evaluation.targets import choose_readout
+from worldmodel.evaluation.intervals import (
+    METHOD,
+    Bootstrap,
+    angle_forecast,
+    angle_summary,
+    frame_forecast,
+)
+from worldmodel.evaluation.metrics import (
+    CollapseMetrics,
+    DataMetrics,
+    Metrics,
+    ProbeMetrics,
+    Spread,
+    Statistics,
+)
+from worldmodel.evaluation.probes import Probes, fit_probes
+from worldmodel.evaluation.scores import score_probes
+from worldmodel.hyperparameters import Evaluation
+from worldmodel.latents import encode_at
 from worldmodel.models import WorldModel
+from worldmodel.plugins import EnvPlugin, InvertibleReadout, Readout, choose_readout
 
-if TYPE_CHECKING:
-    from worldmodel.envs.task import Task
+LYAPUNOV_TRAJECTORIES = 128
+LYAPUNOV_SECONDS = 20.0
 
-SCHEMA_VERSION = 2
+UNKNOWN = "not known for this environment"
+
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Episodes that no training has seen.
+    """Episodes that were not used in training.
 
     Attributes:
-        main: collected as the training data was; most figures are taken here.
-        passive: without torque, for the energy of dreams; may be `main`. None if not collected.
-        driven: under random actions, to see whether actions steer; may be `main`. None likewise.
+        main: collected with the policy of the training data; most metrics are taken here.
+        passive: under passive actions, for the energy of imagined trajectories; may be `main`.
+            None if not collected.
+        driven: under random actions, for the effect of actions; may be `main`. None if not
+            collected.
     """
 
     main: ReplayBuffer
@@ -62,172 +84,231 @@ def evaluate(
     wm: WorldModel,
     train_buffer: ReplayBuffer,
     heldout: HeldOut,
+    settings: Evaluation | None = None,
     *,
-    dt: float,
-    task: Task | None = None,
+    plugin: EnvPlugin,
+    dt: float | None = None,
     seed: int = 0,
-    privileged_updates: int = 0,
+    reference_updates: int = 0,
     probes: Probes | None = None,
-) -> dict[str, Any]:
+) -> Metrics:
     """Evaluate a world model on held-out episodes.
 
-    Two calls with the same arguments on one machine give the same figures.
+    The same arguments on the same machine give the same metrics.
 
     Args:
-        wm: The world model.
-        train_buffer: The episodes it was trained on; probes are fitted here.
-        heldout: Episodes it has not seen; every figure is taken here.
-        dt: Seconds a step.
-        task: The double pendulum's physics; None for another environment, of which only the
-            numbers of its state are probed.
-        seed: Of the probes and of the privileged reference.
-        privileged_updates: Updates of the privileged reference; 0 leaves it out.
-        probes: Probes already fitted by `fit_probes`; None fits them.
-
-    Returns:
-        A nested dict that `json.dumps(..., allow_nan=False)` takes, described key by key in
-        docs/metrics.md. A part that cannot be had is `{"reason": why}`.
+        wm: the world model.
+        train_buffer: the episodes it was trained on; probes are fitted here.
+        heldout: episodes it was not trained on; everything is measured here.
+        settings: hyperparameters; defaults if not given.
+        plugin: what is known about the environment.
+        dt: simulated seconds per step; by default those of the plug-in.
+        seed: of the probes and the reference model.
+        reference_updates: of a reference model trained on the true state; 0 for none.
+        probes: from `fit_probes`; fitted here if not given.
 
     Raises:
         ValueError: If a held-out episode has the seed of a training episode, or a latent is not
             finite.
     """
     require_disjoint(train_buffer.seeds, heldout.main.seeds)
+    settings = settings or Evaluation()
     main = heldout.main
-    readout = probes.readout if probes else choose_readout(task, train_buffer.state_dim)
-    blind, unread = missing_states(main), missing_angles(main, readout)
-    if blind is None and probes is None:
-        probes = fit_probes(wm, train_buffer, readout, seed=seed)
-    angle_probe = probes.mlp if probes and unread is None else None
-    lyapunov = _lyapunov(wm, main, task, unread)
-    episodes, times = all_times(main, wm.frame_stack)
-    latents = encode_at(wm, main, episodes, times)
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "seed": seed,
-        "dt_seconds": dt,
-        "data": _data(train_buffer, main),
-        "statistics": {"method": METHOD, "confidence": CONFIDENCE, "resamples": RESAMPLES},
-        "collapse": _collapse(latents),
-        "probes": {"reason": blind}
-        if probes is None
-        else probe_report(wm, probes, train_buffer, main, latents, episodes, times, seed=seed),
-        "forecast": _forecast(wm, main, angle_probe, dt, lyapunov, unread),
-        "privileged": {"reason": unread}
-        if unread
-        else _privileged(wm, train_buffer, main, privileged_updates, seed, dt, lyapunov),
-        "lyapunov": lyapunov,
-        "actions": _actions(wm, train_buffer, heldout.driven, angle_probe, unread),
-        "energy": _energy(wm, heldout.passive, angle_probe, task, unread),
-        "heads": head_report(wm, main, latents, episodes, times),
-    }
+    dt = plugin.seconds_per_step() if dt is None else dt
+    if plugin.state_dim not in (None, train_buffer.state_dim):
+        plugin = EnvPlugin(plugin.env_id, plugin.env_kwargs)
+    readout = probes.readout if probes else None
+    readout = readout or choose_readout(settings.readout, plugin, train_buffer.state_dim)
+    if probes is None and missing_states(main) is None:
+        probes = fit_probes(wm, train_buffer, readout, settings.probe, seed=seed)
+    parts = _Parts(wm, train_buffer, heldout, settings, plugin, probes, readout, dt, seed)
+    latents = encode_at(wm, main, *wm.frames.times(main))
+    return Metrics(
+        seed=seed,
+        dt_seconds=dt,
+        data=_data(train_buffer, main),
+        statistics=Statistics(METHOD, settings.confidence, settings.resamples),
+        collapse=_collapse(latents),
+        probes=parts.keep("probes", parts.probe_scores(latents)),
+        lyapunov=parts.keep("lyapunov", parts.lyapunov),
+        forecast=parts.forecast(),
+        reference=parts.keep("reference", parts.reference(reference_updates)),
+        actions=parts.keep("actions", parts.actions()),
+        energy=parts.keep("energy", parts.energy()),
+        heads=head_metrics(wm, main, latents),
+        reasons=parts.reasons,
+    )
 
 
-def _data(train_buffer: ReplayBuffer, heldout: ReplayBuffer) -> dict[str, Any]:
-    return {
-        "train_episodes": train_buffer.num_episodes,
-        "train_steps": train_buffer.num_transitions,
-        "train_seeds": _range(train_buffer.seeds),
-        "heldout_episodes": heldout.num_episodes,
-        "heldout_seeds": _range(heldout.seeds),
-    }
+def missing_states(buffer: ReplayBuffer) -> str | None:
+    """Why no probe can be fitted on a buffer; None if one can."""
+    if buffer.state_dim:
+        return None
+    return "the environment does not give its true state; name its key in info with --state-key"
 
 
-def _range(seeds: np.ndarray) -> list[int]:
-    return [int(np.min(seeds)), int(np.max(seeds))]
+def missing_angles(buffer: ReplayBuffer, readout: Readout) -> str | None:
+    """Why no angles can be read; None if they can."""
+    if buffer.state_dim and not readout.angle_names:
+        return f"there is no angle among {', '.join(readout.names)}"
+    return missing_states(buffer)
 
 
-def _collapse(latents: np.ndarray) -> dict[str, Any]:
+class _Parts:
+    """The parts of an evaluation; each method returns the part, or why there is none."""
+
+    def __init__(
+        self,
+        wm: WorldModel,
+        train: ReplayBuffer,
+        heldout: HeldOut,
+        settings: Evaluation,
+        plugin: EnvPlugin,
+        probes: Probes | None,
+        readout: Readout,
+        dt: float,
+        seed: int,
+    ) -> None:
+        self.wm, self.train, self.heldout = wm, train, heldout
+        self.settings, self.plugin, self.dt, self.seed = settings, plugin, dt, seed
+        self.probes, self.readout = probes, readout
+        self.bootstrap = Bootstrap.of(settings)
+        self.no_states = missing_states(heldout.main)
+        self.no_angles = missing_angles(heldout.main, readout)
+        self.probe = probes.mlp if probes and self.no_angles is None else None
+        self.episodes = ForecastEpisodes.of(wm, heldout.main)
+        self.reasons: dict[str, str] = {}
+
+    def keep(self, path: str, part: Part | str) -> Part | None:
+        """The part, or None and its reason kept under `path`."""
+        if isinstance(part, str):
+            self.reasons[path] = part
+            return None
+        return part
+
+    @cached_property
+    def lyapunov(self) -> LyapunovMetrics | str:
+        if self.no_states is not None:
+            return self.no_states
+        starts = self.episodes.states()[:LYAPUNOV_TRAJECTORIES, 0]
+        exponents = self.plugin.lyapunov_exponents(starts, LYAPUNOV_SECONDS)
+        if exponents is None:
+            return UNKNOWN
+        mean = float(exponents.mean())
+        return LyapunovMetrics(
+            exponent_per_second=mean,
+            standard_error=float(exponents.std(ddof=1) / np.sqrt(len(exponents))),
+            time_seconds=1.0 / mean if mean > 0.0 else None,
+            trajectories=len(exponents),
+            seconds=LYAPUNOV_SECONDS,
+        )
+
+    @property
+    def lyapunov_seconds(self) -> float | None:
+        """Lyapunov time; None if unknown."""
+        return None if isinstance(self.lyapunov, str) else self.lyapunov.time_seconds
+
+    def probe_scores(self, latents: np.ndarray) -> ProbeMetrics | str:
+        if self.probes is None:
+            return self.no_states or UNKNOWN
+        buffers = self.train, self.heldout.main
+        return score_probes(self.wm, self.probes, *buffers, latents, self.settings, seed=self.seed)
+
+    def forecast(self) -> ForecastMetrics:
+        latents = self.episodes.forecast()
+        frames: FrameForecast | str = "the model has no decoder"
+        if self.wm.decoder is not None:
+            frames = frame_forecast(frame_errors(self.episodes, latents), self.bootstrap)
+        return ForecastMetrics(
+            angle=self.keep("forecast.angle", self._angle(latents)),
+            frames=self.keep("forecast.frames", frames),
+            latent=latent_forecast(self.episodes, latents),
+        )
+
+    def _angle(self, latents: torch.Tensor) -> AngleForecast | str:
+        if self.probe is None:
+            return self.no_angles or UNKNOWN
+        errors = angle_errors_by_step(self.episodes, latents, self.probe, self.readout)
+        if errors.constant_velocity is None:
+            self.keep("forecast.angle.constant_velocity", "one frame shows no velocity")
+        return angle_forecast(errors, self.dt, self.lyapunov_seconds, self.bootstrap)
+
+    def reference(self, updates: int) -> ReferenceForecast | str:
+        if self.no_states is not None:
+            return self.no_states
+        if updates == 0:
+            return "not requested: 0 updates"
+        errors = self.plugin.reference_errors(
+            self.wm,
+            self.train,
+            self.episodes.states(),
+            self.episodes.actions(),
+            self.settings.reference,
+            updates,
+            self.seed,
+        )
+        if errors is None:
+            return UNKNOWN
+        summary = angle_summary(errors, self.dt, self.lyapunov_seconds, self.bootstrap)
+        return ReferenceForecast(**vars(summary), updates=updates)
+
+    def actions(self) -> ActionMetrics | str:
+        driven = self.heldout.driven
+        if driven is None:
+            return "no driven episodes were given"
+        varied = has_several_actions(self.train)
+        metrics = action_metrics(
+            self.wm, driven, self.readout, self.probe, varied_in_training=varied
+        )
+        if metrics.angle is None:
+            self.keep("actions.angle", self.no_angles or UNKNOWN)
+        for name, errors in (("angle", metrics.angle), ("latent", metrics.latent)):
+            if errors is not None and errors.zeroed is None:
+                self.keep(f"actions.{name}.zeroed", "discrete actions have no middle")
+        return metrics
+
+    def energy(self) -> EnergyMetrics | str:
+        passive, energy = self.heldout.passive, self.plugin.energy
+        if self.probes is None:
+            return self.no_states or UNKNOWN
+        if energy is None:
+            return UNKNOWN
+        if passive is None:
+            return "no passive episodes were given"
+        if not isinstance(self.readout, InvertibleReadout):
+            return "the targets of the readout do not determine the state"
+        return energy_metrics(
+            self.wm, passive, self.readout, self.probes.mlp, energy, self.bootstrap
+        )
+
+
+def _data(train: ReplayBuffer, heldout: ReplayBuffer) -> DataMetrics:
+    return DataMetrics(
+        train_episodes=train.num_episodes,
+        train_steps=train.num_transitions,
+        train_seeds=_range(train.seeds),
+        heldout_episodes=heldout.num_episodes,
+        heldout_seeds=_range(heldout.seeds),
+    )
+
+
+def _range(seeds: np.ndarray) -> tuple[int, int]:
+    return int(np.min(seeds)), int(np.max(seeds))
+
+
+def _collapse(latents: np.ndarray) -> CollapseMetrics:
     statistics = collapse(latents)
     std = statistics.std
-    return {
-        "observations": len(latents),
-        "dimensions": len(std),
-        "std": {
-            "min": float(std.min()),
-            "median": float(np.median(std)),
-            "max": float(std.max()),
-            "per_dimension": std.tolist(),
-        },
-        "spectrum": statistics.spectrum.tolist(),
-        "effective_rank": statistics.effective_rank,
-        "rankme": statistics.rankme,
-    }
-
-
-def _lyapunov(
-    wm: WorldModel, heldout: ReplayBuffer, task: Task | None, unread: str | None
-) -> dict[str, Any]:
-    if task is None or unread:
-        return {"reason": unread}
-    still = np.zeros((1, 2))
-    return lyapunov_report(
-        lambda states: task.advance(states, np.repeat(still, len(states), axis=0))[0],
-        true_states(wm, heldout)[:, 0],
-        task.dt,
+    return CollapseMetrics(
+        observations=len(latents),
+        dimensions=len(std),
+        std=Spread(
+            min=float(std.min()),
+            median=float(np.median(std)),
+            max=float(std.max()),
+            per_dimension=std.tolist(),
+        ),
+        spectrum=statistics.spectrum.tolist(),
+        effective_rank=statistics.effective_rank,
+        rankme=statistics.rankme,
     )
-
-
-def _forecast(
-    wm: WorldModel,
-    heldout: ReplayBuffer,
-    probe: MLPProbe | None,
-    dt: float,
-    lyapunov: dict[str, Any],
-    unread: str | None,
-) -> dict[str, Any]:
-    latents = forecast_latents(wm, heldout)
-    angle: dict[str, Any] = {"reason": unread}
-    if probe is not None:
-        errors = angle_errors_by_step(wm, heldout, latents, probe)
-        angle = angle_forecast_report(errors, dt, lyapunov.get("time_seconds"))
-    frames: dict[str, Any] = {"reason": "the model has no decoder"}
-    if wm.decoder is not None:
-        frames = frame_report(frame_errors(wm, heldout, latents))
-    return {"angle": angle, "frames": frames, "latent": latent_errors(wm, heldout, latents)}
-
-
-def _privileged(
-    wm: WorldModel,
-    train_buffer: ReplayBuffer,
-    heldout: ReplayBuffer,
-    updates: int,
-    seed: int,
-    dt: float,
-    lyapunov: dict[str, Any],
-) -> dict[str, Any]:
-    if updates == 0:
-        return {"reason": "not asked for: no updates given"}
-    model = train_privileged(
-        train_buffer, action_vector=wm.action_vector, updates=updates, seed=seed
-    )
-    errors = model.errors(true_states(wm, heldout), recorded_actions(wm, heldout))
-    return {"updates": updates, **angle_report(errors, dt, lyapunov.get("time_seconds"))}
-
-
-def _actions(
-    wm: WorldModel,
-    train_buffer: ReplayBuffer,
-    driven: ReplayBuffer | None,
-    probe: MLPProbe | None,
-    unread: str | None,
-) -> dict[str, Any]:
-    if driven is None:
-        return {"reason": "no driven episodes were given"}
-    return action_report(
-        wm, driven, probe, reason=unread, trained_on=holds_several_actions(train_buffer)
-    )
-
-
-def _energy(
-    wm: WorldModel,
-    passive: ReplayBuffer | None,
-    probe: MLPProbe | None,
-    task: Task | None,
-    unread: str | None,
-) -> dict[str, Any]:
-    if task is None or probe is None:
-        return {"reason": unread}
-    if passive is None:
-        return {"reason": "no passive episodes were given"}
-    return energy_report(wm, passive, probe, task.energy)

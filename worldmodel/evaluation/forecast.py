@@ -1,136 +1,157 @@
-"""Open-loop forecasts from one observation, and their errors step by step.
-
-Indices: in a window of L frames the observation at k = 0 ends at frame S-1, and the forecast for
-step k is compared with frame S-1+k and its state. Action k-1 of the forecast is the window's
-action S-2+k, which leads from frame S-2+k to frame S-1+k. K = L - S steps fit.
-"""
+"""Open-loop forecasts of held-out episodes, and their errors in angles, pixels and latents."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from skimage.metrics import structural_similarity
 
 from worldmodel.data import ReplayBuffer
-from worldmodel.evaluation.images import frame_mse, ssim
-from worldmodel.evaluation.observations import encode_at, observation_at
-from worldmodel.evaluation.probes import MLPProbe
-from worldmodel.evaluation.targets import wrap
+from worldmodel.evaluation.forecast_metrics import LatentForecast
+from worldmodel.latents import encode_at
 from worldmodel.models import WorldModel
+from worldmodel.plugins import Readout
 
-STEPS = (0, 5, 10, 20, 30, 40, 60)
-"""Steps at which forecasts are reported."""
+if TYPE_CHECKING:
+    from worldmodel.evaluation.probes import MLPProbe
+
+REPORTED_STEPS = (0, 5, 10, 20, 30, 40, 60)
+"""Steps k at which forecasts are reported."""
+
+_PEAK = 255.0
+_WINDOW = 7
+_similarity: Callable[..., float] = structural_similarity
 
 
 def open_loop(wm: WorldModel, frames: np.ndarray, actions: np.ndarray) -> torch.Tensor:
-    """Encode the first observation of each window and unroll to its end.
+    """Encode the first observation of each window and roll out to its end.
 
     Args:
-        wm: The world model.
-        frames: (B, L, *frame_shape); only the first S are looked at.
+        wm: the world model.
+        frames: (B, L, H, W, C) or (B, L, d); only the first S are used.
         actions: (B, L-1, A), or (B, L-1) if discrete, as recorded.
 
     Returns:
-        float32 (K+1, B, D), K = L - S: the latents at k = 0 (encoded) to K.
+        float32 (K+1, B, D), K = L - S: latents at k = 0 (encoded) to K.
 
     Raises:
-        ValueError: If no step fits.
+        ValueError: If the windows are too short for one step.
     """
-    first = wm.frame_stack - 1
-    if frames.shape[1] < first + 2:
+    first, needed = wm.frames.first, wm.frames.window(1)
+    if frames.shape[1] < needed:
         raise ValueError(
-            f"windows have {frames.shape[1]} frames; a forecast with {wm.frame_stack} frames in an "
-            f"observation needs at least {first + 2}"
+            f"windows have {frames.shape[1]} frames; a forecast from {wm.frames.size} stacked "
+            f"frames needs at least {needed}"
         )
-    z = wm.encode(observation_at(frames, first, wm.frame_stack))
-    return unroll(wm, z, actions[:, first:])
+    return _roll_out(wm, wm.encode(wm.frames.observe(frames, first)), actions[:, first:])
 
 
-def unroll(wm: WorldModel, z: torch.Tensor, actions: np.ndarray) -> torch.Tensor:
-    """Open loop from latents (B, D) by actions (B, K, ...): (K+1, B, D), the first is `z`."""
-    ahead = torch.as_tensor(actions, device=wm.device).transpose(0, 1)
-    return torch.cat([z[None], wm.rollout(z, ahead)])
+def _roll_out(wm: WorldModel, z: torch.Tensor, actions: np.ndarray) -> torch.Tensor:
+    """Latents (B, D) under actions (B, K, ...) to (K+1, B, D), the first of which are `z`."""
+    by_step = torch.as_tensor(actions, device=wm.device).transpose(0, 1)
+    return torch.cat([z[None], wm.rollout(z, by_step)])
 
 
-def newest_frame(images: torch.Tensor | np.ndarray, channels: int) -> np.ndarray:
-    """The newest frame of decoded stacks: uint8 (B, H, W, S*C) to uint8 array (B, H, W, C)."""
-    return np.asarray(torch.as_tensor(images)[..., -channels:].cpu())
+@dataclass(frozen=True)
+class ForecastEpisodes:
+    """Held-out episodes from their first observation on, k = 0 to K.
 
+    K is the last of `REPORTED_STEPS`, or what the shortest episode has. Episodes too short for one
+    step are left out.
 
-def forecastable(wm: WorldModel, heldout: ReplayBuffer) -> np.ndarray:
-    """Episodes that have a step to forecast, int (E,): all functions here leave out the others.
-
-    Raises:
-        ValueError: There is none.
+    Attributes:
+        wm: the world model.
+        buffer: held-out episodes.
+        episodes: int (E,), those that have a step.
+        last: number of steps K.
     """
-    needed = wm.frame_stack + 1
-    episodes = heldout.episodes_of_at_least(needed)
-    if not len(episodes):
-        raise ValueError(
-            f"the longest of {heldout.num_episodes} episodes has {np.max(heldout.lengths)} frames; "
-            f"a forecast with {wm.frame_stack} frames in an observation needs at least {needed}"
-        )
-    return episodes
+
+    wm: WorldModel
+    buffer: ReplayBuffer
+    episodes: np.ndarray
+    last: int
+
+    @classmethod
+    def of(cls, wm: WorldModel, buffer: ReplayBuffer) -> ForecastEpisodes:
+        """Choose the episodes and their common length.
+
+        Raises:
+            ValueError: If no episode has a step.
+        """
+        needed = wm.frames.window(1)
+        episodes = buffer.episodes_of_at_least(needed)
+        if not len(episodes):
+            raise ValueError(
+                f"the longest of {buffer.num_episodes} episodes has {np.max(buffer.lengths)} "
+                f"frames; a forecast from {wm.frames.size} stacked frames needs at least {needed}"
+            )
+        shortest = int(np.min(buffer.lengths[episodes]))
+        return cls(wm, buffer, episodes, min(REPORTED_STEPS[-1], wm.frames.steps(shortest)))
+
+    def forecast(self, actions: np.ndarray | None = None) -> torch.Tensor:
+        """Forecast open loop.
+
+        Args:
+            actions: (E, K, A), or (E, K) if discrete; by default those recorded.
+
+        Returns:
+            float32 (K+1, E, D), on the model's device.
+        """
+        z = torch.as_tensor(self.encode(0), device=self.wm.device)
+        return _roll_out(self.wm, z, self.actions() if actions is None else actions)
+
+    def encode(self, k: int) -> np.ndarray:
+        """Encode the true observations of step k, float32 (E, D)."""
+        return encode_at(self.wm, self.buffer, self.episodes, self._times(k))
+
+    def actions(self) -> np.ndarray:
+        """The recorded actions, (E, K, A), or (E, K) if discrete."""
+        first, starts = self.wm.frames.first, self._times(0)
+        length = first + self.last + 1
+        return self.buffer.actions(self.episodes, starts - first, length)[:, first:]
+
+    def states(self, first: int = 0) -> np.ndarray:
+        """True states from step `first` (negative: before the forecast) to K.
+
+        Returns:
+            float64 (E, K + 1 - first, d).
+        """
+        return self.buffer.states(self.episodes, self._times(first), self.last + 1 - first)
+
+    def frames(self, k: int) -> np.ndarray:
+        """The true frames of step k, uint8 (E, H, W, C)."""
+        return self.buffer.windows(self.episodes, self._times(k), 1).frames[:, 0]
+
+    def _times(self, k: int) -> np.ndarray:
+        return np.full_like(self.episodes, self.wm.frames.first + k)
 
 
-def window_length(wm: WorldModel, heldout: ReplayBuffer) -> int:
-    """Frames in a forecast window: up to the last of `STEPS`, or the shortest episode."""
-    shortest = np.min(heldout.lengths[forecastable(wm, heldout)])
-    return min(wm.frame_stack + STEPS[-1], int(shortest))
-
-
-def recorded_actions(wm: WorldModel, heldout: ReplayBuffer) -> np.ndarray:
-    """The actions under which every episode is forecast, (E, K, A), or (E, K) if discrete."""
-    every = forecastable(wm, heldout)
-    actions = heldout.actions(every, np.zeros_like(every), window_length(wm, heldout))
-    return actions[:, wm.frame_stack - 1 :]
-
-
-def true_states(wm: WorldModel, heldout: ReplayBuffer, k: int = 0) -> np.ndarray:
-    """True states of every episode from step `k` (negative: before) to K, float64 (E, K+1-k, 4)."""
-    episodes = forecastable(wm, heldout)
-    start = wm.frame_stack - 1 + k
-    return heldout.states(
-        episodes, np.full_like(episodes, start), window_length(wm, heldout) - start
-    )
+def wrap_angle(angle: np.ndarray) -> np.ndarray:
+    """The same angles in [-π, π), in rad, of any shape."""
+    wrapped: np.ndarray = (angle + np.pi) % (2.0 * np.pi) - np.pi
+    return wrapped
 
 
 def angle_errors(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
     """|wrap(predicted - true)| in rad of any shape, π where the prediction is NaN."""
-    return np.nan_to_num(np.abs(wrap(predicted - true)), nan=np.pi)
-
-
-def forecast_latents(
-    wm: WorldModel, heldout: ReplayBuffer, actions: np.ndarray | None = None
-) -> torch.Tensor:
-    """Forecast every episode from its first observation.
-
-    Args:
-        wm: The world model.
-        heldout: Held-out episodes.
-        actions: (E, K, A), or (E, K) if discrete; None takes those recorded.
-
-    Returns:
-        float32 (K+1, E, D), on the model's device.
-    """
-    if actions is None:
-        actions = recorded_actions(wm, heldout)
-    every = forecastable(wm, heldout)
-    z = encode_at(wm, heldout, every, np.full_like(every, wm.frame_stack - 1))
-    return unroll(wm, torch.as_tensor(z, device=wm.device), actions)
+    errors: np.ndarray = np.nan_to_num(np.abs(wrap_angle(predicted - true)), nan=np.pi)
+    return errors
 
 
 @dataclass(frozen=True)
 class AngleErrors:
-    """Angle errors of E episodes at k = 0 to K, each float64 (K+1, E, 2), in rad.
+    """Errors of P angles in E episodes at k = 0 to K, each float64 (K+1, E, P), in rad.
 
     Attributes:
-        forecast: |wrap(θ̂ - θ)| of the forecast; π where it has diverged to NaN.
-        persistence: of the true angles at k = 0 held.
+        forecast: |wrap(θ̂ - θ)| of the forecast; π where it diverged to NaN.
+        persistence: of the true angles at k = 0.
         constant_velocity: of the angles extrapolated from the two newest frames of the
-            observation; None if an observation has one frame.
+            observation; None if an observation is one frame.
     """
 
     forecast: np.ndarray
@@ -139,17 +160,17 @@ class AngleErrors:
 
 
 def angle_errors_by_step(
-    wm: WorldModel, heldout: ReplayBuffer, latents: torch.Tensor, probe: MLPProbe
+    episodes: ForecastEpisodes, latents: torch.Tensor, probe: MLPProbe, readout: Readout
 ) -> AngleErrors:
-    """Hold forecasts (K+1, E, D) to the true angles, read by `probe`."""
-    true = true_states(wm, heldout)[..., :2].swapaxes(0, 1)  # (K+1, E, 2)
+    """Compare the angles that a probe reads from forecasts (K+1, E, D) with the true ones."""
+    true = readout.true_angles(episodes.states()).swapaxes(0, 1)  # (K+1, E, P)
     extrapolated = None
-    if wm.frame_stack > 1:
-        before = true_states(wm, heldout, -1)[:, 0, :2]
+    if episodes.wm.frames.size > 1:
+        before = readout.true_angles(episodes.states(-1)[:, 0])
         steps = np.arange(len(true))[:, None, None]
-        extrapolated = angle_errors(true[0] + steps * wrap(true[0] - before), true)
+        extrapolated = angle_errors(true[0] + steps * wrap_angle(true[0] - before), true)
     return AngleErrors(
-        forecast=angle_errors(probe.angles(latents.cpu().numpy()), true),
+        forecast=angle_errors(readout.angles(probe.predict(latents.cpu().numpy())), true),
         persistence=angle_errors(true[:1], true),
         constant_velocity=extrapolated,
     )
@@ -160,10 +181,10 @@ class FrameErrors:
     """Errors of E newest decoded frames against the true ones of step k, each k -> float64 (E,).
 
     Attributes:
-        mse: squared error in squared grey levels.
+        mse: squared error in squared gray levels.
         ssim: structural similarity.
-        mse_persistence: of the true frame of k = 0 repeated.
-        ssim_persistence: likewise.
+        mse_persistence: squared error of the true frame of k = 0.
+        ssim_persistence: structural similarity of the true frame of k = 0.
     """
 
     mse: dict[int, np.ndarray]
@@ -172,62 +193,92 @@ class FrameErrors:
     ssim_persistence: dict[int, np.ndarray]
 
 
-def frame_errors(wm: WorldModel, heldout: ReplayBuffer, latents: torch.Tensor) -> FrameErrors:
-    """Hold decoded forecasts (K+1, E, D) to the true frames, at the reported steps."""
-    start = _frames_at(wm, heldout, 0)
+def frame_errors(episodes: ForecastEpisodes, latents: torch.Tensor) -> FrameErrors:
+    """Compare decoded forecasts (K+1, E, D) with the true frames, at the reported steps."""
+    wm, start = episodes.wm, episodes.frames(0)
     errors = FrameErrors({}, {}, {}, {})
-    for k in reported_steps(len(latents) - 1):
-        true = _frames_at(wm, heldout, k)
-        decoded = newest_frame(wm.decode(latents[k]), true.shape[-1])
+    for k in reported_steps(episodes.last):
+        true = episodes.frames(k)
+        decoded = wm.frames.newest(wm.decode(latents[k]))
         errors.mse[k], errors.ssim[k] = frame_mse(decoded, true), ssim(decoded, true)
         errors.mse_persistence[k] = frame_mse(start, true)
         errors.ssim_persistence[k] = ssim(start, true)
     return errors
 
 
-def _frames_at(wm: WorldModel, heldout: ReplayBuffer, k: int) -> np.ndarray:
-    episodes = forecastable(wm, heldout)
-    return heldout.windows(episodes, np.full_like(episodes, wm.frame_stack - 1 + k), 1).frames[:, 0]
+def latent_forecast(episodes: ForecastEpisodes, latents: torch.Tensor) -> LatentForecast:
+    """Compare forecasts float32 (K+1, E, D) with the latents of the true observations.
 
-
-def latent_errors(wm: WorldModel, heldout: ReplayBuffer, latents: torch.Tensor) -> dict[str, Any]:
-    """How far forecasts are from the latents of what came, in shares of the latent's variance.
-
-    Args:
-        wm: The world model.
-        heldout: The episodes that were forecast.
-        latents: float32 (K+1, E, D), from `forecast_latents`.
-
-    Returns:
-        `error` and `persistence` (the latent of k = 0 repeated): k as a string -> mean squared
-        distance to the encoding of the true observation, over the total variance of those.
+    Errors are squared distances over the total variance of those latents.
     """
-    episodes = forecastable(wm, heldout)
     forecast = latents.cpu().numpy()
-    steps = reported_steps(len(latents) - 1)
-    error, persistence, spread = {}, {}, []
-    for k in steps:
-        true = encode_at(wm, heldout, episodes, np.full_like(episodes, wm.frame_stack - 1 + k))
-        error[k] = _mean_square(forecast[k] - true)
-        persistence[k] = _mean_square(forecast[0] - true)
-        spread.append(true)
-    variance = float(np.concatenate(spread).astype(np.float64).var(axis=0).sum())
-    return {
-        "error": {str(k): _share(error[k], variance) for k in steps},
-        "persistence": {str(k): _share(persistence[k], variance) for k in steps},
-    }
+    steps = reported_steps(episodes.last)
+    true = {k: episodes.encode(k) for k in steps}
+    variance = float(np.concatenate(list(true.values())).astype(np.float64).var(axis=0).sum())
 
+    def error(difference: np.ndarray) -> float | None:
+        squared = float(np.mean(np.sum(difference.astype(np.float64) ** 2, axis=-1)))
+        ratio = squared / variance if variance > 0.0 else math.inf
+        return ratio if math.isfinite(ratio) else None
 
-def _mean_square(difference: np.ndarray) -> float:
-    return float(np.mean(np.sum(difference.astype(np.float64) ** 2, axis=-1)))
-
-
-def _share(value: float, variance: float) -> float | None:
-    """None where JSON has no number: a diverged forecast, or a latent that never changes."""
-    share = value / variance if variance > 0.0 else float("inf")
-    return share if np.isfinite(share) else None
+    return LatentForecast(
+        error={str(k): error(forecast[k] - true[k]) for k in steps},
+        persistence={str(k): error(forecast[0] - true[k]) for k in steps},
+    )
 
 
 def reported_steps(last: int) -> list[int]:
-    """Those of `STEPS` up to `last`."""
-    return [k for k in STEPS if k <= last]
+    """Those of `REPORTED_STEPS` up to `last`."""
+    return [k for k in REPORTED_STEPS if k <= last]
+
+
+def frame_mse(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Mean squared error of each frame, in squared gray levels.
+
+    Args:
+        a: uint8 (B, H, W, C).
+        b: uint8 (B, H, W, C).
+
+    Returns:
+        float64 (B,).
+    """
+    difference = a.astype(np.float32) - b.astype(np.float32)
+    return np.asarray(np.mean(difference**2, axis=(1, 2, 3), dtype=np.float64))
+
+
+def psnr(mse: np.ndarray) -> np.ndarray:
+    """PSNR in dB of sets of frames, 10 log10(255² / MSE), with the MSE pooled over each set.
+
+    Pooling keeps one exact frame from making the result infinite.
+
+    Args:
+        mse: float (..., B), from `frame_mse`.
+
+    Returns:
+        float64 (...), in dB; infinity if all frames of a set are exact.
+    """
+    with np.errstate(divide="ignore"):
+        decibels: np.ndarray = 10.0 * np.log10(_PEAK**2 / np.mean(mse, axis=-1))
+    return decibels
+
+
+def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Structural similarity of each pair of frames (Wang et al., 2004, IEEE TIP 13, equation 13).
+
+    Uniform windows of 7x7, or the largest odd size that fits, averaged over channels.
+
+    Args:
+        a: uint8 (B, H, W, C), H and W at least 3.
+        b: uint8 (B, H, W, C).
+
+    Returns:
+        float64 (B,), at most 1, which means equal.
+    """
+    side = min(_WINDOW, *a.shape[1:3])
+    window = side - 1 + side % 2
+    return np.array(
+        [
+            _similarity(x, y, win_size=window, channel_axis=-1, data_range=_PEAK)
+            for x, y in zip(a, b, strict=True)
+        ]
+    )

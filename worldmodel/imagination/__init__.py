@@ -1,31 +1,25 @@
-"""Imagination: the latent predictor as something to act in."""
+"""Imagined episodes: the latent predictor as Gymnasium environments."""
 
-from worldmodel.imagination.domain import Domain, fit_domain
+from worldmodel.imagination.domain import (
+    Domain,
+    domain_of,
+    fit_domain,
+    reset_latents,
+    start_latents,
+)
 from worldmodel.imagination.env import LatentEnv
-from worldmodel.imagination.observation import LatentObservation, VectorLatentObservation
-from worldmodel.imagination.optimizers import CEM, MPPI, icem
-from worldmodel.imagination.planning import PlanningPolicy, imagined_return, nearness
-from worldmodel.imagination.sb3 import SB3VecEnv
-from worldmodel.imagination.starts import reset_latents, start_latents
-from worldmodel.imagination.store import load_dream, save_dream
 from worldmodel.imagination.vector import LatentVectorEnv
+from worldmodel.imagination.wrappers import LatentObservation, SB3VecEnv, VectorLatentObservation
 
 __all__ = [
-    "CEM",
-    "MPPI",
     "Domain",
     "LatentEnv",
     "LatentObservation",
     "LatentVectorEnv",
-    "PlanningPolicy",
     "SB3VecEnv",
     "VectorLatentObservation",
+    "domain_of",
     "fit_domain",
-    "icem",
-    "imagined_return",
-    "load_dream",
-    "nearness",
     "reset_latents",
-    "save_dream",
     "start_latents",
 ]

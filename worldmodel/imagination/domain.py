@@ -1,102 +1,188 @@
-"""Where a model knows its way: the region of the latent that its training data covers."""
+"""Out-of-distribution detection in latent space, and where imagined episodes start."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+import gymnasium as gym
 import numpy as np
 import torch
-from sklearn.covariance import LedoitWolf
-from torch import Tensor
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
 
 from worldmodel.data import ReplayBuffer
-from worldmodel.evaluation.observations import encode_at, sample_times
-from worldmodel.models import WorldModel
+from worldmodel.latents import encode_at
 
-RATE = 1e-3
-"""Share of true observations that count as outside by mistake."""
+if TYPE_CHECKING:
+    from worldmodel.hyperparameters import Evaluation
+    from worldmodel.models import WorldModel
 
-OBSERVATIONS = 20_000
 _MARGIN = 0.25
 
 
-@dataclass(frozen=True)
-class Domain:
-    """An ellipsoid around training latents, and the box that observations are declared in.
+class Domain(nn.Module):
+    """The region of latent space that the training data covers.
 
-    The squared Mahalanobis distance of a latent is held against the quantile of training latents
-    that leaves out a share of `RATE` (Lee et al., "A Simple Unified Framework for Detecting
-    Out-of-Distribution Samples", arXiv:1807.03888, with one class).
+    A latent is out of distribution if its Mahalanobis distance from the training latents is larger
+    than `radius`, a quantile of the distances of training latents (Lee et al., "A Simple Unified
+    Framework for Detecting Out-of-Distribution Samples", arXiv:1807.03888, with one class), or if
+    it is outside the box from `low` to `high`.
 
-    Attributes:
-        mean: float32 (D,).
+    All arguments are buffers, so the domain of a world model is moved with it by ``.to(device)``.
+
+    Args:
+        mean: float32 (D,), of the training latents.
         whitening: float32 (D, D); (z - mean) @ whitening has unit covariance on training latents.
-        radius: distance beyond which a latent is outside.
-        low: float32 (D,), of the observation space: the least of training, less a quarter of the
-            range; dreams inside the ellipsoid are clipped to it by no more than rounding.
-        high: float32 (D,), likewise.
+        radius: distance beyond which a latent is out of distribution.
+        low: float32 (D,), bounds of the observation space: the minimum over the training latents,
+            less a quarter of their range.
+        high: float32 (D,), likewise, above the maximum.
     """
 
     mean: Tensor
     whitening: Tensor
-    radius: float
+    radius: Tensor
     low: Tensor
     high: Tensor
 
+    def __init__(
+        self, mean: Tensor, whitening: Tensor, radius: Tensor | float, low: Tensor, high: Tensor
+    ) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("whitening", whitening)
+        self.register_buffer("radius", torch.as_tensor(radius, dtype=mean.dtype).to(mean.device))
+        self.register_buffer("low", low)
+        self.register_buffer("high", high)
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any]) -> Domain:
+        """Make a domain from the ``state_dict()`` of another."""
+        return cls(**state)
+
     def distance(self, z: Tensor) -> Tensor:
-        """Mahalanobis distance: float32 (B, D) to (B,)."""
-        return ((z - self.mean) @ self.whitening).norm(dim=-1)
+        """Compute the Mahalanobis distance of latents float32 (B, D) from the mean, (B,)."""
+        distance: Tensor = ((z - self.mean) @ self.whitening).norm(dim=-1)
+        return distance
 
     def outside(self, z: Tensor) -> Tensor:
-        """Which latents (B, D) are not like those of training: bool (B,). NaN is outside."""
+        """Find the latents (B, D) that are out of distribution, bool (B,). NaN is."""
         inside = (self.distance(z) <= self.radius) & ((z >= self.low) & (z <= self.high)).all(-1)
         return ~inside
 
 
-def fit_domain(
-    wm: WorldModel, buffer: ReplayBuffer, *, rate: float = RATE, seed: int = 0
-) -> Domain:
-    """Fit on at most 20,000 observations: half for the shape, half for the radius.
+def fit_domain(wm: WorldModel, buffer: ReplayBuffer, settings: Evaluation, seed: int = 0) -> Domain:
+    """Fit a domain on training observations.
+
+    Half of the episodes shape the ellipsoid and the others set its radius. Assign the result to
+    `wm.domain`.
 
     Args:
-        wm: The world model.
-        buffer: Training episodes.
-        rate: Share of observations like those of the buffer that are to count as outside.
-        seed: Of the choice of observations.
+        wm: the world model.
+        buffer: training episodes.
+        settings: `domain_observations` is how many observations are used, at most, and
+            `domain_error_rate` the fraction of them that counts as out of distribution.
+        seed: random seed of the choice of observations.
+
+    Returns:
+        The domain, on the model's device.
+    """
+    episodes, times = wm.frames.sample_times(buffer, settings.domain_observations, seed)
+    z = encode_at(wm, buffer, episodes, times)
+    return domain_of(
+        torch.as_tensor(z, device=wm.device), episodes % 2 == 0, settings.domain_error_rate
+    )
+
+
+def domain_of(latents: Tensor, shaping: np.ndarray, error_rate: float) -> Domain:
+    """Fit a domain on latents.
+
+    Args:
+        latents: float32 (N, D).
+        shaping: bool (N,), latents that shape the ellipsoid; the others set its radius. Latents of
+            one episode resemble each other, so they belong to the same side.
+        error_rate: fraction of latents like those of `latents` that counts as out of
+            distribution, in (0, 1).
+
+    Returns:
+        The domain, on the device of the latents.
 
     Raises:
-        ValueError: If `rate` is not between 0 and 1.
+        ValueError: If `error_rate` is not between 0 and 1.
     """
-    if not 0.0 < rate < 1.0:
-        raise ValueError(f"rate is {rate}; expected a share between 0 and 1, as 0.001")
-    episodes, times = sample_times(buffer, wm.frame_stack, OBSERVATIONS, seed)
-    z = encode_at(wm, buffer, episodes, times)
-    return domain_of(torch.as_tensor(z, device=wm.device), episodes % 2 == 0, rate)
+    if not 0.0 < error_rate < 1.0:
+        raise ValueError(f"error_rate is {error_rate}; expected a fraction between 0 and 1")
+    from sklearn.covariance import LedoitWolf  # takes a second to import
 
-
-def domain_of(latents: Tensor, shaping: np.ndarray, rate: float = RATE) -> Domain:
-    """Fit on latents.
-
-    Args:
-        latents: (N, D).
-        shaping: bool (N,), those that give the shape; the others give the radius. Whole episodes
-            are on one side, as steps of one resemble each other.
-        rate: See `fit_domain`.
-    """
     z = latents.cpu().numpy().astype(np.float64)
     fitted = LedoitWolf().fit(z[shaping])
     values, vectors = np.linalg.eigh(fitted.covariance_)
     whitening = vectors / np.sqrt(np.maximum(values, 1e-12))
     distances = np.linalg.norm((z[~shaping] - fitted.location_) @ whitening, axis=1)
-    span = z.max(axis=0) - z.min(axis=0)
+    low, high = z.min(axis=0), z.max(axis=0)
+    margin = _MARGIN * (high - low)
 
-    def on_device(value: np.ndarray) -> Tensor:
+    def to_tensor(value: ArrayLike) -> Tensor:
         return torch.as_tensor(value, dtype=torch.float32, device=latents.device)
 
     return Domain(
-        mean=on_device(fitted.location_),
-        whitening=on_device(whitening),
-        radius=float(np.quantile(distances, 1.0 - rate)),
-        low=on_device(z.min(axis=0) - _MARGIN * span - 1e-3),
-        high=on_device(z.max(axis=0) + _MARGIN * span + 1e-3),
+        mean=to_tensor(fitted.location_),
+        whitening=to_tensor(whitening),
+        radius=to_tensor(np.quantile(distances, 1.0 - error_rate)),
+        low=to_tensor(low - margin - 1e-3),
+        high=to_tensor(high + margin + 1e-3),
     )
+
+
+def require_domain(wm: WorldModel) -> Domain:
+    """Return the domain of a model.
+
+    Raises:
+        ValueError: If the model has none.
+    """
+    if wm.domain is None:
+        raise ValueError(
+            "this model has no domain for out-of-distribution detection; fit one by "
+            "wm.domain = fit_domain(wm, buffer, config.evaluation)"
+        )
+    return wm.domain
+
+
+def start_latents(wm: WorldModel, buffer: ReplayBuffer, count: int, seed: int = 0) -> Tensor:
+    """Encode random observations of a buffer, at which imagined episodes can start.
+
+    Observations that ended an episode by termination are left out: no step follows them.
+
+    Args:
+        wm: the world model.
+        buffer: training episodes.
+        count: observations, at most.
+        seed: random seed of the choice of observations.
+
+    Returns:
+        float32 (M, D), M <= `count`, on the model's device. Assign it to `wm.starts`.
+    """
+    episodes, times = wm.frames.sample_times(buffer, count, seed)
+    over = buffer.terminated[episodes] & (times == buffer.lengths[episodes] - 1)
+    return torch.as_tensor(encode_at(wm, buffer, episodes[~over], times[~over]), device=wm.device)
+
+
+def reset_latents(
+    wm: WorldModel, env: gym.Env[np.ndarray, Any], count: int = 256, seed: int = 0
+) -> Tensor:
+    """Encode the first observations of an environment's episodes.
+
+    An observation at reset repeats its one frame, so its latent is one of rest.
+
+    Args:
+        wm: the world model.
+        env: an environment with the model's observations, see `Run.make_env`.
+        count: number M of resets.
+        seed: random seed of the first reset; the following ones count up.
+
+    Returns:
+        float32 (M, D), on the model's device.
+    """
+    observations = [env.reset(seed=seed + i)[0] for i in range(count)]
+    return wm.encode(np.stack(observations))

@@ -1,45 +1,45 @@
-"""One dream as a Gymnasium environment."""
+"""`LatentEnv`, one imagined episode at a time, and how `gym.make` opens a run."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
-from worldmodel.imagination.domain import Domain
-from worldmodel.imagination.starts import reset_latents
-from worldmodel.imagination.store import load_dream
+from worldmodel.imagination.domain import reset_latents
 from worldmodel.imagination.vector import LatentVectorEnv
 from worldmodel.models import WorldModel
-from worldmodel.playback.canvas import enlarge
-from worldmodel.playback.window import Window
-from worldmodel.reality import make_env
-from worldmodel.run import load
+
+if TYPE_CHECKING:
+    from worldmodel.run import Run
+    from worldmodel.viz.viewer import Window
 
 
 class LatentEnv(gym.Env[np.ndarray, Any]):
     """
     ## Description
 
-    A trained world model as an environment: each step is imagined by the predictor and judged by
-    the reward and termination heads, without the environment that was learned.
+    An imagined episode: the predictor and the heads of a world model as an environment. Each step
+    predicts the next latent, its reward and its termination, without the environment that the
+    model was trained on.
 
     ## Action Space
 
-    That of the environment that was learned, a flat `Box` or a `Discrete`.
+    The action space of the environment that the model was trained on, a flat `Box` or a
+    `Discrete`. Actions outside the bounds of a `Box` are clipped.
 
     ## Observation Space
 
-    The latent, a `Box` of float32 (D,). Its bounds are the least and greatest value of each number
-    on training observations, and a quarter of that range more on both sides.
+    The latent, a `Box` of float32 (D,). Its bounds are `wm.domain.low` and `wm.domain.high`: the
+    range of each number on training observations, and a quarter of that range more on both sides.
 
     ## Rewards
 
-    The reward head's.
+    The prediction of the reward head.
 
     ## Starting State
 
@@ -47,28 +47,42 @@ class LatentEnv(gym.Env[np.ndarray, Any]):
 
     ## Episode End
 
-    Termination where the termination head gives 0.5 or more. Truncation after `max_episode_steps`,
-    or, with `info["out_of_domain"]`, where the dream leaves what the model was trained on: see
-    `Domain`. The latent that left is clipped to the bounds.
+    Termination where the termination head predicts a probability of 0.5 or more. Truncation after
+    `max_episode_steps`, or where the latent is out of distribution (see `Domain`), with
+    `info["out_of_domain"]`. Such a latent is clipped to the bounds of the observation space.
 
     ## Arguments
 
-    | Parameter           | Type         | Default | Description                         |
-    | ------------------- | ------------ | ------- | ----------------------------------- |
-    | `wm`                | `WorldModel` |         | The model                           |
-    | `starts`            | Tensor       |         | float32 (M, D), see `start_latents` |
-    | `domain`            | `Domain`     |         | From `fit_domain`                   |
-    | `max_episode_steps` | int          | `200`   | Steps until truncation              |
-    | `render_mode`       | str          | `None`  | `"rgb_array"`, `"human"`            |
+    | Parameter           | Type         | Default     | Description                         |
+    | ------------------- | ------------ | ----------- | ----------------------------------- |
+    | `wm`                | `WorldModel` |             | The model, with a `domain`          |
+    | `starts`            | Tensor       | `wm.starts` | float32 (M, D), see `start_latents` |
+    | `max_episode_steps` | int          | `200`       | Steps until truncation              |
+    | `render_mode`       | str          | `None`      | `"rgb_array"`, or `"human"`         |
 
-    `gym.make("worldmodel/Latent-v0", run="results/<run>")` takes the first three from a run
-    directory: `starts` is then `"data"` (stored training observations), `"resets"` (where the real
-    environment's episodes begin) or an array of observations; and `device` as in
-    `worldmodel.load`.
+    `gym.make("worldmodel/Latent-v0", run=run)` takes the model of `run`, a run directory or a
+    `Run`. There, `starts` is `"data"` (training observations), `"resets"` (first observations of
+    the real environment's episodes) or an array of observations, uint8 (M, H, W, S*C); and `device`
+    is where a model is loaded to, as in `worldmodel.load`.
+
+    ```python
+    >>> import gymnasium as gym
+    >>> import worldmodel
+    >>> env = gym.make("worldmodel/Latent-v0", run=run, max_episode_steps=50)
+    >>> observation, info = env.reset(seed=0)
+    >>> observation.dtype, info
+    (dtype('float32'), {'out_of_domain': False})
+    >>> observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
+    >>> gym.make("worldmodel/Latent-v0", run=run, starts="rest")
+    Traceback (most recent call last):
+    ...
+    ValueError: starts is 'rest'; expected 'data', 'resets', or an array of observations
+
+    ```
 
     ## Vectorized environment
 
-    `LatentVectorEnv` imagines all dreams in one batch; `gym.make_vec` gives it.
+    `LatentVectorEnv`, or `gym.make_vec`, computes many imagined episodes in one batch.
 
     ## Version History
 
@@ -84,8 +98,7 @@ class LatentEnv(gym.Env[np.ndarray, Any]):
         self,
         wm: WorldModel,
         *,
-        starts: Tensor,
-        domain: Domain,
+        starts: Tensor | None = None,
         max_episode_steps: int = 200,
         render_mode: str | None = None,
     ) -> None:
@@ -93,53 +106,52 @@ class LatentEnv(gym.Env[np.ndarray, Any]):
             raise ValueError(
                 f"render_mode is {render_mode!r}; expected None, 'rgb_array' or 'human'"
             )
-        self._dreams = LatentVectorEnv(
+        self._envs = LatentVectorEnv(
             wm,
             1,
             starts=starts,
-            domain=domain,
             max_episode_steps=max_episode_steps,
             autoreset_mode=AutoresetMode.DISABLED,
             render_mode="rgb_array" if render_mode == "human" else render_mode,
         )
         self.render_mode = render_mode
-        self._window = Window("Dream") if render_mode == "human" else None
-        self.observation_space = self._dreams.single_observation_space
-        self.action_space = self._dreams.single_action_space
+        self._window = _open_window() if render_mode == "human" else None
+        self.observation_space = self._envs.single_observation_space
+        self.action_space = self._envs.single_action_space
 
     @property
     def wm(self) -> WorldModel:
         """The world model."""
-        return self._dreams.wm
+        return self._envs.wm
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin a dream at a start drawn with `seed`, or at `options["latent"]`, float32 (D,)."""
+        """Start an episode at a random start, or at `options["latent"]`, float32 (D,)."""
         super().reset(seed=seed)
-        rest = dict(options or {})
-        given = rest.pop("latent", None)
-        if given is not None:
-            rest["latents"] = np.asarray(given)[None]
-        if seed is None and self._dreams._np_random is None:
+        batched = dict(options or {})
+        latent = batched.pop("latent", None)
+        if latent is not None:
+            batched["latents"] = np.asarray(latent)[None]
+        if seed is None and self._envs._np_random is None:
             seed = int(self.np_random.integers(2**31))
-        observations, info = self._dreams.reset(seed=seed, options=rest)
+        observations, info = self._envs.reset(seed=seed, options=batched)
         self._show()
         return observations[0], {"out_of_domain": bool(info["out_of_domain"][0])}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Imagine one step; see `LatentVectorEnv`."""
-        z, reward, terminated, truncated, info = self._dreams.step(np.asarray(action)[None])
+        """Predict the next latent and the outcome of the transition, as `LatentVectorEnv.step`."""
+        z, reward, terminated, truncated, info = self._envs.step(np.asarray(action)[None])
         self._show()
-        left = {"out_of_domain": bool(info["out_of_domain"][0])}
-        return z[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), left
+        outside = {"out_of_domain": bool(info["out_of_domain"][0])}
+        return z[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), outside
 
     def render(self) -> np.ndarray | None:
-        """The decoder's newest frame, uint8 (H, W, 3); None after updating the window."""
+        """Decode the newest frame, uint8 (H, W, 3); return None after updating the window."""
         if self._window is not None:
             self._show()
             return None
-        frames = self._dreams.render()
+        frames = self._envs.render()
         return None if frames is None else frames[0]
 
     def close(self) -> None:
@@ -148,62 +160,81 @@ class LatentEnv(gym.Env[np.ndarray, Any]):
             self._window.close()
 
     def _show(self) -> None:
-        if self._window is not None and (frames := self._dreams.render()) is not None:
+        if self._window is not None and (frames := self._envs.render()) is not None:
+            from worldmodel.viz.canvas import enlarge
+
             self._window.show(enlarge(frames[0]))
             self._window.wait(self.metadata["render_fps"])
 
 
+def _open_window() -> Window:
+    from worldmodel.viz.viewer import Window
+
+    return Window("Imagined episode")
+
+
 def make_latent_env(
-    run: str | Path, starts: str | np.ndarray = "data", device: str = "auto", **settings: Any
+    run: Run | str | Path,
+    starts: str | np.ndarray = "data",
+    device: str = "auto",
+    **settings: Any,
 ) -> LatentEnv:
-    """The dream of a run: ``gym.make("worldmodel/Latent-v0", run="results/<run>")``.
+    """Make the environment of ``gym.make("worldmodel/Latent-v0", run=run)``.
 
     Args:
-        run: A run directory.
-        starts: Where dreams begin: ``"data"`` at stored training observations, ``"resets"`` where
-            the real environment's episodes do, or at given observations, uint8 (M, H, W, S*C).
-        device: See `worldmodel.load`.
-        settings: Of `LatentEnv`.
+        run: a run, or a run directory.
+        starts: where episodes start: ``"data"`` at training observations, ``"resets"`` at first
+            observations of the real environment's episodes, or at given observations, uint8
+            (M, H, W, S*C), or float32 (M, S*d).
+        device: where the model of a run directory is loaded to, see `worldmodel.load`.
+        settings: further arguments of `LatentEnv`.
 
     Raises:
-        RunError: There is no finished run.
-        ValueError: `starts` is something else.
+        RunError: If there is no evaluated run.
+        ValueError: If an argument does not fit the run.
     """
-    wm, dream = _open(run, starts, device)
-    return LatentEnv(wm, **dream, **settings)
+    wm, latents = _model_and_starts(run, starts, device)
+    return LatentEnv(wm, starts=latents, **settings)
 
 
 def make_latent_vector_env(
-    run: str | Path,
+    run: Run | str | Path,
     num_envs: int = 1,
     starts: str | np.ndarray = "data",
     device: str = "auto",
     **settings: Any,
 ) -> LatentVectorEnv:
-    """The dreams of a run: ``gym.make_vec("worldmodel/Latent-v0", run=..., num_envs=1024)``.
+    """Make the environments of ``gym.make_vec("worldmodel/Latent-v0", num_envs=1024, run=run)``.
 
     Args:
-        run: See `make_latent_env`, as for `starts` and `device`.
-        num_envs: N.
-        starts: Where dreams begin.
-        device: Where they are computed.
-        settings: Of `LatentVectorEnv`.
+        run: a run, or a run directory.
+        num_envs: number N of episodes.
+        starts: where episodes start, see `make_latent_env`.
+        device: where the model of a run directory is loaded to, see `worldmodel.load`.
+        settings: further arguments of `LatentVectorEnv`.
+
+    Raises:
+        RunError: If there is no evaluated run.
+        ValueError: If an argument does not fit the run.
     """
-    wm, dream = _open(run, starts, device)
-    return LatentVectorEnv(wm, num_envs, **dream, **settings)
+    wm, latents = _model_and_starts(run, starts, device)
+    return LatentVectorEnv(wm, num_envs, starts=latents, **settings)
 
 
-def _open(
-    run: str | Path, starts: str | np.ndarray, device: str
-) -> tuple[WorldModel, dict[str, Any]]:
-    wm = load(run, device)
-    dream = load_dream(run, wm)
+def _model_and_starts(
+    run: Run | str | Path, starts: str | np.ndarray, device: str
+) -> tuple[WorldModel, Tensor]:
+    from worldmodel.run import Run
+
+    if not isinstance(run, Run):
+        run = Run(run, device)
+    _ = run.domain  # raises RunError if the run has none yet
     if isinstance(starts, np.ndarray):
-        dream["starts"] = wm.encode(starts)
-    elif starts == "resets":
-        dream["starts"] = reset_latents(wm, make_env(run))
-    elif starts != "data":
-        raise ValueError(
-            f"starts is {starts!r}; expected 'data', 'resets', or an array of observations"
-        )
-    return wm, dream
+        return run.model, run.model.encode(starts)
+    if starts == "data":
+        return run.model, run.starts
+    if starts == "resets":
+        return run.model, reset_latents(run.model, run.make_env())
+    raise ValueError(
+        f"starts is {starts!r}; expected 'data', 'resets', or an array of observations"
+    )

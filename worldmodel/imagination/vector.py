@@ -1,4 +1,4 @@
-"""Many dreams at once as one Gymnasium vector environment."""
+"""Many imagined episodes at once: `LatentVectorEnv`."""
 
 from __future__ import annotations
 
@@ -14,37 +14,76 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from worldmodel.evaluation.forecast import newest_frame
-from worldmodel.imagination.domain import Domain
+from worldmodel.imagination.domain import require_domain
 from worldmodel.models import WorldModel
-from worldmodel.models.spec import DiscreteActions
 
-ENDS = 0.5
-"""Probability from which the termination head ends a dream."""
+TERMINATION_THRESHOLD = 0.5
+"""Predicted probability of termination at which an imagined episode terminates."""
 
 
 class LatentVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
-    """A world model's predictor and heads as N environments, computed in one batch.
+    """
+    ## Description
 
-    Observations are latents, float32 (N, D), within the bounds of the training latents. Actions
-    are those of the environment that was learned. Rewards are the reward head's. An episode
-    terminates where the termination head gives 0.5 or more, and is truncated after
-    `max_episode_steps` or where the dream leaves the domain that the model was trained on, which
-    `info["out_of_domain"]`, bool (N,), tells. The latent that left is clipped to the bounds.
+    N imagined episodes: the predictor and the heads of a world model as a vector environment. All
+    episodes are computed in one batch, without the environment that the model was trained on.
 
-    Args:
-        wm: The world model.
-        num_envs: N.
-        starts: float32 (M, D), latents that episodes begin at, drawn uniformly: `start_latents`
-            of a buffer, or `wm.encode(observations)`.
-        domain: From `fit_domain`.
-        max_episode_steps: Steps until truncation.
-        autoreset_mode: `AutoresetMode` or its value, "NextStep", "SameStep" or "Disabled".
-        render_mode: None, or "rgb_array" for the decoder's newest frames.
+    ## Action Space
 
-    Raises:
-        ValueError: If a number is below 1, there is nothing to start from, or frames are asked of
-            a model without a decoder.
+    The batched action space of the environment that the model was trained on. Actions outside the
+    bounds of a `Box` are clipped.
+
+    ## Observation Space
+
+    The latents, a `Box` of float32 (N, D). Its bounds are `wm.domain.low` and `wm.domain.high`.
+
+    ## Rewards
+
+    The predictions of the reward head, float64 (N,).
+
+    ## Starting State
+
+    A latent drawn uniformly from `starts` for each episode, or `reset(options={"latents": z})`,
+    float32 (N, D). `reset(options={"reset_mask": mask})`, bool (N,), resets some of the episodes.
+
+    ## Episode End
+
+    Termination where the termination head predicts a probability of 0.5 or more. Truncation after
+    `max_episode_steps`, or where a latent is out of distribution (see `Domain`), with
+    `info["out_of_domain"]`, bool (N,). Such a latent is clipped to the bounds of the observation
+    space.
+
+    ## Arguments
+
+    | Parameter           | Type            | Default      | Description                         |
+    | ------------------- | --------------- | ------------ | ----------------------------------- |
+    | `wm`                | `WorldModel`    |              | The model, with a `domain`          |
+    | `num_envs`          | int             | `1024`       | Number N of episodes                |
+    | `starts`            | Tensor          | `wm.starts`  | float32 (M, D), see `start_latents` |
+    | `max_episode_steps` | int             | `200`        | Steps until truncation              |
+    | `autoreset_mode`    | `AutoresetMode` | `"NextStep"` | Or `"SameStep"`, or `"Disabled"`    |
+    | `render_mode`       | str             | `None`       | `"rgb_array"`: decoded frames       |
+
+    With `run` a run directory or a `Run`:
+
+    ```python
+    >>> import gymnasium as gym
+    >>> import worldmodel
+    >>> envs = gym.make_vec("worldmodel/Latent-v0", num_envs=3, run=run)
+    >>> observations, info = envs.reset(seed=0)
+    >>> observations.dtype, info["out_of_domain"]
+    (dtype('float32'), array([False, False, False]))
+    >>> observations, rewards, terminated, truncated, info = envs.step(envs.action_space.sample())
+
+    ```
+
+    ## Vectorized environment
+
+    This is the vectorized form of `LatentEnv`.
+
+    ## Version History
+
+    * v0: Initial version.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012
@@ -58,8 +97,7 @@ class LatentVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         wm: WorldModel,
         num_envs: int = 1024,
         *,
-        starts: Tensor,
-        domain: Domain,
+        starts: Tensor | None = None,
         max_episode_steps: int = 200,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
@@ -70,23 +108,23 @@ class LatentVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode is {render_mode!r}; expected None or 'rgb_array'")
         if render_mode and wm.decoder is None:
-            raise ValueError("this model has no decoder, so dreams cannot be rendered")
-        if starts.ndim != 2 or not len(starts):
             raise ValueError(
-                f"starts have shape {tuple(starts.shape)}; expected latents (M, D), at least one"
+                "this model was trained on vectors and has no decoder, so it cannot be rendered; "
+                "use render_mode=None"
             )
-        self.wm, self.domain, self.num_envs = wm, domain, num_envs
+        self.wm, self.num_envs = wm, num_envs
+        self.domain = require_domain(wm)
+        self.starts = _checked_starts(wm, starts)
         self.max_episode_steps = max_episode_steps
         self.render_mode = render_mode
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.single_observation_space = spaces.Box(
-            domain.low.cpu().numpy(), domain.high.cpu().numpy(), dtype=np.float32
+            self.domain.low.cpu().numpy(), self.domain.high.cpu().numpy(), dtype=np.float32
         )
-        self.single_action_space = _action_space(wm)
+        self.single_action_space = wm.spec.actions.space()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self.starts = starts.to(wm.device)
         self._z: Tensor | None = None
         self._steps = np.zeros(num_envs, np.int64)
         self._done = np.zeros(num_envs, np.bool_)
@@ -95,7 +133,7 @@ class LatentVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def latents(self) -> Tensor:
         """The current latents, float32 (N, D), on the model's device."""
         if self._z is None:
-            raise ResetNeeded("the dreams have not begun: call reset() first")
+            raise ResetNeeded("the environment has no state yet: call reset() first")
         return self._z
 
     def reset(
@@ -104,77 +142,91 @@ class LatentVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         seed: int | Sequence[int | None] | None = None,
         options: dict[str, Any] | None = None,
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin all dreams, or those in a mask, at starts drawn by one generator.
+        """Start all episodes, or those in a mask.
 
         Args:
-            seed: Of the generator; of a sequence, the first item counts.
-            options: `"reset_mask"`, bool (N,), limits the reset to where it is True;
-                `"latents"`, float32 (N, D), sets the starts.
+            seed: random seed of the one generator that draws all starts; of a sequence, the first
+                item.
+            options: `"reset_mask"`, bool (N,), the episodes to reset; `"latents"`, float32 (N, D),
+                the latents to start at.
+
+        Returns:
+            Observations float32 (N, D), and `info`.
+
+        Raises:
+            ValueError: If an option is unknown or the latents do not fit.
+            ResetNeeded: If the first reset has a mask.
         """
         first = seed if seed is None or isinstance(seed, int | np.integer) else seed[0]
         super().reset(seed=None if first is None else int(first))
-        rest = dict(options or {})
-        mask, given = rest.pop("reset_mask", None), rest.pop("latents", None)
-        if rest:
-            raise ValueError(f"unknown options {sorted(rest)}; expected 'reset_mask', 'latents'")
+        unknown = dict(options or {})
+        mask, latents = unknown.pop("reset_mask", None), unknown.pop("latents", None)
+        if unknown:
+            raise ValueError(f"unknown options {sorted(unknown)}; expected 'reset_mask', 'latents'")
         if mask is None:
             mask = np.ones(self.num_envs, np.bool_)
         if self._z is None and not np.all(mask):
-            raise ResetNeeded("the dreams have not begun: call reset() without a mask first")
-        left = self._begin(np.asarray(mask, np.bool_), given)
-        return self._observation(), self._info(left)
+            raise ResetNeeded("the environment has no state yet: call reset() without a mask first")
+        outside = self._start(np.asarray(mask, np.bool_), latents)
+        return self._observation(), self._info(outside)
 
     @torch.no_grad()
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Imagine one step under actions of the environment that was learned, (N, A) or (N,).
+        """Predict the next latents and the outcome of the transition.
 
-        Actions beyond the bounds of a Box are clipped.
+        Args:
+            actions: (N, A), or (N,) if discrete.
+
+        Returns:
+            Observations float32 (N, D), rewards float64 (N,), terminated and truncated bool (N,),
+            and `info`.
 
         Raises:
-            ValueError: They have another shape, are not numbers, or none of a discrete space.
+            ValueError: If the actions have another shape, are not finite, or are not in a discrete
+                action space.
+            ResetNeeded: If an episode has ended and autoreset is disabled.
         """
         z = self.latents
         if self.autoreset_mode is AutoresetMode.DISABLED and self._done.any():
             raise ResetNeeded(
-                f"dreams {np.flatnonzero(self._done).tolist()} have ended and autoreset is "
+                f"episodes {np.flatnonzero(self._done).tolist()} have ended and autoreset is "
                 'disabled: call reset(options={"reset_mask": mask}) first'
             )
         actions = self._checked(actions)
-        following = self.wm.predict(z, actions)
-        reward, end = self.wm.outcome(z, actions, following)
-        left = self.domain.outside(following).cpu().numpy()
-        low, high = self.domain.low, self.domain.high
-        self._z = following.nan_to_num().clamp(low, high)
+        z_next = self.wm.predict(z, actions)
+        reward, termination = self.wm.outcome(z, actions, z_next)
+        outside = self.domain.outside(z_next).cpu().numpy()
+        self._z = z_next.nan_to_num().clamp(self.domain.low, self.domain.high)
         self._steps += 1
         rewards = reward.nan_to_num().cpu().numpy().astype(np.float64)
-        terminated = (end >= ENDS).cpu().numpy() & ~left
-        truncated = left | ((self._steps >= self.max_episode_steps) & ~terminated)
-        if self._done.any():
-            for array in (left, terminated, truncated):
+        terminated = (termination >= TERMINATION_THRESHOLD).cpu().numpy() & ~outside
+        truncated = outside | ((self._steps >= self.max_episode_steps) & ~terminated)
+        if self._done.any():  # in next-step mode, this step resets them instead
+            for array in (outside, terminated, truncated):
                 array[self._done] = False
             rewards[self._done] = 0.0
-            self._begin(self._done)
+            self._start(self._done)
         ended = terminated | truncated
         self._done = ended.copy()
         info: dict[str, Any] = {}
         if self.autoreset_mode is AutoresetMode.SAME_STEP and ended.any():
-            info = self._final(ended, left)
-            self._begin(ended)
-            left = left & ~ended
-        return self._observation(), rewards, terminated, truncated, info | self._info(left)
+            info = self._final(ended, outside)
+            self._start(ended)
+            outside = outside & ~ended
+        return self._observation(), rewards, terminated, truncated, info | self._info(outside)
 
     def render(self) -> tuple[np.ndarray, ...] | None:
-        """The decoder's newest frame of each dream, uint8 (H, W, C)."""
+        """Decode the newest frame of each episode, uint8 (H, W, 3)."""
         if self.render_mode is None:
-            gym.logger.warn("render() needs render_mode='rgb_array'")
+            gym.logger.warn('render() needs a render mode: make_vec(..., render_mode="rgb_array")')
             return None
-        channels = self.wm.spec.frame_shape[-1]
-        frames = newest_frame(self.wm.decode(self.latents), channels)
-        return tuple(np.repeat(f, 3 // f.shape[-1], axis=-1) for f in frames)
+        frames = self.wm.frames.newest(self.wm.decode(self.latents))
+        return tuple(np.repeat(frame, 3 // frame.shape[-1], axis=-1) for frame in frames)
 
     def _checked(self, actions: np.ndarray) -> np.ndarray:
+        """Actions that the model takes, those of a Box clipped to its bounds."""
         actions = np.asarray(actions)
         if actions.shape != self.action_space.shape:
             raise ValueError(
@@ -182,43 +234,46 @@ class LatentVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             )
         if isinstance(self.action_space, spaces.Box):
             if not np.isfinite(actions).all():
-                raise ValueError("actions hold numbers that are not finite")
-            actions = np.clip(actions, self.action_space.low, self.action_space.high)
-        elif not self.action_space.contains(actions):
+                raise ValueError("actions contain NaN or infinity, expected finite numbers")
+            clipped: np.ndarray = np.clip(actions, self.action_space.low, self.action_space.high)
+            return clipped
+        if not self.action_space.contains(actions):
             raise ValueError(f"actions {actions.tolist()} are not in {self.action_space}")
         return actions
 
-    def _begin(self, mask: np.ndarray, given: Any = None) -> np.ndarray:
-        """Begin those in the mask; which of them are outside the domain, bool (N,)."""
-        chosen = torch.as_tensor(np.flatnonzero(mask), device=self.wm.device)
+    def _start(self, mask: np.ndarray, latents: Any = None) -> np.ndarray:
+        """Start the episodes in the mask, and return which of them start outside the domain."""
+        device = self.wm.device
+        chosen = torch.as_tensor(np.flatnonzero(mask), device=device)
         if self._z is None:
-            self._z = torch.zeros((self.num_envs, self.starts.shape[1]), device=self.wm.device)
-        if given is None:
+            self._z = torch.zeros((self.num_envs, self.starts.shape[1]), device=device)
+        if latents is None:
             drawn = self.np_random.integers(0, len(self.starts), len(chosen))
-            starts = self.starts[torch.as_tensor(drawn, device=self.wm.device)]
+            starts = self.starts[torch.as_tensor(drawn, device=device)]
         else:
-            starts = torch.as_tensor(given, dtype=torch.float32, device=self.wm.device)
+            starts = torch.as_tensor(latents, dtype=torch.float32, device=device)
             if starts.shape != self._z.shape or not starts.isfinite().all():
                 raise ValueError(
-                    f"latents to begin at have shape {tuple(starts.shape)}; expected finite "
-                    f"numbers {tuple(self._z.shape)}"
+                    f"latents to start at have shape {tuple(starts.shape)}; expected finite "
+                    f"numbers of shape {tuple(self._z.shape)}"
                 )
             starts = starts[chosen]
         self._z = self._z.clone()
         self._z[chosen] = starts.clamp(self.domain.low, self.domain.high)
-        left = np.zeros(self.num_envs, np.bool_)
-        left[mask] = self.domain.outside(starts).cpu().numpy()
+        outside = np.zeros(self.num_envs, np.bool_)
+        outside[mask] = self.domain.outside(starts).cpu().numpy()
         self._steps[mask] = 0
         self._done[mask] = False
-        return left
+        return outside
 
     def _observation(self) -> np.ndarray:
         return self.latents.cpu().numpy().copy()
 
-    def _info(self, left: np.ndarray) -> dict[str, Any]:
-        return {"out_of_domain": left, "_out_of_domain": np.ones(self.num_envs, np.bool_)}
+    def _info(self, outside: np.ndarray) -> dict[str, Any]:
+        return {"out_of_domain": outside, "_out_of_domain": np.ones(self.num_envs, np.bool_)}
 
-    def _final(self, ended: np.ndarray, left: np.ndarray) -> dict[str, Any]:
+    def _final(self, ended: np.ndarray, outside: np.ndarray) -> dict[str, Any]:
+        """The entries of `info` about episodes that ended in a step that also resets them."""
         observation = self._observation()
         final = np.full(self.num_envs, None, dtype=object)
         for i in np.flatnonzero(ended):
@@ -226,15 +281,22 @@ class LatentVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return {
             "final_obs": final,
             "_final_obs": ended.copy(),
-            "final_info": {"out_of_domain": left.copy(), "_out_of_domain": ended.copy()},
+            "final_info": {"out_of_domain": outside.copy(), "_out_of_domain": ended.copy()},
             "_final_info": ended.copy(),
         }
 
 
-def _action_space(wm: WorldModel) -> spaces.Space:
-    actions = wm.spec.actions
-    if isinstance(actions, DiscreteActions):
-        return spaces.Discrete(actions.n, start=actions.start)
-    return spaces.Box(
-        np.array(actions.low, np.float32), np.array(actions.high, np.float32), dtype=np.float32
-    )
+def _checked_starts(wm: WorldModel, starts: Tensor | None) -> Tensor:
+    """Latents at which episodes start, on the model's device."""
+    if starts is None:
+        starts = wm.starts
+    if starts is None:
+        raise ValueError(
+            "this model has no latents to start at; pass starts=start_latents(wm, buffer, count) "
+            "or starts=wm.encode(observations)"
+        )
+    if starts.ndim != 2 or not len(starts):
+        raise ValueError(
+            f"starts have shape {tuple(starts.shape)}; expected latents (M, D), at least one"
+        )
+    return starts.to(wm.device)

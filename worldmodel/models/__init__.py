@@ -1,6 +1,16 @@
 """The world model and its parts."""
 
-from worldmodel.models.spec import ModelSpec, describe_actions
-from worldmodel.models.world_model import WorldModel
+from worldmodel.models.predictors import unroll
+from worldmodel.models.spec import BoxActions, DiscreteActions, ModelSpec, describe_actions
+from worldmodel.models.world_model import WorldModel, check_parts, choose_device
 
-__all__ = ["ModelSpec", "WorldModel", "describe_actions"]
+__all__ = [
+    "BoxActions",
+    "DiscreteActions",
+    "ModelSpec",
+    "WorldModel",
+    "check_parts",
+    "choose_device",
+    "describe_actions",
+    "unroll",
+]

@@ -1,13 +1,97 @@
-"""Heads on the frozen latent: what a transition earns and whether it ends the episode."""
+"""Decoder, reward head and termination head: trained on the frozen encoder's latents.
+
+A decoder is an ``nn.Module`` made by ``Decoder(frame_shape, frame_stack, latent_dim, width)``,
+with `model.decoder_kwargs` as further arguments. Its ``forward`` maps latents (B, D) to images
+float32 (B, H, W, S*C), about [0, 1]. `model.decoder` chooses it. It is trained by the MSE to the
+observation, or by its own ``loss(z, observation)`` (uint8 (B, H, W, S*C)) if it defines one.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+PATCH = 4
+"""Side of the patches that the last layer draws, in pixels."""
+
+
+def to_patches(images: Tensor) -> Tensor:
+    """Cut images (B, H, W, C) into (B, H/4 * W/4, 16 * C), row by row."""
+    b, h, w, c = images.shape
+    cut = images.reshape(b, h // PATCH, PATCH, w // PATCH, PATCH, c).transpose(2, 3)
+    return cut.reshape(b, -1, PATCH * PATCH * c)
+
+
+def reconstruction_loss(decoder: nn.Module, z: Tensor, observation: Tensor) -> Tensor:
+    """MSE of decoded pixels in [0, 1], or the decoder's own loss.
+
+    Args:
+        decoder: see the module.
+        z: float32 (B, D).
+        observation: uint8 (B, H, W, S*C).
+    """
+    own = getattr(decoder, "loss", None)
+    if callable(own):
+        loss: Tensor = own(z, observation)
+        return loss
+    return F.mse_loss(decoder(z), observation.float() / 255)
+
+
+class PatchDecoder(nn.Module):
+    """Decodes latents patch by patch.
+
+    Linear layers lay out a map with one cell per 4 x 4 patch, a convolution connects neighbors,
+    and a linear layer draws each patch.
+
+    Args:
+        frame_shape: (H, W, C) of one frame, H = W a multiple of 4.
+        frame_stack: frames S per observation.
+        latent_dim: size D of the latent.
+        width: channels of the map.
+    """
+
+    def __init__(
+        self, frame_shape: tuple[int, ...], frame_stack: int, latent_dim: int, width: int = 16
+    ) -> None:
+        super().__init__()
+        self.image_size = frame_shape[0]
+        side = self.image_size // PATCH
+        self.layout = nn.Sequential(
+            nn.Linear(latent_dim, 256),
+            nn.ReLU(),
+            nn.Linear(256, width * side * side),
+            nn.ReLU(),
+            nn.Unflatten(1, (width, side, side)),
+            nn.Conv2d(width, 2 * width, 3, padding=1),
+            nn.ReLU(),
+        )
+        self.draw = nn.Linear(2 * width, PATCH * PATCH * frame_stack * frame_shape[-1])
+
+    def patches(self, z: Tensor) -> Tensor:
+        """Decode latents (B, D) to patches (B, H/4 * W/4, 16 * S*C), as `to_patches` cuts them."""
+        patches: Tensor = self.draw(self.layout(z).flatten(2).mT)
+        return patches
+
+    def loss(self, z: Tensor, observation: Tensor) -> Tensor:
+        """MSE of pixels in [0, 1], compared patch by patch, which saves reordering pixels."""
+        return F.mse_loss(self.patches(z), to_patches(observation).float().mul_(1 / 255))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Decode latents (B, D) to float32 images (B, H, W, S*C)."""
+        side = self.image_size // PATCH
+        cut = self.patches(z).reshape(len(z), side, side, PATCH, PATCH, -1)
+        return cut.transpose(2, 3).reshape(len(z), self.image_size, self.image_size, -1)
 
 
 class OutcomeHead(nn.Module):
-    """MLP on a transition (z, a, z') with one output: a reward, or the logit of termination."""
+    """MLP on a transition (z, a, z') with one output: a reward, or the logit of termination.
+
+    Args:
+        latent_dim: size D of the latent.
+        action_dim: size A of the action vector.
+        hidden: width of both hidden layers.
+    """
 
     def __init__(self, latent_dim: int, action_dim: int, hidden: int = 256) -> None:
         super().__init__()
@@ -21,4 +105,5 @@ class OutcomeHead(nn.Module):
 
     def forward(self, z: Tensor, action: Tensor, z_next: Tensor) -> Tensor:
         """Map (B, D), (B, A), (B, D) to (B,)."""
-        return self.net(torch.cat((z, action, z_next), -1)).squeeze(-1)
+        output: Tensor = self.net(torch.cat((z, action, z_next), -1)).squeeze(-1)
+        return output

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import gymnasium as gym
+import numpy as np
 from gymnasium import spaces
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-EncoderName = Literal["keypoints", "conv"]
-PredictorName = Literal["residual", "direct", "identity"]
+from worldmodel.config import Config
+from worldmodel.data import FrameStack
 
 
 class BoxActions(BaseModel):
-    """Bounds of a flat continuous action space; actions are scaled to [-1, 1] by them."""
+    """Bounds of a flat continuous action space; the model takes actions scaled to [-1, 1]."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["box"] = "box"
@@ -25,9 +26,14 @@ class BoxActions(BaseModel):
         """Size A of the action vector."""
         return len(self.low)
 
+    def space(self) -> spaces.Box:
+        """The Gymnasium space."""
+        low, high = np.array(self.low, np.float32), np.array(self.high, np.float32)
+        return spaces.Box(low, high, dtype=np.float32)
+
 
 class DiscreteActions(BaseModel):
-    """A discrete action space; actions are one-hot vectors to the model."""
+    """A discrete action space; the model takes one-hot vectors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["discrete"] = "discrete"
@@ -39,46 +45,19 @@ class DiscreteActions(BaseModel):
         """Size A of the action vector."""
         return self.n
 
+    def space(self) -> spaces.Discrete:
+        """The Gymnasium space."""
+        return spaces.Discrete(self.n, start=self.start)
+
 
 Actions = Annotated[BoxActions | DiscreteActions, Field(discriminator="kind")]
 
 
-class ModelSpec(BaseModel):
-    """Sizes of a world model.
-
-    Attributes:
-        frame_shape: (H, W, C) of one uint8 frame, or (d,) of one float32 vector.
-        frame_stack: frames S in an observation.
-        actions: the action space.
-        latent_dim: size D of the latent.
-        width: channels of the pixel encoder.
-        hidden: width of the predictor's hidden layers.
-        predictor: ``residual``, ``direct`` without the residual connection, or ``identity`` to
-            predict no change.
-        encoder: of pixels, ``keypoints`` or ``conv``.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    frame_shape: tuple[int, ...]
-    frame_stack: int
-    actions: Actions
-    latent_dim: int
-    width: int
-    hidden: int
-    predictor: PredictorName = "residual"
-    encoder: EncoderName = "keypoints"
-
-    @property
-    def pixels(self) -> bool:
-        """Whether observations are images."""
-        return len(self.frame_shape) == 3
-
-
-def describe_actions(space: gym.Space) -> BoxActions | DiscreteActions:
+def describe_actions(space: gym.Space[Any]) -> BoxActions | DiscreteActions:
     """Describe a Gymnasium action space.
 
     Raises:
-        ValueError: the space is neither a bounded flat Box nor a Discrete.
+        ValueError: If the space is neither a bounded flat Box nor a Discrete.
     """
     if isinstance(space, spaces.Discrete):
         return DiscreteActions(n=int(space.n), start=int(space.start))
@@ -88,3 +67,75 @@ def describe_actions(space: gym.Space) -> BoxActions | DiscreteActions:
         f"action space {space} is not supported: expected Discrete or a bounded one-dimensional "
         "Box; wrap the environment, for instance with gymnasium.wrappers.FlattenAction"
     )
+
+
+class ModelSpec(BaseModel):
+    """Sizes and parts of a world model; see `worldmodel.hyperparameters.Model` for the choices.
+
+    Attributes:
+        frame_shape: (H, W, C) of one uint8 frame, or (d,) of one float32 vector.
+        frame_stack: frames S per observation.
+        actions: the action space.
+        latent_dim: size D of the latent.
+        width: channels of the pixel encoder and decoder.
+        hidden: width of the predictor's hidden layers.
+        encoder: short name or ``module:Name``.
+        decoder: likewise; not used for vectors.
+        predictor: likewise.
+        encoder_kwargs: further arguments of the encoder.
+        decoder_kwargs: further arguments of the decoder.
+        predictor_kwargs: further arguments of the predictor.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    frame_shape: tuple[int, ...]
+    frame_stack: int
+    actions: Actions
+    latent_dim: int
+    width: int
+    hidden: int
+    encoder: str = "keypoints"
+    decoder: str = "patches"
+    predictor: str = "residual"
+    encoder_kwargs: dict[str, Any] = {}
+    decoder_kwargs: dict[str, Any] = {}
+    predictor_kwargs: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_encoder(cls, values: Any) -> Any:
+        """Vectors have an encoder of their own where none is named."""
+        if isinstance(values, dict) and len(values.get("frame_shape", ())) == 1:
+            return {"encoder": "mlp", **values}
+        return values
+
+    @classmethod
+    def of(
+        cls, config: Config, frame_shape: tuple[int, ...], action_space: gym.Space[Any]
+    ) -> ModelSpec:
+        """The model of a configuration for frames and actions of an environment.
+
+        Raises:
+            ValueError: If the action space is not supported.
+        """
+        return cls(
+            frame_shape=frame_shape,
+            frame_stack=config.frame_stack,
+            actions=describe_actions(action_space),
+            **config.model.model_dump(),
+        )
+
+    @property
+    def pixels(self) -> bool:
+        """Whether observations are images."""
+        return len(self.frame_shape) == 3
+
+    @property
+    def frames(self) -> FrameStack:
+        """How frames are stacked to observations."""
+        return FrameStack(self.frame_stack)
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """(H, W, S*C), or (S*d,)."""
+        return self.frames.shape(self.frame_shape)

@@ -1,8 +1,8 @@
-"""The world model: encode, predict, decode, and what a transition earns."""
+"""The world model: encode, predict, decode, and the outcome of a transition."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -10,14 +10,17 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from worldmodel.models.decoder import PixelDecoder
-from worldmodel.models.encoder import ConvEncoder, VectorEncoder
+from worldmodel.data import FrameStack
+from worldmodel.errors import ConfigError
 from worldmodel.models.heads import OutcomeHead
-from worldmodel.models.keypoints import KeypointEncoder
-from worldmodel.models.predictor import DirectPredictor, IdentityPredictor, ResidualPredictor
+from worldmodel.models.predictors import unroll
 from worldmodel.models.spec import BoxActions, DiscreteActions, ModelSpec
+from worldmodel.registry import DECODERS, ENCODERS, PREDICTORS, Registry
 
-ENCODED_AT_ONCE = 64
+if TYPE_CHECKING:
+    from worldmodel.imagination import Domain
+
+_CPU_BATCH = 64
 """Observations that a CPU encodes together: with more, activations outgrow the memory that the C
 library keeps, and most of the time goes into fresh pages."""
 
@@ -25,51 +28,54 @@ library keeps, and most of the time goes into fresh pages."""
 class WorldModel(nn.Module):
     """A latent world model.
 
-    Shapes: B batch, T time, H W C one frame, S frames in an observation, D latent, A action.
-    The methods without an underscore are the public interface; they run without gradients and
-    take arrays or tensors. Training works on the submodules.
+    Shapes: B batch, T time, H W C one frame, S frames per observation, D latent, A action.
+    Public methods run without gradients and take arrays or tensors. Training uses the submodules.
 
     Args:
-        spec: sizes, see :class:`ModelSpec`.
+        spec: sizes and parts, see `ModelSpec`.
+
+    Attributes:
+        domain: the region of latent space that the training data covers, for out-of-distribution
+            detection; None until it is fitted.
+        starts: float32 (M, D), latents of training observations at which imagined episodes start;
+            None until they are drawn.
     """
+
+    PARTS: ClassVar[tuple[str, ...]] = (
+        "encoder",
+        "target_encoder",
+        "predictor",
+        "decoder",
+        "reward_head",
+        "termination_head",
+    )
+    """Submodules that hold the weights; `decoder` is None for vectors."""
+
+    starts: Tensor | None
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.encoder = self._new_encoder()
-        self.target_encoder = self._new_encoder().requires_grad_(False)
-        self.target_encoder.load_state_dict(self.encoder.state_dict())
         d, a = spec.latent_dim, spec.actions.dim
-        self.predictor = self._new_predictor()
-        self.decoder = self._new_decoder()
-        self._bounds: tuple[Tensor, Tensor] | None = None
+        inputs = spec.frame_shape, spec.frame_stack, d, spec.width
+        self.encoder = _build(ENCODERS, spec.encoder, *inputs, **spec.encoder_kwargs)
+        self.target_encoder = _build(ENCODERS, spec.encoder, *inputs, **spec.encoder_kwargs)
+        self.target_encoder.requires_grad_(False)
+        self.target_encoder.load_state_dict(self.encoder.state_dict())
+        self.predictor = _build(
+            PREDICTORS, spec.predictor, d, a, spec.hidden, **spec.predictor_kwargs
+        )
+        self.decoder = (
+            _build(DECODERS, spec.decoder, *inputs, **spec.decoder_kwargs) if spec.pixels else None
+        )
         self.reward_head = OutcomeHead(d, a)
         self.termination_head = OutcomeHead(d, a)
-
-    def _new_predictor(self) -> ResidualPredictor | IdentityPredictor:
-        s = self.spec
-        if s.predictor == "identity":
-            return IdentityPredictor()
-        kind = DirectPredictor if s.predictor == "direct" else ResidualPredictor
-        return kind(s.latent_dim, s.actions.dim, s.hidden)
-
-    def _new_encoder(self) -> KeypointEncoder | ConvEncoder | VectorEncoder:
-        s = self.spec
-        if not s.pixels:
-            return VectorEncoder(s.frame_stack * s.frame_shape[0], s.latent_dim)
-        side, _, channels = s.frame_shape
-        kind = KeypointEncoder if s.encoder == "keypoints" else ConvEncoder
-        return kind(side, channels, s.frame_stack, s.latent_dim, s.width)
-
-    def _new_decoder(self) -> PixelDecoder | None:
-        s = self.spec
-        if not s.pixels:
-            return None
-        side, _, channels = s.frame_shape
-        return PixelDecoder(side, s.frame_stack * channels, s.latent_dim)
+        self.domain: Domain | None = None
+        self.register_buffer("starts", None, persistent=False)
+        self._bounds: tuple[Tensor, Tensor] | None = None
 
     def untrained(self, seed: int) -> WorldModel:
-        """A model of the same sizes with the weights that `seed` gives, on the same device.
+        """A model of the same spec with the weights that `seed` gives, on the same device.
 
         The global random state is untouched.
         """
@@ -77,17 +83,21 @@ class WorldModel(nn.Module):
             torch.manual_seed(seed)
             return WorldModel(self.spec).to(self.device).eval().requires_grad_(False)
 
+    def parts(self) -> dict[str, nn.Module]:
+        """The submodules named in `PARTS` that this model has."""
+        return {name: part for name in self.PARTS if (part := getattr(self, name)) is not None}
+
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         return next(self.parameters()).device
 
     @property
-    def frame_stack(self) -> int:
-        """Frames S in an observation."""
-        return self.spec.frame_stack
+    def frames(self) -> FrameStack:
+        """How frames are stacked to observations."""
+        return self.spec.frames
 
-    def action_vector(self, action: Any) -> Tensor:
+    def action_vector(self, action: ArrayLike | Tensor) -> Tensor:
         """Turn environment actions into the model's action vectors.
 
         Args:
@@ -104,7 +114,7 @@ class WorldModel(nn.Module):
         return (action.float() - low) / (high - low) * 2 - 1
 
     def _action_bounds(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Made once a device: making small tensors costs as much as a layer of the predictor."""
+        """Cached: making small tensors costs as much as a layer of the predictor."""
         if self._bounds is None or self._bounds[0].device != device:
             actions = self.spec.actions
             assert isinstance(actions, BoxActions)
@@ -123,15 +133,14 @@ class WorldModel(nn.Module):
             float32 (B, D).
 
         Raises:
-            ValueError: the observations have another shape, or are images but not uint8.
+            ValueError: If the observations have another shape, or are images but not uint8.
         """
         obs = torch.as_tensor(np.asarray(obs) if not isinstance(obs, Tensor) else obs)
-        *sides, last = self.spec.frame_shape
-        expected = (*sides, self.frame_stack * last)
+        expected = self.spec.observation_shape
         if tuple(obs.shape[1:]) != expected:
             raise ValueError(
                 f"observations have shape {tuple(obs.shape)}, expected (B, "
-                f"{', '.join(map(str, expected))}): a batch of {self.frame_stack} stacked frames"
+                f"{', '.join(map(str, expected))}): a batch of {self.frames.size} stacked frames"
             )
         if self.spec.pixels and obs.dtype != torch.uint8:
             raise ValueError(
@@ -139,11 +148,11 @@ class WorldModel(nn.Module):
                 "0 to 255"
             )
         obs = obs.to(self.device)
-        at_once = ENCODED_AT_ONCE if obs.device.type == "cpu" else max(len(obs), 1)
-        return torch.cat([self.encoder(part) for part in obs.split(at_once)])
+        batch = _CPU_BATCH if obs.device.type == "cpu" else max(len(obs), 1)
+        return torch.cat([self.encoder(part) for part in obs.split(batch)])
 
     @torch.no_grad()
-    def predict(self, z: ArrayLike | Tensor, action: Any) -> Tensor:
+    def predict(self, z: ArrayLike | Tensor, action: ArrayLike | Tensor) -> Tensor:
         """Predict the next latents.
 
         Args:
@@ -154,13 +163,14 @@ class WorldModel(nn.Module):
             float32 (B, D).
 
         Raises:
-            ValueError: the latents or the actions have another shape.
+            ValueError: If the latents or the actions have another shape.
         """
         z = self._latents(z)
-        return self.predictor(z, self._vectors_for(z, action, "B"))
+        following: Tensor = self.predictor(z, self._vectors(z, action, "B"))
+        return following
 
     @torch.no_grad()
-    def rollout(self, z: ArrayLike | Tensor, actions: Any) -> Tensor:
+    def rollout(self, z: ArrayLike | Tensor, actions: ArrayLike | Tensor) -> Tensor:
         """Roll out open loop.
 
         Args:
@@ -168,14 +178,14 @@ class WorldModel(nn.Module):
             actions: (T, B, A), or (T, B) if Discrete.
 
         Returns:
-            float32 (T, B, D): the latents after each action; `z` itself is left out.
+            float32 (T, B, D): the latents after each action; `z` itself is not part of it.
 
         Raises:
-            ValueError: the latents or the actions have another shape.
+            ValueError: If the latents or the actions have another shape.
         """
         z = self._latents(z)
-        vectors = self._vectors_for(z, actions, "T, B")
-        return self.predictor.unroll(z, vectors) if len(vectors) else z.new_empty((0, *z.shape))
+        vectors = self._vectors(z, actions, "T, B")
+        return unroll(self.predictor, z, vectors) if len(vectors) else z.new_empty((0, *z.shape))
 
     def _latents(self, z: ArrayLike | Tensor) -> Tensor:
         z = torch.as_tensor(z, dtype=torch.float32, device=self.device)
@@ -185,8 +195,8 @@ class WorldModel(nn.Module):
             )
         return z
 
-    def _vectors_for(self, z: Tensor, actions: Any, axes: str) -> Tensor:
-        """The vectors of actions that must have these axes, and a size if they are Box ones."""
+    def _vectors(self, z: Tensor, actions: ArrayLike | Tensor, axes: str) -> Tensor:
+        """Action vectors of actions with the given leading axes, for latents (B, D)."""
         actions = torch.as_tensor(actions, device=self.device)
         size = () if isinstance(self.spec.actions, DiscreteActions) else (self.spec.actions.dim,)
         leading = len(axes.split())
@@ -203,18 +213,19 @@ class WorldModel(nn.Module):
         """Decode latents (B, D) to uint8 frames (B, H, W, S*C).
 
         Raises:
-            ValueError: the latents have another shape, or the model works on vectors and has no
-                decoder.
+            ValueError: If the latents have another shape, or the model was trained on vectors and
+                has no decoder.
         """
         if self.decoder is None:
             raise ValueError("this model was trained on vectors: it has no pixels to decode")
-        return (self.decoder(self._latents(z)).clamp(0, 1) * 255).round().to(torch.uint8)
+        images: Tensor = self.decoder(self._latents(z)).clamp(0, 1) * 255
+        return images.round().to(torch.uint8)
 
     @torch.no_grad()
     def outcome(
-        self, z: ArrayLike | Tensor, action: Any, z_next: ArrayLike | Tensor
+        self, z: ArrayLike | Tensor, action: ArrayLike | Tensor, z_next: ArrayLike | Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Judge transitions.
+        """Predict the rewards and terminations of transitions.
 
         Args:
             z: float32 (B, D), latents before the action.
@@ -225,13 +236,84 @@ class WorldModel(nn.Module):
             Rewards (B,) and probabilities of termination (B,) in [0, 1], float32.
 
         Raises:
-            ValueError: the latents or the actions have another shape.
+            ValueError: If the latents or the actions have another shape.
         """
         z, z_next = self._latents(z), self._latents(z_next)
         if len(z) != len(z_next):
             raise ValueError(
                 f"there are {len(z)} latents before the action and {len(z_next)} after"
             )
-        a = self._vectors_for(z, action, "B")
-        end = self.termination_head(z, a, z_next).sigmoid()
-        return self.reward_head(z, a, z_next), end
+        a = self._vectors(z, action, "B")
+        termination = self.termination_head(z, a, z_next).sigmoid()
+        return self.reward_head(z, a, z_next), termination
+
+
+def _build(registry: Registry, name: str, *args: object, **kwargs: object) -> nn.Module:
+    """Make a part by its name.
+
+    Raises:
+        ConfigError: If there is no such part, or it does not take the arguments.
+    """
+    kind = registry.resolve(name)
+    try:
+        part = kind(*args, **kwargs)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(f"cannot make the {registry.kind} {name!r}: {error}") from error
+    if not isinstance(part, nn.Module):
+        raise ConfigError(
+            f"the {registry.kind} {name!r} makes a {type(part).__name__}, expected an nn.Module"
+        )
+    return part
+
+
+def check_parts(spec: ModelSpec) -> None:
+    """Run every part of a model once, so that a user's own part fails before data is collected.
+
+    The global random state is untouched.
+
+    Raises:
+        ConfigError: If a part cannot be made, fails, or returns another shape than expected.
+    """
+    with torch.random.fork_rng(devices=[]):
+        model = WorldModel(spec)
+    dtype = torch.uint8 if spec.pixels else torch.float32
+    observations = torch.zeros((2, *spec.observation_shape), dtype=dtype)
+    z, actions = torch.zeros(2, spec.latent_dim), torch.zeros(2, spec.actions.dim)
+    _check_part(f"encoder {spec.encoder!r}", model.encoder, (observations,), z.shape)
+    _check_part(f"predictor {spec.predictor!r}", model.predictor, (z, actions), z.shape)
+    if model.decoder is not None:
+        _check_part(f"decoder {spec.decoder!r}", model.decoder, (z,), observations.shape)
+
+
+@torch.no_grad()
+def _check_part(
+    name: str, part: nn.Module, inputs: tuple[Tensor, ...], expected: torch.Size
+) -> None:
+    given = " and ".join(str(tuple(value.shape)) for value in inputs)
+    try:
+        shape = tuple(part(*inputs).shape)
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise ConfigError(f"the {name} fails on inputs of shape {given}: {error}") from error
+    if shape != tuple(expected):
+        raise ConfigError(f"the {name} maps {given} to shape {shape}, expected {tuple(expected)}")
+
+
+def choose_device(name: str) -> torch.device:
+    """Turn ``auto`` or a torch device name into a device that works here.
+
+    Raises:
+        ValueError: If there is no such device on this machine.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(
+            f"device {name!r} cannot be used on this machine ({str(error).splitlines()[0]}); "
+            "expected auto, cpu, cuda, cuda:N or mps"
+        ) from error
+    return device

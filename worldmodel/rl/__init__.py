@@ -1,4 +1,36 @@
-"""Reinforcement learning on what a model learned: on its latents and inside its dream.
+"""Reinforcement learning with a world model: agents of Stable-Baselines3 on latents and dreams.
 
-Algorithms are Stable-Baselines3's, unchanged; agents are judged in the real environment alone.
+The algorithms are unchanged, and every agent is evaluated in the real environment.
 """
+
+from worldmodel.rl.agents import (
+    ALGORITHMS,
+    check_algorithm,
+    load_agent,
+    result_summary,
+    train_agent,
+)
+from worldmodel.rl.compare import compare_agents, comparison_table
+from worldmodel.rl.envs import VIEWS, AgentEnvs
+from worldmodel.rl.evaluation import EvalCallback, evaluate_policy, record_video
+from worldmodel.rl.guards import PredictorEnsemble, guard
+from worldmodel.rl.loop import Explorer, train_with_rounds
+
+__all__ = [
+    "ALGORITHMS",
+    "VIEWS",
+    "AgentEnvs",
+    "EvalCallback",
+    "Explorer",
+    "PredictorEnsemble",
+    "check_algorithm",
+    "compare_agents",
+    "comparison_table",
+    "evaluate_policy",
+    "guard",
+    "load_agent",
+    "record_video",
+    "result_summary",
+    "train_agent",
+    "train_with_rounds",
+]

@@ -1,126 +1,131 @@
-"""`worldmodel rl compare`: agents on latents, in the dream, on pixels and on the state, alike."""
+"""Comparison of agents on latents, in the dream, on pixels and on the true state."""
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 
-from worldmodel.files import replacing
-from worldmodel.interrupt import InterruptedRunError
-from worldmodel.report.agents import insert_agents
-from worldmodel.rl.train import Lesson, rl
-from worldmodel.rl.worlds import VIEWS
-from worldmodel.run import Run, read_json
+from worldmodel.callbacks import Callback, CallbackList
+from worldmodel.errors import InterruptedRunError
+from worldmodel.files import read_json, write_json
+from worldmodel.hyperparameters import AgentConfig
+from worldmodel.rl.agents import DREAM_ONLY, check_consistent, results_folder, train_agent
+from worldmodel.rl.envs import VIEWS, View
+from worldmodel.run import Run
+from worldmodel.viz.report import insert_agents
 
-REACHED = 0.9
-"""Share of the state agents' final return, whose time is told."""
+THRESHOLD = 0.9
+"""Fraction of the state agents' return that defines the threshold of learning speed."""
 
 
-def compare(
-    run: Path,
-    lesson: Lesson,
-    seeds: Sequence[int],
-    *,
-    pixels: bool,
-    device: str,
-    console: Console,
+def compare_agents(
+    run: Run,
+    config: AgentConfig,
+    seeds: Sequence[int] = range(3),
+    pixels: bool = True,
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
-    """Train and judge agents on every view with the same budget, and lay them side by side.
+    """Train and evaluate agents on every view with the same budget, and compare them.
 
-    Lessons that `rl` has finished are not repeated, so a stopped comparison goes on. Runs that
-    learned from vectors have no agents on pixels.
+    Agents that `train_agent` has finished are reused, so a stopped comparison goes on. Runs that
+    were trained on vectors have no agents on pixels.
 
     Args:
-        run: A run directory.
-        lesson: Its `on` and `seed` do not count.
-        seeds: Of the agents.
-        pixels: Whether there are to be agents on pixels, which take longest by far.
-        device: See `worldmodel.load`.
-        console: Shows progress.
+        run: A finished run.
+        config: The agents; its `on` and `seed` are replaced.
+        seeds: Seeds of the agents.
+        pixels: Whether to include agents on pixels, which take longest by far.
+        callbacks: Show progress and messages.
 
     Returns:
-        What is also in ``rl/compare.json`` of the run, and shown in its ``report.html``: `algo`,
+        The content of ``rl/compare.json`` of the run, which its ``report.html`` shows: `algo`,
         `steps`, `seeds`, `threshold` (a return), and for each of `views`: `mean` and `std` (of the
-        return, over seeds), `of_state` (share of the state agents' return, None where that is not
-        positive),
-        `reward_a_step`, `real_steps`, `model_steps`, `seconds`, `steps_to_threshold` and
-        `seconds_to_threshold` (medians over seeds, None if fewer than half got there) and
+        return, over seeds), `fraction_of_state` (of the state agents' return; None unless that is
+        positive), `reward_per_step`, `real_steps`, `model_steps`, `seconds`, `steps_to_threshold`
+        and `seconds_to_threshold` (medians over seeds; None if fewer than half reached it) and
         `curve`, the mean over seeds.
 
     Raises:
-        RunError: There is no finished run.
-        ValueError: The lesson does not fit the run.
-        InterruptedRunError: The user stopped it.
+        RunError: If the run is not finished, or a file is damaged.
+        ValueError: If the configuration does not fit the run, is inconsistent or asks for the loop.
+        InterruptedRunError: If the user stopped it.
     """
-    pixels = pixels and Run(run).config().mode != "pendulum"
+    if config.loop.rounds:
+        raise ValueError(
+            f"loop.rounds is {config.loop.rounds}, and a comparison trains every agent once; "
+            "set it to 0, or train with the loop alone"
+        )
+    check_consistent(config.model_copy(update={"on": "dream"}))
+    pixels = pixels and run.config.observation == "pixels"
+    watching = CallbackList(callbacks)
     results: dict[str, list[dict[str, Any]]] = {}
     for on in VIEWS:
         if on == "pixels" and not pixels:
             continue
-        lessons = [replace(lesson, on=on, seed=seed) for seed in seeds]
         try:
-            results[on] = [_finished(run, each, device, console) for each in lessons]
+            results[on] = [
+                _reuse_or_train(run, _on_view(config, on, seed), watching) for seed in seeds
+            ]
         except InterruptedRunError as stopped:
             raise InterruptedRunError(
-                f"Stopped with an agent on {on}; the same command keeps those before it"
+                f"Stopped with an agent on {on}; the same command keeps the finished ones"
             ) from stopped
     comparison = {
-        "algo": lesson.algo,
-        "steps": lesson.steps,
+        "algo": config.algo,
+        "steps": config.steps,
         "seeds": list(seeds),
         **_side_by_side(results),
     }
-    with replacing(run / "rl" / "compare.json") as path:
-        path.write_text(json.dumps(comparison, indent=2) + "\n", encoding="utf-8")
-    insert_agents(run)
+    write_json(run.path / "rl" / "compare.json", comparison)
+    insert_agents(run.path)
     return comparison
 
 
-def comparison_of_agents(comparison: dict[str, Any]) -> Table:
-    """The comparison as a table for a terminal."""
+def comparison_table(comparison: dict[str, Any]) -> Table:
+    """Lay out a comparison as a table for a terminal."""
     count = len(comparison["seeds"])
     seeds = f"{count} seed" + "s" * (count > 1)
     title = f"{comparison['algo']}, {comparison['steps']} steps, {seeds}"
     table = Table(title=title, box=SIMPLE)
-    first = f"{comparison['threshold']:.1f} at"
-    columns = ("return", "of state", "real steps", "model's", "trained", first)
+    threshold = f"{comparison['threshold']:.1f} at"
+    columns = ("return", "of state", "real steps", "model's", "trained", threshold)
     table.add_column("on", no_wrap=True)
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     for on, row in comparison["views"].items():
-        there = row["seconds_to_threshold"]
+        fraction, reached = row["fraction_of_state"], row["seconds_to_threshold"]
         table.add_row(
             on,
             f"{row['mean']:.1f}" + (f" ± {row['std']:.1f}" if count > 1 else ""),
-            "" if row["of_state"] is None else f"{row['of_state']:.0%}",
+            "" if fraction is None else f"{fraction:.0%}",
             f"{row['real_steps']:,}",
             f"{row['model_steps']:,}",
             f"{row['seconds']:.0f} s",
-            "never" if there is None else f"{there:.0f} s",
+            "never" if reached is None else f"{reached:.0f} s",
         )
     return table
 
 
-def _finished(run: Path, lesson: Lesson, device: str, console: Console) -> dict[str, Any]:
-    folder = run / "rl" / lesson.name
-    path = folder / "results.json"
-    if path.exists() and (folder / "agent.zip").exists():
-        console.print(f"{lesson.name}: trained before")
-        return read_json(path, "delete it, and the agent is trained anew")
-    return rl(run, lesson, device=device, console=console)
+def _on_view(config: AgentConfig, on: View, seed: int) -> AgentConfig:
+    defaults = {} if on == "dream" else DREAM_ONLY
+    return config.model_copy(update={"on": on, "seed": seed, **defaults})
+
+
+def _reuse_or_train(run: Run, config: AgentConfig, callbacks: CallbackList) -> dict[str, Any]:
+    folder = results_folder(run, config)
+    if (folder / "results.json").exists() and (folder / "agent.zip").exists():
+        callbacks.on_message(f"{folder.name}: trained before")
+        return read_json(folder / "results.json", "delete it to train the agent again")
+    return train_agent(run, config, [callbacks])
 
 
 def _side_by_side(results: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     state = statistics.fmean(r["real"]["mean"] for r in results["state"])
-    threshold = state - (1.0 - REACHED) * abs(state)
+    threshold = state - (1.0 - THRESHOLD) * abs(state)
     views = {on: _row(rows, state, threshold) for on, rows in results.items()}
     return {"threshold": threshold, "views": views}
 
@@ -131,23 +136,23 @@ def _row(rows: list[dict[str, Any]], state: float, threshold: float) -> dict[str
     return {
         "mean": mean,
         "std": statistics.pstdev(means),
-        "of_state": mean / state if state > 0.0 else None,
-        "reward_a_step": statistics.fmean(row["real"]["reward_a_step"] for row in rows),
+        "fraction_of_state": mean / state if state > 0.0 else None,
+        "reward_per_step": statistics.fmean(row["real"]["reward_per_step"] for row in rows),
         "real_steps": rows[0]["real_steps"],
         "model_steps": rows[0]["model_steps"],
         "seconds": statistics.median(row["seconds"] for row in rows),
-        "steps_to_threshold": _first(rows, "steps", threshold),
-        "seconds_to_threshold": _first(rows, "seconds", threshold),
+        "steps_to_threshold": _median_at_threshold(rows, "steps", threshold),
+        "seconds_to_threshold": _median_at_threshold(rows, "seconds", threshold),
         "curve": _mean_curve([row["curve"] for row in rows]),
     }
 
 
-def _first(rows: list[dict[str, Any]], key: str, threshold: float) -> float | None:
-    """Median over seeds of where the curve first passes the threshold."""
-    there = [
+def _median_at_threshold(rows: list[dict[str, Any]], key: str, threshold: float) -> float | None:
+    """Median over seeds of where the curve first reaches the threshold."""
+    reached = [
         next((p[key] for p in row["curve"] if p["mean"] >= threshold), float("inf")) for row in rows
     ]
-    median = statistics.median(there)
+    median = statistics.median(reached)
     return None if median == float("inf") else median
 
 

@@ -1,118 +1,233 @@
-"""Guards against an agent that exploits its model's errors.
-
-Dreams are short branches from real latents (MBPO, arXiv:1906.08253). A dream that leaves what the
-model was trained on ends there for good, at the worst value that there is (MOReL,
-arXiv:2005.05951). Where several predictors disagree, the reward is lowered (MOPO,
-arXiv:2005.13239).
-"""
+"""Guards against exploiting model errors when an agent is trained in the dream."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
+from torch import Tensor, nn
 
+from worldmodel.callbacks import Callback, CallbackList
+from worldmodel.data import ReplayBuffer
+from worldmodel.files import load_tensors, save_tensors
+from worldmodel.hyperparameters import AgentConfig, Ensemble, Optimization
 from worldmodel.imagination import LatentVectorEnv
-from worldmodel.imagination.ensemble import Ensemble
+from worldmodel.latents import encode_episodes
+from worldmodel.models import WorldModel
+from worldmodel.models.predictors import ResidualPredictor
+from worldmodel.phases import predictor_phase
+from worldmodel.run import Run
 
-DISCOUNT = 0.98
-"""What agents value a reward one step later at: a second counts, at 20 steps each."""
+_SCALE_TRANSITIONS = 4096
+"""Training transitions that the unit of disagreement is the median of, at most."""
+_REWARD_SAMPLES = 4096
+"""First transitions of imagined episodes that the lowest reward is taken over, at most."""
 
-_TRIED = 4096
 
+class PredictorEnsemble:
+    """Predictors of the same latent, trained from different initial weights.
 
-@dataclass(frozen=True)
-class Guards:
-    """What is done against exploitation.
+    Args:
+        predictors: At least two.
+        scale: Their median disagreement on training data.
 
-    Attributes:
-        dream_steps: Longest dream. The value of its last latent counts on, as in any time limit.
-        leaving_ends: A dream that leaves the domain ends at the worst value; otherwise it is cut,
-            and the value of the latent that left counts.
-        ensemble: Predictors whose disagreement is penalised.
-        penalty: Reward taken off for each unit of disagreement; a unit is what the predictors
-            disagree by at the median of training data.
+    Raises:
+        ValueError: If there are fewer than two predictors.
     """
 
-    dream_steps: int = 50
-    leaving_ends: bool = True
-    ensemble: Ensemble | None = None
-    penalty: float = 0.0
+    def __init__(self, predictors: Sequence[nn.Module], scale: float) -> None:
+        if len(predictors) < 2:
+            raise ValueError(f"an ensemble has {len(predictors)} predictors; expected 2 or more")
+        self.predictors, self.scale = list(predictors), scale
 
-    def facts(self) -> dict[str, Any]:
-        """The same as JSON values, `ensemble` as its size."""
-        size = 0 if self.ensemble is None else len(self.ensemble.predictors)
-        return {
-            "dream_steps": self.dream_steps,
-            "leaving_ends": self.leaving_ends,
-            "ensemble": size,
-            "penalty": self.penalty if size else 0.0,
-        }
+    @torch.no_grad()
+    def disagreement(self, z: Tensor, action: Tensor) -> Tensor:
+        """Measure how much the predictors disagree, in units of the median on training data.
+
+        It is the norm of the standard deviation of the next latent over the predictors.
+
+        Args:
+            z: float32 (B, D).
+            action: float32 (B, A), action vectors.
+
+        Returns:
+            float32 (B,), 0 or more.
+        """
+        predictions = torch.stack([predictor(z, action) for predictor in self.predictors])
+        spread: Tensor = predictions.std(0).norm(dim=-1)
+        return spread / self.scale
 
 
-def guard(dream: LatentVectorEnv, guards: Guards) -> gym.vector.VectorEnv:
-    """The dream with guards around it; its own time limit is left as it is."""
-    envs: gym.vector.VectorEnv = dream
-    if guards.ensemble is not None and guards.penalty:
-        envs = DisagreementPenalty(envs, dream, guards.ensemble, guards.penalty)
-    return LeavingEnds(envs, dream) if guards.leaving_ends else envs
+def train_ensemble(
+    wm: WorldModel,
+    buffer: ReplayBuffer,
+    settings: Ensemble,
+    optimization: Optimization,
+    *,
+    seed: int = 0,
+    callbacks: Sequence[Callback] = (),
+) -> PredictorEnsemble:
+    """Train predictors on the latents of training episodes.
+
+    Args:
+        wm: The world model, which encodes the episodes.
+        buffer: Training episodes.
+        settings: Size of the ensemble and its training.
+        optimization: Optimization of each predictor; the learning rate is that of `settings`.
+        seed: Random seed of episodes, weights and batches.
+        callbacks: Show progress.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = np.sort(rng.permutation(buffer.num_episodes)[: settings.episodes])
+    latents = encode_episodes(wm, buffer, chosen)
+    optimization = optimization.model_copy(update={"learning_rate": settings.learning_rate})
+    predictors = []
+    with CallbackList(callbacks).task("ensemble", settings.size) as advance:
+        for i in range(settings.size):
+            predictor = _untrained(wm, seed + i)
+            predictor_phase(
+                f"ensemble {i}",
+                predictor,
+                [latents],
+                optimization,
+                updates=settings.updates,
+                horizon=min(settings.horizon, int(latents.remaining.max())),
+                seed=seed + i,
+            ).run()
+            predictors.append(predictor.requires_grad_(False).to(wm.device))
+            advance(i + 1)
+    rows = torch.as_tensor(rng.permutation(latents.starts(1).numpy())[:_SCALE_TRANSITIONS])
+    z, actions = latents.z[rows].to(wm.device), latents.actions[rows].to(wm.device)
+    disagreement = PredictorEnsemble(predictors, 1.0).disagreement(z, actions)
+    return PredictorEnsemble(predictors, float(disagreement.median()))
 
 
-class LeavingEnds(gym.vector.VectorWrapper):
-    """A dream that leaves the domain terminates, at the worst value that rewards allow.
+def save_ensemble(path: Path, ensemble: PredictorEnsemble) -> None:
+    """Write an ensemble to a file."""
+    states = [predictor.state_dict() for predictor in ensemble.predictors]
+    save_tensors(path, {"scale": ensemble.scale, "predictors": states})
+
+
+def load_ensemble(path: Path, wm: WorldModel) -> PredictorEnsemble:
+    """Read what `save_ensemble` wrote, onto the model's device.
+
+    Raises:
+        RunError: If the file is missing or damaged.
+    """
+    content = load_tensors(path, "delete it to train the ensemble again", wm.device)
+    predictors = []
+    for state in content["predictors"]:
+        predictor = _new_predictor(wm)
+        predictor.load_state_dict(state)
+        predictors.append(predictor.to(wm.device).requires_grad_(False))
+    return PredictorEnsemble(predictors, content["scale"])
+
+
+def find_ensemble(
+    run: Run, settings: Ensemble, callbacks: Sequence[Callback] = ()
+) -> PredictorEnsemble | None:
+    """Load the run's ensemble with these settings, or train and save it if there is none yet.
+
+    Returns:
+        None if `settings.size` is 0.
+    """
+    if not settings.size:
+        return None
+    changed = settings.model_dump(exclude={"size", "penalty"}, exclude_defaults=True)
+    name = "_".join([f"ensemble_{settings.size}", *(f"{k}{v}" for k, v in changed.items())])
+    path = run.path / "models" / f"{name}.pt"
+    if path.exists():
+        return load_ensemble(path, run.model)
+    watching = CallbackList(callbacks)
+    watching.on_message(f"Training an ensemble of {settings.size} predictors, once for this run")
+    with run.datasets([watching]) as data:
+        optimization = run.config.refinement
+        ensemble = train_ensemble(
+            run.model, data.train, settings, optimization, callbacks=[watching]
+        )
+    save_ensemble(path, ensemble)
+    return ensemble
+
+
+def _untrained(wm: WorldModel, seed: int) -> ResidualPredictor:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _new_predictor(wm)
+
+
+def _new_predictor(wm: WorldModel) -> ResidualPredictor:
+    return ResidualPredictor(wm.spec.latent_dim, wm.spec.actions.dim, wm.spec.hidden)
+
+
+def guard(
+    dream: LatentVectorEnv, config: AgentConfig, ensemble: PredictorEnsemble | None = None
+) -> gym.vector.VectorEnv[Any, Any, Any]:
+    """Wrap a dream in the guards of a configuration; its own time limit stays as it is."""
+    envs: gym.vector.VectorEnv[Any, Any, Any] = dream
+    if ensemble is not None and config.ensemble.penalty:
+        envs = DisagreementPenalty(envs, dream, ensemble, config.ensemble.penalty)
+    return LeavingTerminates(envs, dream, config.gamma) if config.leaving_terminates else envs
+
+
+class LeavingTerminates(gym.vector.VectorWrapper):
+    """Imagined episodes that leave the domain terminate, at the lowest value: r_min / (1 - gamma).
 
     Args:
         env: The dream, perhaps wrapped.
         dream: The dream itself.
+        gamma: Discount factor, below 1.
     """
 
-    def __init__(self, env: gym.vector.VectorEnv, dream: LatentVectorEnv) -> None:
+    def __init__(
+        self, env: gym.vector.VectorEnv[Any, Any, Any], dream: LatentVectorEnv, gamma: float
+    ) -> None:
         super().__init__(env)
-        self.worst = least_reward(dream) / (1.0 - DISCOUNT)
+        self.lowest_value = lowest_reward(dream) / (1.0 - gamma)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Step the dreams; see the class."""
+        """Step all N imagined episodes."""
         observations, rewards, terminated, truncated, info = self.env.step(actions)
         left = info["out_of_domain"]
-        rewards = np.where(left, rewards + self.worst, rewards)
+        rewards = np.where(left, rewards + self.lowest_value, rewards)
         return observations, rewards, terminated | left, truncated & ~left, info
 
 
 class DisagreementPenalty(gym.vector.VectorWrapper):
-    """Rewards less what the ensemble's disagreement costs.
+    """Rewards are lowered in proportion to the ensemble's disagreement.
 
     Args:
         env: The dream, perhaps wrapped.
         dream: The dream itself.
         ensemble: Predictors of the same latent.
-        penalty: Reward a unit of disagreement.
+        penalty: Reward per unit of disagreement.
     """
 
     def __init__(
         self,
-        env: gym.vector.VectorEnv,
+        env: gym.vector.VectorEnv[Any, Any, Any],
         dream: LatentVectorEnv,
-        ensemble: Ensemble,
+        ensemble: PredictorEnsemble,
         penalty: float,
     ) -> None:
         super().__init__(env)
-        self.dream, self.ensemble, self.cost = dream, ensemble, penalty
+        self.dream, self.ensemble, self.penalty = dream, ensemble, penalty
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Step the dreams; see the class."""
+        """Step all N imagined episodes."""
         vectors = self.dream.wm.action_vector(np.asarray(actions))
         disagreement = self.ensemble.disagreement(self.dream.latents, vectors).cpu().numpy()
         observations, rewards, terminated, truncated, info = self.env.step(actions)
-        return observations, rewards - self.cost * disagreement, terminated, truncated, info
+        return observations, rewards - self.penalty * disagreement, terminated, truncated, info
 
 
 @torch.no_grad()
-def least_reward(dream: LatentVectorEnv) -> float:
-    """The least reward among dreams' first steps under random actions, 0 at most."""
-    starts = dream.starts[:_TRIED]
+def lowest_reward(dream: LatentVectorEnv) -> float:
+    """Estimate r_min, at most 0: the lowest reward of first steps under random actions."""
+    starts = dream.starts[:_REWARD_SAMPLES]
     dream.single_action_space.seed(0)
     actions = np.stack([dream.single_action_space.sample() for _ in starts])
     reward, _ = dream.wm.outcome(starts, actions, dream.wm.predict(starts, actions))

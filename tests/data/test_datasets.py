@@ -1,0 +1,157 @@
+"""Runs of equal data settings share datasets, also while one of them collects."""
+
+import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import gymnasium as gym
+import pytest
+import tiny_env
+from filelock import FileLock
+from tiny_training import tiny_config
+
+from worldmodel.callbacks import Callback
+from worldmodel.config import build_config
+from worldmodel.data.datasets import check_data, collect_to, open_datasets
+from worldmodel.registry import reference
+
+
+class Recorder(Callback):
+    """Records messages and progress."""
+
+    def __init__(self):
+        self.messages, self.progress = [], []
+
+    def on_message(self, text, *, warning=False):
+        self.messages.append(text)
+
+    def on_task_update(self, task, done, note):
+        self.progress.append((task, done))
+
+
+def collected(config, *callbacks):
+    with open_datasets(config, callbacks) as data:
+        return data.train.path, data.train.num_episodes, data.validation.num_episodes
+
+
+def test_a_run_waits_for_another_that_collects_the_same_data(tmp_path):
+    config = tiny_config(data={"dir": str(tmp_path)})
+    path, *episodes = collected(config)
+    (path / "index.bin").write_bytes(b"")  # as if nothing had been completed yet
+    other = FileLock(tmp_path / f".{path.name}.lock", thread_local=False)
+    other.acquire()
+    recorder = Recorder()
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(collected, config, recorder)
+        while (
+            not any("waiting for it" in text for text in recorder.messages) and not waiting.done()
+        ):
+            time.sleep(0.01)
+        assert not waiting.done()
+        other.release()
+        assert [*waiting.result()] == [path, *episodes]
+
+
+def test_runs_that_start_together_on_nothing_share_what_one_of_them_collects(tmp_path):
+    config = tiny_config(data={"dir": str(tmp_path)})
+    together = threading.Barrier(4)
+
+    def begin(_):
+        together.wait()
+        return collected(config)
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(begin, range(4)))
+    assert len(set(results)) == 1
+    assert results[0][1:] == (24, 8)
+
+
+def test_data_is_collected_once_and_never_reused_for_other_settings(tmp_path):
+    data = {"dir": str(tmp_path)}
+    recorder, again = Recorder(), Recorder()
+    first = collected(tiny_config(data=data), recorder)
+    assert recorder.progress[-1] == ("validation data", 8)
+    assert [done for task, done in recorder.progress if task == "training data"] == [*range(1, 25)]
+    assert recorder.messages == [
+        f"Collecting {title} in {tmp_path}" for title in ("training data", "validation data")
+    ]
+    assert collected(tiny_config(data=data, seed=1), again) == first
+    assert not again.messages + again.progress
+    folders = set(tmp_path.iterdir())
+    other = collected(tiny_config(data=data, env={"kwargs": {"gravity": 3.0}}))
+    assert other[0] not in folders
+    assert first[0] in folders
+
+
+def test_frames_of_four_channels_are_refused(tmp_path):
+    env = {"id": "Tiny-v0", "kwargs": {"channels": 4, "size": 16}}
+    data = {"dir": str(tmp_path), "policy": "random"}
+    config = build_config({"env": env, "data": data, "image_size": 16})
+    with pytest.raises(ValueError, match="frames of 4 channels"):
+        check_data(config)
+
+
+def test_actions_that_no_model_takes_are_refused_before_collecting(tmp_path):
+    class Wide(tiny_env.TinyEnv):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.action_space = gym.spaces.Box(-1, 1, (2, 2))
+
+    data = {"dir": str(tmp_path), "policy": "random"}
+    config = build_config({"env": {"id": reference(Wide)}, "data": data, "image_size": 16})
+    with pytest.raises(ValueError, match="is not supported: expected Discrete or a bounded one-"):
+        check_data(config)
+
+
+def test_vectors_instead_of_images_are_refused(tmp_path):
+    class Blind(tiny_env.TinyEnv):
+        metadata = {"render_modes": []}  # noqa: RUF012
+
+    env = {"id": reference(Blind), "kwargs": {"observation": "vector"}}
+    data = {"dir": str(tmp_path), "policy": "random"}
+    config = build_config({"env": env, "data": data})
+    with pytest.raises(ValueError, match=r"has no images.* --observation vector"):
+        check_data(config)
+    check_data(config.model_copy(update={"observation": "vector"}))
+
+
+def test_data_needs_free_space(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**27))
+    with pytest.raises(OSError, match=r"no space for 24 episodes .* lower --size, or choose"):
+        check_data(tiny_config(data={"dir": str(tmp_path)}))
+
+
+def test_a_policy_and_an_environment_of_the_user_are_cached_by_name(tmp_path):
+    data = {"dir": str(tmp_path), "policy": "test_policies:Constant"}
+    path, *_ = collected(tiny_config(env={"id": "tiny_env:TinyEnv"}, data=data))
+    assert path.name.startswith("tiny_env-TinyEnv_Constant_24x12_")
+
+
+def test_cached_data_of_earlier_versions_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr("worldmodel.data.recipe._version", lambda package: "1.0")
+    env = {"id": "Tiny-v0", "kwargs": {"length": [3, 9], "frame_stack": 2}}
+    data = {"dir": str(tmp_path), "policy": "random"}
+    path, *_ = collected(tiny_config(env=env, data=data))
+    assert path.name == "Tiny-v0_random_24x12_5874854d25"
+
+
+def test_collect_to_appends_with_the_next_seeds(tmp_path):
+    settings = {
+        "env_id": "Tiny-v0",
+        "env_kwargs": {},
+        "steps": 4,
+        "policy": "random",
+        "image_size": 16,
+        "state_key": "state",
+    }
+    recorder = Recorder()
+    collect_to(tmp_path / "data", size=2, first_seed=7, callbacks=[recorder], **settings)
+    summary = collect_to(
+        tmp_path / "data", size=3, first_seed=None, callbacks=[recorder], **settings
+    )
+    assert recorder.progress == [("collect", n) for n in (1, 2, 3, 4, 5)]
+    assert (summary["episodes"], summary["frames"], summary["seeds"]) == (5, 25, [7, 11])
+    with pytest.raises(OSError, match="is a file"):
+        collect_to(tmp_path / "data" / "header.json", size=1, first_seed=0, **settings)

@@ -1,0 +1,284 @@
+"""Callbacks: everything that watches a training or another long task.
+
+Progress bars, TensorBoard, the collapse monitor and the user's own code are all a `Callback`.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch.utils.tensorboard import SummaryWriter
+
+    from worldmodel.data import ReplayBuffer
+    from worldmodel.hyperparameters import Objective
+    from worldmodel.models import WorldModel
+    from worldmodel.run import Run
+
+
+@dataclass
+class TrainingState:
+    """What a callback sees of a training; assign to `stop` to end it after this update.
+
+    Attributes:
+        run: the run directory.
+        model: being trained.
+        validation: validation episodes.
+        phase: ``"phase 1"``, ``"refinement"``, ``"phase 2"`` or ``"heads"``.
+        update: updates done in this phase.
+        updates: updates of the whole phase.
+        losses: the terms of the last update's loss, 0-d tensors without gradients.
+        scalars: at `on_log`, name -> value; callbacks may add to them.
+        note: at `on_log`, a short text for the progress bar; callbacks may replace it.
+        stop: whether to save a checkpoint and stop, to be resumed later.
+    """
+
+    run: Run
+    model: WorldModel
+    validation: ReplayBuffer
+    phase: str = ""
+    update: int = 0
+    updates: int = 0
+    losses: dict[str, torch.Tensor] = field(default_factory=dict)
+    scalars: dict[str, float] = field(default_factory=dict)
+    note: str = ""
+    stop: bool = False
+
+
+class Callback:
+    """Does nothing; override what is needed. Methods are called in the order of this class."""
+
+    def on_message(self, text: str, *, warning: bool = False) -> None:
+        """Something that the user should read."""
+
+    def on_task_start(self, task: str, total: int, done: int) -> None:
+        """A task of `total` units begins, `done` of them finished before."""
+
+    def on_task_update(self, task: str, done: int, note: str) -> None:
+        """A task has finished `done` of its units."""
+
+    def on_task_end(self, task: str) -> None:
+        """A task is over, finished or not."""
+
+    def on_train_start(self, state: TrainingState) -> None:
+        """The data is there and the first phase is about to begin."""
+
+    def on_update(self, state: TrainingState) -> None:
+        """After every update of the weights. Avoid ``.item()`` here: it waits for the device."""
+
+    def on_log(self, state: TrainingState) -> None:
+        """After every 50th update and the last one of a phase, with `state.scalars` filled."""
+
+    def on_train_end(self, state: TrainingState) -> None:
+        """Training is over, finished or stopped."""
+
+
+class Advance(Protocol):
+    """Reports how far a task is, with a short note."""
+
+    def __call__(self, done: int, note: str = "") -> None: ...
+
+
+class CallbackList(Callback):
+    """Several callbacks as one.
+
+    Args:
+        callbacks: called in this order.
+    """
+
+    def __init__(self, callbacks: Sequence[Callback] = ()) -> None:
+        self.callbacks = tuple(callbacks)
+
+    def on_message(self, text: str, *, warning: bool = False) -> None:
+        """Forward to all."""
+        for callback in self.callbacks:
+            callback.on_message(text, warning=warning)
+
+    def on_task_start(self, task: str, total: int, done: int) -> None:
+        """Forward to all."""
+        for callback in self.callbacks:
+            callback.on_task_start(task, total, done)
+
+    def on_task_update(self, task: str, done: int, note: str) -> None:
+        """Forward to all."""
+        for callback in self.callbacks:
+            callback.on_task_update(task, done, note)
+
+    def on_task_end(self, task: str) -> None:
+        """Forward to all."""
+        for callback in self.callbacks:
+            callback.on_task_end(task)
+
+    def on_train_start(self, state: TrainingState) -> None:
+        """Forward to all."""
+        for callback in self.callbacks:
+            callback.on_train_start(state)
+
+    def on_update(self, state: TrainingState) -> None:
+        """Forward to all."""
+        for callback in self.callbacks:
+            callback.on_update(state)
+
+    def on_log(self, state: TrainingState) -> None:
+        """Forward to all."""
+        for callback in self.callbacks:
+            callback.on_log(state)
+
+    def on_train_end(self, state: TrainingState) -> None:
+        """Forward to all."""
+        for callback in self.callbacks:
+            callback.on_train_end(state)
+
+    @contextmanager
+    def task(self, name: str, total: int, done: int = 0) -> Iterator[Advance]:
+        """Announce a task and report its progress.
+
+        Args:
+            name: of the task.
+            total: its units.
+            done: units finished before.
+
+        Yields:
+            A function to call with the number of units done.
+        """
+        self.on_task_start(name, total, done)
+
+        def advance(done: int, note: str = "") -> None:
+            self.on_task_update(name, done, note)
+
+        try:
+            yield advance
+        finally:
+            self.on_task_end(name)
+
+
+class TensorBoardLogger(Callback):
+    """Writes losses and validation scalars as TensorBoard events into the run directory."""
+
+    def __init__(self) -> None:
+        self._writer: SummaryWriter | None = None
+
+    def on_train_start(self, state: TrainingState) -> None:
+        """Open the event file."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(state.run.path / "tensorboard"))
+
+    def on_log(self, state: TrainingState) -> None:
+        """Write the scalars."""
+        assert self._writer is not None
+        for name, value in state.scalars.items():
+            self._writer.add_scalar(name, value, state.update)
+
+    def on_train_end(self, state: TrainingState) -> None:
+        """Close the event file."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+COLLAPSED_RANK = 2.0
+"""Effective rank below which a representation counts as collapsed."""
+COLLAPSED_STD = 0.05
+"""Mean standard deviation of the latents below which it counts as collapsed, too."""
+COLLAPSE_AFTER = 200
+"""Updates before which small latents mean an untrained encoder, not a collapsed one."""
+
+
+class CollapseMonitor(Callback):
+    """Watches phase 1 on validation windows and warns when the representation collapses.
+
+    Adds ``validation/std`` (mean over latent dimensions), ``validation/effective_rank``,
+    ``validation/prediction_error`` and ``validation/persistence_error`` (MSE of the forecasts, and
+    of the repeated context latent, against the targets at all offsets but 0), and their ratio
+    ``validation/relative_error``.
+
+    Args:
+        report: called with the text of a warning.
+    """
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report = report
+        self._warned = False
+
+    def on_train_start(self, state: TrainingState) -> None:
+        """Draw the validation windows."""
+        from worldmodel.phases import validation_batch
+
+        self._batch = validation_batch(state.model, state.validation, state.run.config)
+        self._warned = False
+
+    def on_log(self, state: TrainingState) -> None:
+        """Measure, and warn once per collapse."""
+        if state.phase != "phase 1":
+            return
+        objective = state.run.config.objective
+        scalars = self._measure(state.model, objective)
+        state.scalars.update({f"validation/{name}": value for name, value in scalars.items()})
+        rank, std = scalars["effective_rank"], scalars["std"]
+        collapsed = rank < COLLAPSED_RANK or std < COLLAPSED_STD
+        if collapsed and state.update >= COLLAPSE_AFTER and not self._warned:
+            self._report(
+                f"Representation collapse at update {state.update}: effective rank {rank:.1f} of "
+                f"{state.model.spec.latent_dim}, mean standard deviation {std:.3f}. The latent no "
+                f"longer distinguishes observations under objective {objective.name!r}; use "
+                "--objective vicreg"
+            )
+        self._warned = collapsed and state.update >= COLLAPSE_AFTER
+        loss = float(state.losses["prediction"]) if "prediction" in state.losses else float("nan")
+        state.note = f"loss {loss:.3f}, rank {rank:.1f}, std {std:.2f}"
+
+    def _measure(self, model: WorldModel, objective: Objective) -> dict[str, float]:
+        from torch.nn import functional as F
+
+        from worldmodel.evaluation.collapse import collapse
+        from worldmodel.phases import evaluation_mode, predict_targets
+
+        with evaluation_mode(model):
+            predictions, targets, _ = predict_targets(model, self._batch, objective)
+        statistics = collapse(predictions[0])
+        error = float(F.mse_loss(predictions[1:], targets[1:]))
+        persistence = float(F.mse_loss(predictions[:1].expand_as(targets[1:]), targets[1:]))
+        return {
+            "std": float(statistics.std.mean()),
+            "effective_rank": statistics.effective_rank,
+            "prediction_error": error,
+            "persistence_error": persistence,
+            "relative_error": error / max(persistence, 1e-12),
+        }
+
+
+class StopRequest:
+    """Whether the user asked to stop."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+
+@contextmanager
+def deferred_interrupt() -> Iterator[StopRequest]:
+    """Record the first SIGINT or SIGTERM instead of acting on it; a second SIGINT acts at once.
+
+    Signals reach the main thread only; in other threads nothing is changed.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+
+    def record(signum: int, frame: object) -> None:
+        if request.requested and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        request.requested = True
+
+    previous = {s: signal.signal(s, record) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)

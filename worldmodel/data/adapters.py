@@ -1,0 +1,308 @@
+"""Adapters from Gymnasium environments to the frames that are stored and encoded."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import re
+import sys
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+
+from worldmodel.data.frames import FrameSource, FrameStack, frame_source
+from worldmodel.errors import ConfigError
+from worldmodel.registry import load_reference
+
+if TYPE_CHECKING:
+    from worldmodel.config import Config
+
+
+def find_spec(env_id: str) -> EnvSpec:
+    """Find the spec of an environment.
+
+    Args:
+        env_id: a registered id; ``module:id``, whose module is imported first; or the
+            ``module:Name`` of a class or factory, which needs no registration.
+
+    Raises:
+        gymnasium.error.Error: If there is no such id.
+        ConfigError: If ``module:Name`` cannot be imported or is not callable.
+    """
+    module, _, name = env_id.rpartition(":")
+    if not module:
+        return gym.spec(name)
+    try:
+        importlib.import_module(module)
+        return gym.spec(name)
+    except (ImportError, gym.error.Error) as error:
+        try:
+            creator = load_reference(env_id, "environment")
+        except ConfigError:
+            if isinstance(error, gym.error.Error) and not name.replace(".", "").isidentifier():
+                raise error from None
+            raise
+    if not callable(creator):
+        raise ConfigError(f"{env_id} is {creator!r}; expected an environment class or a factory")
+    return EnvSpec(id=re.sub(r"[^\w:.-]", "", env_id), entry_point=creator)
+
+
+def make_single(spec: EnvSpec | str, kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
+    """Make one environment, without the checks that each step would repeat.
+
+    Args:
+        spec: from `find_spec`, or an id that it takes.
+        kwargs: passed to the constructor.
+
+    Raises:
+        ValueError: If the environment does not take the arguments.
+    """
+    spec = find_spec(spec) if isinstance(spec, str) else spec
+    _allow_no_display()
+    try:
+        return gym.make(spec, disable_env_checker=True, **kwargs)
+    except TypeError as error:
+        text = str(error).split(" was raised from the environment creator")[0]
+        if "expected one of" not in text:
+            text += f"; expected one of {', '.join(map(repr, _named(spec.entry_point)))}"
+        raise ValueError(f"cannot make {spec.id} with {dict(kwargs)}: {text}") from error
+
+
+def _allow_no_display() -> None:
+    """Keep SDL from searching for a display, and complaining, where there is none."""
+    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+
+
+def make_batch(
+    spec: EnvSpec | str, kwargs: Mapping[str, Any], *, native: bool, num_envs: int
+) -> VectorEnv[Any, Any, Any]:
+    """Make a vector environment with autoreset disabled.
+
+    Args:
+        spec: from `find_spec`, or an id that it takes.
+        kwargs: passed to the constructor.
+        native: whether to use the environment's own vector form, see `is_native`.
+        num_envs: number N of environments.
+    """
+    spec = find_spec(spec) if isinstance(spec, str) else spec
+    if native:
+        return gym.make_vec(
+            spec,
+            num_envs=num_envs,
+            vectorization_mode="vector_entry_point",
+            autoreset_mode=AutoresetMode.DISABLED,
+            **kwargs,
+        )
+    makers = [lambda: make_single(spec, kwargs)] * num_envs
+    return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED)
+
+
+def is_native(spec: EnvSpec) -> bool:
+    """Whether an environment has its own vector form whose autoreset can be disabled.
+
+    Such a form takes ``autoreset_mode``. Most others only offer next-step autoreset, where the step
+    after the end of an episode returns the first observation of the next one.
+    """
+    if spec.vector_entry_point is None or spec.additional_wrappers:
+        return False
+    return "autoreset_mode" in _parameters(spec.vector_entry_point)
+
+
+def accepts(spec: EnvSpec, name: str) -> bool:
+    """Whether the environment's constructor has a parameter of that name."""
+    return spec.entry_point is not None and name in _parameters(spec.entry_point)
+
+
+def _named(entry_point: Any) -> list[str]:
+    variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return [name for name, p in _parameters(entry_point).items() if p.kind not in variadic]
+
+
+def _parameters(entry_point: Any) -> Mapping[str, inspect.Parameter]:
+    creator = entry_point if callable(entry_point) else load_env_creator(entry_point)
+    return inspect.signature(creator).parameters
+
+
+@dataclass(frozen=True)
+class EnvAdapter:
+    """An environment, and the frame that is taken of it at each step; see `adapt`.
+
+    Attributes:
+        spec: of the environment.
+        kwargs: passed to its constructor.
+        source: takes the frames.
+        action_space: of the environment.
+        info: what its ``reset`` reports beside the observation.
+    """
+
+    spec: EnvSpec
+    kwargs: dict[str, Any]
+    source: FrameSource
+    action_space: gym.Space[Any]
+    info: dict[str, Any]
+
+    @property
+    def native(self) -> bool:
+        """Whether batches use the environment's own vector form."""
+        return self.source.kind != "render" and is_native(self.spec)
+
+    def make(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
+        """Make one environment."""
+        return make_single(self.spec, self._kwargs(render_mode))
+
+    def make_batch(
+        self, num_envs: int, render_mode: str | None = None, **changes: Any
+    ) -> VectorEnv[Any, Any, Any]:
+        """Make N environments, with some arguments changed."""
+        kwargs = self._kwargs(render_mode) | changes
+        return make_batch(self.spec, kwargs, native=self.native, num_envs=num_envs)
+
+    def _kwargs(self, render_mode: str | None) -> dict[str, Any]:
+        mode = "rgb_array" if self.source.kind == "render" else render_mode
+        return self.kwargs if mode is None else self.kwargs | {"render_mode": mode}
+
+
+def adapt(
+    env_id: str,
+    env_kwargs: Mapping[str, Any] | None,
+    *,
+    image_size: int,
+    observation: str,
+    own_stack: bool = False,
+) -> EnvAdapter:
+    """Make an environment once, and decide which frames to take of it.
+
+    Args:
+        env_id: see `find_spec`.
+        env_kwargs: passed to its constructor.
+        image_size: side of the frames in pixels; passed to the constructor if it has such a
+            parameter.
+        observation: ``"image"``, ``"render"``, ``"vector"`` or ``"auto"``, see `frame_source`.
+        own_stack: keep the environment's ``frame_stack``, which its observations show; else 1.
+
+    Raises:
+        ValueError: If the arguments do not fit the environment or each other.
+        gymnasium.error.Error: If there is no such environment.
+    """
+    spec, kwargs = find_spec(env_id), dict(env_kwargs or {})
+    if "render_mode" in kwargs:
+        raise ValueError("env_kwargs must not hold render_mode; choose with observation='render'")
+    if accepts(spec, "image_size") and kwargs.setdefault("image_size", image_size) != image_size:
+        raise ValueError(
+            f"env_kwargs hold image_size={kwargs['image_size']}, but frames of "
+            f"image_size={image_size} are stored; pass the same number, or image_size alone"
+        )
+    unstacked = kwargs | {"frame_stack": 1} if accepts(spec, "frame_stack") else kwargs
+    env = make_single(spec, unstacked)
+    try:
+        return EnvAdapter(
+            spec=spec,
+            kwargs=kwargs if own_stack else unstacked,
+            source=frame_source(observation, env, env.observation_space, image_size),
+            action_space=env.action_space,
+            info=env.reset(seed=0)[1],
+        )
+    finally:
+        env.close()
+
+
+class StackedFrames(gym.Wrapper[np.ndarray, Any, Any, Any], gym.utils.RecordConstructorArgs):
+    """Observations become what the encoder takes: the newest S frames, oldest first.
+
+    uint8 (H, W, S*C) for images, float32 (S*d,) for vectors. At reset the first frame is repeated.
+
+    Args:
+        env: an environment that does not stack frames itself.
+        source: takes the newest frame.
+        stack: how many frames are stacked.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], source: FrameSource, stack: FrameStack) -> None:
+        gym.utils.RecordConstructorArgs.__init__(self, source=source, stack=stack)
+        super().__init__(env)
+        self._source, self._stack = source, stack
+        self._frames: deque[np.ndarray] = deque(maxlen=stack.size)
+        low, high = (-np.inf, np.inf) if source.kind == "vector" else (0, 255)
+        self.observation_space = spaces.Box(
+            low, high, stack.shape(source.shape), dtype=source.dtype.type
+        )
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Reset the environment."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._frames.extend([self._frame(observation)] * self._stack.size)
+        return self._stack.join(self._frames), info
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Step the environment."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self._frames.append(self._frame(observation))
+        return self._stack.join(self._frames), float(reward), terminated, truncated, info
+
+    def _frame(self, observation: Any) -> np.ndarray:
+        batch = np.asarray(observation)[None]
+        return np.asarray(self._source(lambda: [self.env.render()], batch, np.zeros(1, int))[0])
+
+
+def stored_observation(config: Config) -> str:
+    """What is stored of the environment of a configuration, see `frame_source`."""
+    return "vector" if config.observation == "vector" else "auto"
+
+
+def make_env(
+    config: Config, render_mode: str | None = None, **env_kwargs: Any
+) -> gym.Env[np.ndarray, Any]:
+    """Make the environment of a configuration, with observations for the encoder.
+
+    Args:
+        config: of a run.
+        render_mode: as in `gymnasium.make`; ``"rgb_array"`` if the frames are renderings.
+        env_kwargs: override ``config.env.kwargs``, as in ``start="uniform"``. The arguments that
+            are only for collecting data, ``config.data.env_kwargs``, are left out.
+
+    Raises:
+        ValueError: If the environment does not take the arguments.
+    """
+    return _stacked(_adapt(config, env_kwargs), config, render_mode)
+
+
+def make_vec_env(
+    config: Config, num_envs: int, render_mode: str | None = None, **env_kwargs: Any
+) -> VectorEnv[Any, Any, Any]:
+    """Make N environments like `make_env`, with autoreset disabled.
+
+    Args:
+        config: of a run.
+        num_envs: number N of environments.
+        render_mode: see `make_env`.
+        env_kwargs: see `make_env`.
+
+    Raises:
+        ValueError: If the environment does not take the arguments.
+    """
+    adapter = _adapt(config, env_kwargs)
+    if adapter.native and accepts(adapter.spec, "frame_stack"):
+        return adapter.make_batch(num_envs, render_mode, frame_stack=config.frame_stack)
+    makers = [lambda: _stacked(adapter, config, render_mode)] * num_envs
+    return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED)
+
+
+def _adapt(config: Config, env_kwargs: Mapping[str, Any]) -> EnvAdapter:
+    kwargs = {**config.env.kwargs, **env_kwargs}
+    observation = stored_observation(config)
+    return adapt(config.env.id, kwargs, image_size=config.image_size, observation=observation)
+
+
+def _stacked(adapter: EnvAdapter, config: Config, render_mode: str | None) -> StackedFrames:
+    return StackedFrames(adapter.make(render_mode), adapter.source, FrameStack(config.frame_stack))

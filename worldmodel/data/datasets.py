@@ -1,0 +1,390 @@
+"""Datasets of a run: collected once, cached by configuration, split by seed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+from filelock import FileLock, Timeout
+
+from worldmodel.callbacks import Callback, CallbackList
+from worldmodel.config import Config
+from worldmodel.data.adapters import EnvAdapter, stored_observation
+from worldmodel.data.collect import collect, load_or_collect
+from worldmodel.data.header import HEADER_FILE
+from worldmodel.data.policies import Policy
+from worldmodel.data.recipe import Recipe, resolve
+from worldmodel.data.replay import ReplayBuffer
+
+Split = Literal["validation", "heldout"]
+
+SEEDS: dict[Split, range] = {
+    "validation": range(10_000, 20_000),
+    "heldout": range(20_000, 2**31),
+}
+"""Seeds of the episodes of each split; training has those below 10,000."""
+
+TRAINING_OVERFLOW = 1_000_000
+"""First seed of the training episodes for which there is none left below 10,000."""
+
+_SPARE_BYTES = 200 * 2**20
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """Episodes to train on, and others to monitor the training with."""
+
+    train: ReplayBuffer
+    validation: ReplayBuffer
+
+
+def collect_kwargs(config: Config) -> dict[str, Any]:
+    """Arguments of `collect` and `resolve` that describe the environment of a configuration."""
+    return {
+        "env_id": config.env.id,
+        "env_kwargs": {**config.env.kwargs, **config.data.env_kwargs},
+        "image_size": config.image_size,
+        "observation": stored_observation(config),
+        "state_key": config.data.state_key,
+    }
+
+
+def training_seeds(size: int) -> list[int]:
+    """Seeds of `size` training episodes, none of them a validation or held-out seed."""
+    below = min(size, SEEDS["validation"].start)
+    return [*range(below), *range(TRAINING_OVERFLOW, TRAINING_OVERFLOW + size - below)]
+
+
+def split_seeds(split: Split, episodes: int) -> range:
+    """The first seeds of a split, one per episode.
+
+    Raises:
+        ValueError: If the split is unknown or has fewer seeds.
+    """
+    if split not in SEEDS:
+        raise ValueError(f"split is {split!r}; expected one of {', '.join(map(repr, SEEDS))}")
+    seeds = SEEDS[split]
+    if not 1 <= episodes <= len(seeds):
+        raise ValueError(f"{split} has {len(seeds)} seeds; {episodes} episodes do not fit")
+    return seeds[:episodes]
+
+
+def require_disjoint(training_seeds: np.ndarray, seeds: np.ndarray) -> None:
+    """Check that no evaluation episode was trained on.
+
+    Args:
+        training_seeds: int (E,), negative where unknown.
+        seeds: int (F,), of the evaluation episodes.
+
+    Raises:
+        ValueError: If a seed is in both.
+    """
+    both = np.intersect1d(training_seeds[training_seeds >= 0], seeds)
+    if len(both):
+        raise ValueError(
+            f"{len(both)} evaluation episodes were trained on, the first with seed {both[0]}; "
+            "train with seeds below 10000, or evaluate on episodes with other seeds"
+        )
+
+
+@contextmanager
+def open_datasets(config: Config, callbacks: Sequence[Callback] = ()) -> Iterator[Datasets]:
+    """Open the datasets of a configuration, collecting what is missing.
+
+    Args:
+        config: of a run.
+        callbacks: see the progress of the collection.
+
+    Yields:
+        The datasets, open for reading.
+
+    Raises:
+        ValueError: If the environment does not fit the configuration.
+        OSError: If there is no space for the data, or no permission to write it.
+        ReplayBufferError: If the data of an earlier run is damaged.
+    """
+    watching = CallbackList(callbacks)
+    train_seeds = training_seeds(config.data.size)
+    validation_seeds = split_seeds("validation", config.data.validation_size)
+    with (
+        _open(config, train_seeds, "training data", watching) as train,
+        _open(config, validation_seeds, "validation data", watching) as validation,
+    ):
+        yield Datasets(train, validation)
+
+
+def check_data(config: Config) -> EnvAdapter:
+    """Check, before anything is written, that the data of a configuration can be collected.
+
+    Returns:
+        The environment as frames.
+
+    Raises:
+        ValueError: If the environment, its spaces or the policy do not fit.
+        OSError: If there is no space for the data, or a file where its directory should be.
+        ReplayBufferError: If the data of an earlier run is damaged.
+    """
+    _require_directory(config.data.dir)
+    recipe = _recipe(config)
+    _require_supported(recipe.env.action_space)
+    envs = recipe.make(1)
+    try:
+        recipe.policy.bind(recipe.env.action_space, envs.single_observation_space, recipe.steps)
+    finally:
+        envs.close()
+    size = config.data.size
+    path = config.data.dir / _folder(config, recipe, 0, size)
+    if _exists(path):
+        ReplayBuffer.open(path).close()
+    else:
+        _require_space(
+            config.data.dir, recipe, size, "choose another disk with --set data.dir=PATH"
+        )
+    return recipe.env
+
+
+@contextmanager
+def evaluation_set(
+    split: Split,
+    config: Config,
+    training_seeds: np.ndarray,
+    policy: str | Path | Policy,
+    *,
+    episodes: int | None = None,
+    steps: int | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Iterator[ReplayBuffer]:
+    """Collect evaluation episodes into a temporary directory that is removed on exit.
+
+    Args:
+        split: ``"validation"`` (to choose things by) or ``"heldout"`` (to report, never to choose).
+        config: of the run.
+        training_seeds: int (E,), seeds of the training episodes.
+        policy: see `collect`.
+        episodes: number of episodes, with the first seeds of the split; by default
+            ``config.data.heldout_size``.
+        steps: transitions per episode, unless the environment ends it earlier; by default
+            ``config.evaluation.steps``.
+        env_kwargs: override the arguments of the environment.
+        callbacks: see the progress of the collection.
+
+    Yields:
+        The buffer, open for reading.
+
+    Raises:
+        ValueError: If the split is unknown or has fewer seeds than `episodes`, or a training
+            episode has one of the seeds.
+    """
+    count = config.data.heldout_size if episodes is None else episodes
+    seeds = split_seeds(split, count)
+    require_disjoint(training_seeds, np.asarray(seeds))
+    settings = collect_kwargs(config)
+    settings["env_kwargs"] |= env_kwargs or {}
+    with tempfile.TemporaryDirectory(prefix=f"{split}-", ignore_cleanup_errors=True) as folder:
+        with CallbackList(callbacks).task(f"{split} episodes", count) as advance:
+            buffer = collect(
+                path=Path(folder) / "buffer",
+                episodes=count,
+                seeds=seeds,
+                steps=config.evaluation.steps if steps is None else steps,
+                policy=policy,
+                progress=advance,
+                **settings,
+            )
+        with buffer:
+            yield buffer
+
+
+def collect_to(
+    path: Path,
+    *,
+    env_id: str,
+    env_kwargs: Mapping[str, Any],
+    size: int,
+    steps: int,
+    policy: str | Path | Policy,
+    image_size: int,
+    state_key: str,
+    first_seed: int | None,
+    callbacks: Sequence[Callback] = (),
+) -> dict[str, Any]:
+    """Collect episodes into a new buffer, or more of the same kind into an existing one.
+
+    Args:
+        path: the buffer's directory.
+        env_id: see `collect`.
+        env_kwargs: see `collect`.
+        size: number of episodes to collect.
+        steps: see `collect`.
+        policy: see `collect`.
+        image_size: see `collect`.
+        state_key: see `collect`.
+        first_seed: seed of the first episode; None continues after the largest seed in the buffer.
+        callbacks: see the progress of the collection.
+
+    Returns:
+        The `buffer_summary` of the buffer.
+    """
+    _require_directory(path)
+    append, stored, largest = _exists(path), 0, -1
+    if append:
+        with ReplayBuffer.open(path) as existing:
+            stored, largest = len(existing), int(max(existing.seeds, default=-1))
+    first = largest + 1 if first_seed is None else first_seed
+    settings: dict[str, Any] = {
+        "env_id": env_id,
+        "env_kwargs": env_kwargs,
+        "policy": policy,
+        "steps": steps,
+        "image_size": image_size,
+        "observation": "auto",
+        "state_key": state_key,
+    }
+    _require_space(path, resolve(**settings), size, "choose another disk")
+    with (
+        CallbackList(callbacks).task("collect", stored + size, stored) as advance,
+        collect(
+            path=path,
+            episodes=size,
+            seeds=range(first, first + size),
+            append=append,
+            progress=advance,
+            **settings,
+        ) as buffer,
+    ):
+        return buffer_summary(buffer)
+
+
+def buffer_summary(buffer: ReplayBuffer) -> dict[str, Any]:
+    """Describe a buffer in JSON values."""
+    return {
+        "path": str(buffer.path),
+        "episodes": buffer.num_episodes,
+        "frames": buffer.num_frames,
+        "frame_shape": list(buffer.frame_shape),
+        "frame_dtype": buffer.frame_dtype.name,
+        "action_space": str(buffer.action_space),
+        "seeds": [int(buffer.seeds.min()), int(buffer.seeds.max())] if len(buffer) else [],
+        "metadata": buffer.metadata,
+    }
+
+
+@contextmanager
+def dataset_lock(path: Path, callbacks: Sequence[Callback] = ()) -> Iterator[None]:
+    """Hold the lock of one cached dataset; wait while another run collects it.
+
+    Args:
+        path: the dataset's directory, which may be missing.
+        callbacks: get a message if there is another run.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.parent / f".{path.name}.lock", thread_local=False)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        CallbackList(callbacks).on_message(
+            f"Another process collects {path.name}; waiting for it ..."
+        )
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _open(
+    config: Config, seeds: Sequence[int], title: str, callbacks: CallbackList
+) -> ReplayBuffer:
+    path = config.data.dir / _folder(config, _recipe(config), seeds[0], len(seeds))
+    settings = {**_recipe_kwargs(config), "path": path, "episodes": len(seeds), "seeds": seeds}
+    if _num_episodes(path) == len(seeds):
+        return load_or_collect(**settings)
+    with dataset_lock(path, [callbacks]):
+        stored = _num_episodes(path)
+        if stored == len(seeds):
+            return load_or_collect(**settings)
+        callbacks.on_message(f"Collecting {title} in {path.parent.absolute()}")
+        with callbacks.task(title, len(seeds), stored) as advance:
+            return load_or_collect(**settings, progress=advance)
+
+
+def _recipe_kwargs(config: Config) -> dict[str, Any]:
+    data = config.data
+    return {**collect_kwargs(config), "policy": data.policy, "steps": data.steps}
+
+
+def _recipe(config: Config) -> Recipe:
+    recipe = resolve(**_recipe_kwargs(config))
+    shape = recipe.env.source.shape
+    if config.observation == "pixels" and len(shape) != 3:
+        raise ValueError(
+            f"{config.env.id} has no images, only vectors; learn from its vectors with "
+            "--observation vector"
+        )
+    if len(shape) == 3 and shape[-1] not in (1, 3):
+        raise ValueError(
+            f"{config.env.id} has frames of {shape[-1]} channels; expected 1 (grey) or 3 (RGB): "
+            "wrap the environment"
+        )
+    return recipe
+
+
+def _require_supported(space: gym.Space[Any]) -> None:
+    """Refuse actions that `worldmodel.models.describe_actions` will refuse."""
+    flat = isinstance(space, gym.spaces.Box) and len(space.shape) == 1 and space.is_bounded()
+    if not flat and not isinstance(space, gym.spaces.Discrete):
+        raise ValueError(
+            f"action space {space} is not supported: expected Discrete or a bounded "
+            "one-dimensional Box; wrap the environment, for instance with "
+            "gymnasium.wrappers.FlattenAction"
+        )
+
+
+def _require_directory(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise OSError(f"{path} is a file; expected a directory for the data: pass another path")
+
+
+def _require_space(path: Path, recipe: Recipe, episodes: int, hint: str) -> None:
+    source = recipe.env.source
+    frame = int(np.prod(source.shape)) * source.dtype.itemsize
+    needed = episodes * (recipe.steps + 1) * frame
+    existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    if needed + _SPARE_BYTES > free:
+        raise OSError(
+            f"no space for {episodes} episodes in {path}: they need up to {needed / 1e9:.1f} GB "
+            f"and {free / 1e9:.1f} GB are free; lower --size, or {hint}"
+        )
+
+
+def _exists(path: Path) -> bool:
+    return (path / HEADER_FILE).exists()
+
+
+def _num_episodes(path: Path) -> int:
+    """Complete episodes in a buffer; 0 if there is none."""
+    if not _exists(path):
+        return 0
+    with ReplayBuffer.open(path) as buffer:
+        return buffer.num_episodes
+
+
+def _folder(config: Config, recipe: Recipe, first_seed: int, size: int) -> str:
+    """Name of a dataset; it holds a digest of everything that decides the data."""
+    content = json.dumps([recipe.identity(), first_seed, size], sort_keys=True)
+    digest = hashlib.sha256(content.encode()).hexdigest()[:10]
+    policy = Path(config.data.policy)
+    label = policy.stem if policy.exists() else config.data.policy.rpartition(":")[2]
+    name = f"{recipe.env.spec.id}_{label}_{size}x{recipe.steps}_{digest}"
+    return name.replace("/", "-").replace(":", "-")

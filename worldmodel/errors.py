@@ -1,0 +1,22 @@
+"""The errors that this package raises beside `ValueError` and `TypeError`."""
+
+from __future__ import annotations
+
+
+class ConfigError(ValueError):
+    """The configuration is invalid; the message lists every error at once."""
+
+
+class ReplayBufferError(ValueError):
+    """A replay buffer cannot be created, opened, extended or reused.
+
+    The message names the path, what was expected there, what was found, and how to fix it.
+    """
+
+
+class RunError(RuntimeError):
+    """A run directory is missing, damaged, unfinished, or cannot be written."""
+
+
+class InterruptedRunError(RuntimeError):
+    """The user stopped the command; what was finished is saved."""

@@ -1,0 +1,327 @@
+"""The result of an evaluation, as it is written to metrics.json.
+
+Conventions: angles are in rad, energies in J, PSNR in dB. Keys of step dictionaries are numbers of
+steps k as strings. An interval is [low, high], by bootstrap over held-out episodes. "Median error"
+is the median of |wrap(θ̂ − θ)| over episodes and angles. docs/metrics.md describes every key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from worldmodel.evaluation.forecast_metrics import (
+    ActionMetrics,
+    EnergyMetrics,
+    ForecastMetrics,
+    Interval,
+    LyapunovMetrics,
+    ReferenceForecast,
+    Strict,
+)
+
+if TYPE_CHECKING:
+    from worldmodel.config import Config
+    from worldmodel.models import WorldModel
+
+SCHEMA_VERSION = 3
+
+
+@dataclass(frozen=True)
+class RunSummary(Strict):
+    """What a run was made with.
+
+    Attributes:
+        name: of the run directory.
+        env: id of the environment.
+        observation: ``pixels`` or ``vector``.
+        policy: that collected the training data; of a path, its last part.
+        objective: of phase 1.
+        seed: of the run.
+        latent_dim: size D of the latent.
+        trajectories: training trajectories.
+        epochs: of ``phase1`` and ``phase2``.
+        parameters: part of the model -> number of parameters.
+    """
+
+    name: str
+    env: str
+    observation: str
+    policy: str
+    objective: str
+    seed: int
+    latent_dim: int
+    trajectories: int
+    epochs: dict[str, int]
+    parameters: dict[str, int]
+
+    @classmethod
+    def of(cls, config: Config, model: WorldModel, path: Path) -> RunSummary:
+        """Summarize a run from its configuration, its model and its directory."""
+        return cls(
+            name=path.resolve().name,
+            env=config.env.id,
+            observation=config.observation,
+            policy=Path(config.data.policy).name,
+            objective=config.objective.name,
+            seed=config.seed,
+            latent_dim=model.spec.latent_dim,
+            trajectories=config.data.size,
+            epochs={"phase1": config.phase1.epochs, "phase2": config.phase2.epochs},
+            parameters={
+                name: sum(p.numel() for p in part.parameters())
+                for name, part in model.parts().items()
+            },
+        )
+
+
+@dataclass(frozen=True)
+class DataMetrics(Strict):
+    """The episodes that were used.
+
+    Attributes:
+        train_episodes: number of training episodes.
+        train_steps: environment steps in them.
+        train_seeds: lowest and highest seed of training episodes.
+        heldout_episodes: number of held-out episodes.
+        heldout_seeds: lowest and highest seed of held-out episodes.
+    """
+
+    train_episodes: int
+    train_steps: int
+    train_seeds: tuple[int, int]
+    heldout_episodes: int
+    heldout_seeds: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Statistics(Strict):
+    """How intervals were computed.
+
+    Attributes:
+        method: in words.
+        confidence: probability that an interval is meant to cover the true value.
+        resamples: of the bootstrap.
+    """
+
+    method: str
+    confidence: float
+    resamples: int
+
+
+@dataclass(frozen=True)
+class Spread(Strict):
+    """Standard deviation of the latent dimensions.
+
+    Attributes:
+        min: lowest over dimensions.
+        median: over dimensions.
+        max: highest over dimensions.
+        per_dimension: D values.
+    """
+
+    min: float
+    median: float
+    max: float
+    per_dimension: list[float]
+
+
+@dataclass(frozen=True)
+class CollapseMetrics(Strict):
+    """Statistics of the latents of all held-out observations.
+
+    Attributes:
+        observations: number of latents.
+        dimensions: size D of the latent.
+        std: standard deviations.
+        spectrum: D eigenvalues of the covariance, largest first.
+        effective_rank: exponential of the entropy of the spectrum, 0 to D.
+        rankme: RankMe (arXiv:2210.02885), 0 to D.
+    """
+
+    observations: int
+    dimensions: int
+    std: Spread
+    spectrum: list[float]
+    effective_rank: float
+    rankme: float
+
+
+@dataclass(frozen=True)
+class ProbeScore(Strict):
+    """How well a probe reads the targets of the readout on held-out observations.
+
+    Attributes:
+        r2: target -> R²; 0 for a target that never changes.
+        worst_r2: lowest R² of the targets that the readout scores.
+        worst_r2_interval: of `worst_r2`.
+        rmse: target -> root mean squared error, in the unit of the target.
+        angle_rmse_rad: root mean squared error of the angles; None without angles.
+    """
+
+    r2: dict[str, float]
+    worst_r2: float
+    worst_r2_interval: Interval
+    rmse: dict[str, float]
+    angle_rmse_rad: float | None
+
+
+@dataclass(frozen=True)
+class BaselineScores(Strict):
+    """The same probes on other inputs than the trained encoder's latents.
+
+    Attributes:
+        train_observations: that they were fitted on.
+        linear: linear probe.
+        mlp: MLP probe.
+    """
+
+    train_observations: int
+    linear: ProbeScore
+    mlp: ProbeScore
+
+
+@dataclass(frozen=True)
+class ProbeMetrics(Strict):
+    """What can be read from the latents.
+
+    Attributes:
+        train_observations: of training episodes that the probes were fitted on.
+        heldout_observations: that they were scored on.
+        units: target -> unit; empty where there is none.
+        linear: ridge regression on standardized latents.
+        mlp: MLP with two hidden layers.
+        untrained: the same for an untrained encoder of the same shape.
+        pixels: the same for principal components of the observations.
+    """
+
+    train_observations: int
+    heldout_observations: int
+    units: dict[str, str]
+    linear: ProbeScore
+    mlp: ProbeScore
+    untrained: BaselineScores
+    pixels: BaselineScores
+
+
+@dataclass(frozen=True)
+class RewardMetrics(Strict):
+    """Predicted rewards of imagined steps.
+
+    Attributes:
+        rmse: root mean squared error; None if the model diverged.
+        std: standard deviation of the true rewards.
+        r2: None if the true rewards are all equal or the model diverged.
+    """
+
+    rmse: float | None
+    std: float
+    r2: float | None
+
+
+@dataclass(frozen=True)
+class TerminationMetrics(Strict):
+    """Predicted terminations of imagined steps, at a probability of one half.
+
+    Attributes:
+        terminations: number of held-out steps that terminate the episode.
+        recall: fraction of them that is predicted, 0 to 1; None if there are none.
+        false_positive_rate: fraction of the other steps that is predicted to terminate, 0 to 1;
+            None if there are none.
+    """
+
+    terminations: int
+    recall: float | None
+    false_positive_rate: float | None
+
+
+@dataclass(frozen=True)
+class HeadMetrics(Strict):
+    """The reward and termination heads on one imagined step from every held-out observation.
+
+    Attributes:
+        transitions: number of steps.
+        reward: reward head.
+        termination: termination head.
+    """
+
+    transitions: int
+    reward: RewardMetrics
+    termination: TerminationMetrics
+
+
+@dataclass(frozen=True)
+class Metrics(Strict):
+    """An evaluation on held-out episodes.
+
+    Attributes:
+        seed: of the probes and the reference model.
+        dt_seconds: simulated seconds per step.
+        data: the episodes used.
+        statistics: how intervals were computed.
+        collapse: of the latents.
+        probes: None without true states.
+        forecast: open loop.
+        reference: None if not asked for, or the environment's plug-in has none.
+        lyapunov: None if the environment's plug-in does not measure it.
+        actions: None if no driven episodes were given.
+        energy: None if the environment's plug-in has none or no passive episodes were given.
+        heads: reward and termination.
+        run: what the run was made with; None outside a run directory.
+        reasons: dotted path of a part that is None -> why.
+        schema_version: of this layout.
+    """
+
+    seed: int
+    dt_seconds: float
+    data: DataMetrics
+    statistics: Statistics
+    collapse: CollapseMetrics
+    probes: ProbeMetrics | None
+    forecast: ForecastMetrics
+    reference: ReferenceForecast | None
+    lyapunov: LyapunovMetrics | None
+    actions: ActionMetrics | None
+    energy: EnergyMetrics | None
+    heads: HeadMetrics
+    run: RunSummary | None = None
+    reasons: dict[str, str] = field(default_factory=dict)
+    schema_version: Literal[3] = 3
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert to JSON values, without NaN."""
+        content: dict[str, Any] = _adapter().dump_python(self, mode="json")
+        return content
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Metrics:
+        """Read what `to_dict` gave.
+
+        Raises:
+            ValueError: If the content has another schema version, or is damaged.
+        """
+        version = content.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise ValueError(
+                f"the metrics have schema version {version!r}, expected {SCHEMA_VERSION}; "
+                "`worldmodel evaluate RUN` rewrites them"
+            )
+        try:
+            return _adapter().validate_python(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise ValueError(
+                f"the metrics are damaged at {place}: {first['msg']}; `worldmodel evaluate RUN` "
+                "rewrites them"
+            ) from error
+
+
+@cache
+def _adapter() -> TypeAdapter[Metrics]:
+    return TypeAdapter(Metrics)

@@ -1,0 +1,394 @@
+"""Every hyperparameter there is, with its default and range: the sections of `Config`.
+
+Each can be changed with ``--set section.key=value``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from worldmodel.registry import (
+    DECODERS,
+    ENCODERS,
+    OBJECTIVES,
+    PREDICTORS,
+    READOUTS,
+)
+
+DEFAULT_ENV = "DoublePendulumPixels-v0"
+
+OBJECTIVE_WEIGHTS: dict[str, dict[str, float]] = {
+    "prediction": {"variance_weight": 0.0, "covariance_weight": 0.0, "sigreg_weight": 0.0},
+    "variance": {"variance_weight": 0.1, "covariance_weight": 0.0, "sigreg_weight": 0.0},
+    "vicreg": {"variance_weight": 1.0, "covariance_weight": 0.05, "sigreg_weight": 0.0},
+    "sigreg": {"variance_weight": 0.0, "covariance_weight": 0.0, "sigreg_weight": 0.02},
+}
+"""Default weights of the built-in objectives."""
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, unknown keys rejected, numbers finite."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Env(Section):
+    """The environment that the model learns.
+
+    Attributes:
+        id: a registered Gymnasium id, ``module:id``, or the ``module:Name`` of a class or factory.
+        kwargs: passed to its constructor; JSON values.
+    """
+
+    id: str = DEFAULT_ENV
+    kwargs: dict[str, Any] = {}
+
+
+class Data(Section):
+    """Trajectories to train on.
+
+    Attributes:
+        size: training trajectories.
+        steps: transitions per trajectory; the environment may end it earlier.
+        policy: ``passive``, ``random`` (held actions), ``mixed``, the path of an agent saved by
+            Stable-Baselines3, a run directory (its model plans), or ``module:Name``.
+        env_kwargs: override the environment's own while collecting.
+        validation_size: trajectories with validation seeds, to monitor training.
+        heldout_size: trajectories with held-out seeds, to evaluate the trained model.
+        state_key: key of the environment's ``info`` with the true state, for evaluation only.
+        dir: where datasets are cached, one folder per configuration.
+    """
+
+    size: int = Field(10_000, ge=8)
+    steps: int = Field(30, ge=2)
+    policy: str = "passive"
+    env_kwargs: dict[str, Any] = {}
+    validation_size: int = Field(128, ge=8, le=10_000)
+    heldout_size: int = Field(256, ge=4)
+    state_key: str = "state"
+    dir: Path = Path("data")
+
+
+class Model(Section):
+    """Sizes and kinds of the networks.
+
+    Attributes:
+        latent_dim: size D of the latent.
+        width: channels of the pixel encoder and decoder.
+        hidden: width of the predictor's hidden layers.
+        encoder: ``keypoints`` or ``conv`` for pixels, ``mlp`` for vectors, or ``module:Name``.
+        decoder: ``patches``, or ``module:Name``; models of vectors have none.
+        predictor: ``residual``; for comparison ``direct`` (no residual connection) and
+            ``identity`` (predicts no change); or ``module:Name``.
+        encoder_kwargs: further arguments of the encoder; likewise `decoder_kwargs` and
+            `predictor_kwargs`.
+    """
+
+    latent_dim: int = Field(64, ge=2, le=4096)
+    width: int = Field(16, ge=4, le=256)
+    hidden: int = Field(512, ge=8, le=8192)
+    encoder: Annotated[str, AfterValidator(ENCODERS.check)] = "keypoints"
+    decoder: Annotated[str, AfterValidator(DECODERS.check)] = "patches"
+    predictor: Annotated[str, AfterValidator(PREDICTORS.check)] = "residual"
+    encoder_kwargs: dict[str, Any] = {}
+    decoder_kwargs: dict[str, Any] = {}
+    predictor_kwargs: dict[str, Any] = {}
+
+
+class Objective(Section):
+    """What phase 1 minimizes: MSE to the EMA targets plus regularizers on the predictions.
+
+    Attributes:
+        name: ``vicreg``, ``sigreg``, ``variance``, ``prediction`` (which collapses), or
+            ``module:Name``. A built-in name sets the weights that are not given.
+        horizon: predicted steps K; the predictor is unrolled over all of them.
+        offsets: increasing steps at which predictions are compared with targets, from 0 (the
+            context's own latent) to the horizon; powers of two if not given.
+        stop_gradient: targets come from the EMA encoder without gradients; otherwise from the
+            encoder itself with gradients.
+        variance_weight: of the variance hinge.
+        covariance_weight: of the covariance penalty.
+        sigreg_weight: of the sketched Gaussian statistic, times the batch size as in LeJEPA.
+        directions: random projections of the sketch.
+    """
+
+    name: Annotated[str, AfterValidator(OBJECTIVES.check)] = "vicreg"
+    horizon: int = Field(8, ge=1)
+    offsets: tuple[int, ...] = (0, 1, 2, 4, 8)
+    stop_gradient: bool = True
+    variance_weight: float = Field(1.0, ge=0)
+    covariance_weight: float = Field(0.05, ge=0)
+    sigreg_weight: float = Field(0.0, ge=0)
+    directions: int = Field(256, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        weights = OBJECTIVE_WEIGHTS.get(str(values.get("name", "vicreg")), {})
+        horizon = values.get("horizon")
+        if isinstance(horizon, int) and "offsets" not in values:
+            doubling = [2**i for i in range(horizon.bit_length()) if 2**i < horizon]
+            values = {**values, "offsets": (0, *doubling, horizon)}
+        return {**weights, **values}
+
+    @model_validator(mode="after")
+    def _check_offsets(self) -> Self:
+        if not self.offsets or list(self.offsets) != sorted(set(self.offsets)):
+            raise ValueError(f"offsets {self.offsets} must be distinct and increasing")
+        if self.offsets[0] != 0 or self.offsets[-1] != self.horizon:
+            raise ValueError(
+                f"offsets {self.offsets} must begin at 0 and end at the horizon {self.horizon}"
+            )
+        return self
+
+
+class Optimization(Section):
+    """How weights are updated.
+
+    Attributes:
+        batch_size: windows per update.
+        optimizer: ``muon`` (AdamW for the biases) or ``adamw``.
+        learning_rate: peak, reached after the warmup.
+        final_learning_rate: end of the cosine schedule, as a fraction of the peak.
+        warmup: updates of linear warmup, at most a tenth of all.
+        weight_decay: decoupled, of matrices and kernels.
+        max_grad_norm: gradients are clipped to this norm; None for no clipping.
+    """
+
+    batch_size: int = Field(128, ge=8)
+    optimizer: Literal["muon", "adamw"] = "muon"
+    learning_rate: float = Field(5e-3, gt=0)
+    final_learning_rate: float = Field(0.02, ge=0, le=1)
+    warmup: int = Field(100, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float | None = Field(None, gt=0)
+
+
+class Phase1(Optimization):
+    """Training of the encoder and the predictor.
+
+    Attributes:
+        epochs: passes over the trajectories, with one random window of each per pass.
+        ema_start: first momentum of the target encoder.
+        ema_end: last momentum of the target encoder; in between it follows a cosine.
+    """
+
+    epochs: int = Field(20, ge=1)
+    weight_decay: float = Field(1e-2, ge=0)
+    max_grad_norm: float | None = Field(5.0, gt=0)
+    ema_start: float = Field(0.99, ge=0, le=1)
+    ema_end: float = Field(1.0, ge=0, le=1)
+
+
+class Refinement(Optimization):
+    """Training of the predictor alone on latents of the frozen encoder, after phase 1.
+
+    Attributes:
+        updates: of the predictor; 0 skips the refinement.
+        episodes: trajectories that are encoded for it, at most.
+        horizon: steps unrolled, at most.
+    """
+
+    updates: int = Field(600, ge=0)
+    episodes: int = Field(4000, ge=1)
+    horizon: int = Field(8, ge=1)
+    batch_size: int = Field(256, ge=8)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    max_grad_norm: float | None = Field(5.0, gt=0)
+
+
+class Phase2(Optimization):
+    """Training of the decoder and the heads on the frozen encoder.
+
+    Attributes:
+        epochs: passes over the trajectories, with one random window of each per pass.
+        min_updates: if the epochs make fewer updates, the heads alone go on learning.
+        head_updates: number of those further updates; 0 for none.
+        head_batch_size: transitions per further update.
+    """
+
+    epochs: int = Field(6, ge=1)
+    min_updates: int = Field(400, ge=0)
+    head_updates: int = Field(1000, ge=0)
+    head_batch_size: int = Field(256, ge=8)
+
+
+class Probe(Section):
+    """The MLP probe, and how many observations both probes are fitted on.
+
+    Attributes:
+        observations: of the training episodes, at most.
+        baseline_observations: the same for probes of the untrained encoder and of pixels.
+        width: of both hidden layers.
+        updates: at most.
+        max_epochs: at most.
+        batch_size: observations per update.
+        learning_rate: cooled to zero on a cosine.
+        weight_decay: of AdamW.
+    """
+
+    observations: int = Field(60_000, ge=16)
+    baseline_observations: int = Field(30_000, ge=16)
+    width: int = Field(256, ge=1)
+    updates: int = Field(1400, ge=1)
+    max_epochs: int = Field(100, ge=1)
+    batch_size: int = Field(512, ge=1)
+    learning_rate: float = Field(8e-3, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+
+
+class Reference(Optimization):
+    """The reference model of the true state, with the predictor's optimization.
+
+    Attributes:
+        updates: when it is asked for.
+        horizon: steps unrolled in training, at most.
+        hidden: width of its hidden layers.
+    """
+
+    updates: int = Field(500, ge=1)
+    horizon: int = Field(8, ge=1)
+    hidden: int = Field(512, ge=1)
+    weight_decay: float = Field(1e-2, ge=0)
+    max_grad_norm: float | None = Field(5.0, gt=0)
+
+
+class Evaluation(Section):
+    """Evaluation on held-out episodes.
+
+    Attributes:
+        readout: what probes read: ``auto`` (the environment's plug-in, else the numbers of its
+            state), ``state``, or ``module:Name``.
+        steps: transitions per held-out episode; the environment may end it earlier.
+        resamples: of the bootstrap over episodes.
+        confidence: of its intervals.
+        domain_observations: training observations that the domain is fitted on, at most.
+        domain_error_rate: fraction of training observations that count as out of distribution.
+        starts: training observations kept as starts of imagined episodes, at most.
+    """
+
+    readout: Annotated[str, AfterValidator(READOUTS.check)] = "auto"
+    steps: int = Field(61, ge=1)
+    resamples: int = Field(1000, ge=1)
+    confidence: float = Field(0.95, gt=0, lt=1)
+    domain_observations: int = Field(20_000, ge=16)
+    domain_error_rate: float = Field(1e-3, gt=0, lt=1)
+    starts: int = Field(4096, ge=1)
+    probe: Probe = Probe()
+    reference: Reference = Reference()
+
+
+class Planning(Section):
+    """Model predictive control.
+
+    Attributes:
+        method: ``icem``, ``cem`` or ``mppi``.
+        horizon: steps ahead.
+        samples: candidates per iteration; None for the method's own.
+        iterations: of the search; None for the method's own.
+        hold_seconds: how long a goal must be held to count as reached.
+        goal_quantile: fraction of training latents that are as near to a goal image as counts as
+            reached.
+    """
+
+    method: Literal["icem", "cem", "mppi"] = "icem"
+    horizon: int = Field(20, ge=1)
+    samples: int | None = Field(None, ge=2)
+    iterations: int | None = Field(None, ge=1)
+    hold_seconds: float = Field(1.0, gt=0)
+    goal_quantile: float = Field(0.01, gt=0, lt=1)
+
+
+class Ensemble(Section):
+    """Predictors whose disagreement lowers imagined rewards.
+
+    Attributes:
+        size: predictors; 0 for no penalty, else 2 or more.
+        penalty: reward per unit of disagreement, the median of which is 1 on training data.
+        updates: of each predictor.
+        episodes: training episodes used, at most.
+        horizon: steps unrolled, at most.
+        learning_rate: peak of each predictor's schedule.
+    """
+
+    size: int = Field(0, ge=0)
+    penalty: float = Field(0.02, ge=0)
+    updates: int = Field(600, ge=1)
+    episodes: int = Field(2000, ge=1)
+    horizon: int = Field(4, ge=1)
+    learning_rate: float = Field(5e-3, gt=0)
+
+    @model_validator(mode="after")
+    def _check_size(self) -> Self:
+        if self.size == 1:
+            raise ValueError("one predictor has nothing to disagree with; use 0, or 2 and more")
+        return self
+
+
+class Loop(Section):
+    """Rounds of acting in the real environment, fine-tuning the model and training in the dream.
+
+    Attributes:
+        rounds: after the first training in the dream; 0 for no loop.
+        patience: rounds without improvement after which the loop ends.
+        min_improvement: relative improvement of the return that counts.
+        episodes: real episodes per round.
+        max_steps: longest of those episodes.
+        noise: standard deviation of exploration noise, in half ranges of a Box action.
+        fresh_fraction: fraction of the agent's own episodes in a batch.
+        replay_episodes: episodes of the first data that stay in use, at most.
+        updates: of predictor and heads per round.
+        learning_rate: peak of their schedule.
+    """
+
+    rounds: int = Field(0, ge=0)
+    patience: int = Field(2, ge=1)
+    min_improvement: float = Field(0.01, ge=0)
+    episodes: int = Field(20, ge=1)
+    max_steps: int = Field(1000, ge=1)
+    noise: float = Field(0.2, ge=0)
+    fresh_fraction: float = Field(0.5, gt=0, lt=1)
+    replay_episodes: int = Field(3000, ge=1)
+    updates: int = Field(400, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+
+
+class AgentConfig(Section):
+    """An agent of Stable-Baselines3.
+
+    Attributes:
+        on: what it is trained on: ``latent``, ``dream``, ``pixels`` or ``state``.
+        algo: ``ppo``, ``a2c``, ``sac``, ``td3``, ``ddpg`` or ``dqn``.
+        steps: environment steps of training, imagined ones for ``dream``.
+        seed: of weights and exploration.
+        num_envs: environments at once; None for 128 dreams or 32 real ones.
+        gamma: discount factor.
+        kwargs: further arguments of the algorithm, as ``{"learning_rate": 3e-4}``.
+        dream_steps: maximum imagined rollout length.
+        leaving_terminates: an imagined rollout that leaves the domain terminates at the lowest
+            value; otherwise it is truncated and the value of its last latent counts.
+        eval_points: evaluations of the learning curve.
+        eval_episodes: episodes per evaluation.
+        max_eval_steps: steps after which an evaluation episode without end is cut.
+    """
+
+    on: Literal["latent", "dream", "pixels", "state"] = "dream"
+    algo: Literal["ppo", "a2c", "sac", "td3", "ddpg", "dqn"] = "ppo"
+    steps: int = Field(200_000, ge=1)
+    seed: int = Field(0, ge=0)
+    num_envs: int | None = Field(None, ge=1)
+    gamma: float = Field(0.98, ge=0, lt=1)
+    kwargs: dict[str, Any] = {}
+    dream_steps: int = Field(50, ge=1)
+    leaving_terminates: bool = True
+    eval_points: int = Field(10, ge=1)
+    eval_episodes: int = Field(20, ge=1, le=10_000)
+    max_eval_steps: int = Field(10_000, ge=1)
+    ensemble: Ensemble = Ensemble()
+    loop: Loop = Loop()

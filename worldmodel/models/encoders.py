@@ -1,0 +1,203 @@
+"""Encoders: from an observation to the latent.
+
+An encoder is an ``nn.Module`` made by ``Encoder(frame_shape, frame_stack, latent_dim, width)``,
+with `model.encoder_kwargs` as further arguments. Its ``forward`` maps observations (uint8
+(B, H, W, S*C), oldest frame first, or float32 (B, S*d) for vectors) to latents float32 (B, D).
+`model.encoder` chooses it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+PATCH = 4
+"""Side of the first convolution's patches, in pixels."""
+
+
+class KeypointEncoder(nn.Module):
+    """Encodes a stack of frames by keypoints.
+
+    Each frame gives K = `width` maps, and each map a keypoint: the mean position under its softmax
+    (spatial soft arg-max; Finn et al., "Deep Spatial Autoencoders for Visuomotor Learning",
+    arXiv:1509.06113), and the log-sum-exp of the map as its strength. The features are the newest
+    keypoints, their differences between successive frames, the newest strengths, and products of
+    those. One linear layer maps them to the latent, so low-order functions of positions and
+    velocities (the sine of an angle, the angular velocity x vy - y vx) are linearly decodable.
+
+    Args:
+        frame_shape: (H, W, C) of one frame, H = W a multiple of 4.
+        frame_stack: frames S per observation.
+        latent_dim: size D of the latent.
+        width: keypoints K, and channels of the convolutions.
+        sharpness: factor on the maps before the softmax. Maps start near zero; without it every
+            keypoint starts at the center of the frame and hardly moves.
+        motion_gain: initial weight of the keypoints' differences relative to their positions.
+        products: number of products of features.
+    """
+
+    grid: Tensor
+
+    def __init__(
+        self,
+        frame_shape: tuple[int, ...],
+        frame_stack: int,
+        latent_dim: int,
+        width: int = 16,
+        *,
+        sharpness: float = 30.0,
+        motion_gain: float = 10.0,
+        products: int = 256,
+    ) -> None:
+        super().__init__()
+        image_size, _, channels = frame_shape
+        self.frame_stack = frame_stack
+        self.sharpness, self.motion_gain = sharpness, motion_gain
+        self.maps = nn.Sequential(
+            nn.Conv2d(channels, width, PATCH, PATCH),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, 1, 1),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 1),
+        )
+        side = torch.linspace(-1, 1, image_size // PATCH)
+        y, x = torch.meshgrid(side, side, indexing="ij")
+        self.register_buffer("grid", torch.stack((x, y), -1).flatten(0, 1), persistent=False)
+        features = (2 * frame_stack + 1) * width
+        self.left = nn.Linear(features, products)
+        self.right = nn.Linear(features, products)
+        self.output = nn.Linear(features + products, latent_dim)
+
+    def keypoints(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the keypoints of every frame, in [-1, 1], x to the right and y down.
+
+        Args:
+            observation: uint8 (B, H, W, S*C), oldest frame first.
+
+        Returns:
+            Positions float32 (S, B, K, 2) and strengths (S, B, K).
+        """
+        b, h, w, stacked = observation.shape
+        s = self.frame_stack
+        frames = observation.reshape(b, h, w, s, stacked // s).permute(3, 0, 4, 1, 2)
+        maps = self.maps(frames.flatten(0, 1).float() / 255).flatten(2)  # (S*B, K, cells)
+        positions = (self.sharpness * maps).softmax(-1) @ self.grid
+        return positions.unflatten(0, (s, b)), maps.logsumexp(-1).unflatten(0, (s, b))
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Encode uint8 observations (B, H, W, S*C), oldest frame first, to float32 (B, D)."""
+        positions, strength = self.keypoints(observation)
+        positions = positions.flatten(2)  # (S, B, 2K)
+        motion = self.motion_gain * (positions[1:] - positions[:-1])
+        features = torch.cat((2 * positions[-1], *motion, strength[-1]), -1)
+        products = self.left(features) * self.right(features)
+        latent: Tensor = self.output(torch.cat((features, products), -1))
+        return latent
+
+
+class MotionStem(nn.Module):
+    """One convolution over 4 x 4 patches of a stack of frames, parametrized by motion.
+
+    The output is ``appearance(newest) + gain * motion(differences of successive frames)``. Both
+    are linear, so they are folded into one convolution over the raw stack: no difference image
+    is ever made, and small motions have enough weight from the first update on.
+
+    Args:
+        channels: channels C of one frame.
+        frame_stack: frames S per observation.
+        out_channels: channels of the output.
+        gain: initial weight of frame differences relative to the newest frame.
+    """
+
+    def __init__(
+        self, channels: int, frame_stack: int, out_channels: int, gain: float = 4.0
+    ) -> None:
+        super().__init__()
+        self.gain = gain
+        self.frame_stack = frame_stack
+        self.appearance = nn.Conv2d(channels, out_channels, PATCH, PATCH)
+        differences = channels * max(frame_stack - 1, 1)
+        self.motion = nn.Conv2d(differences, out_channels, PATCH, PATCH, bias=False)
+
+    def kernel(self) -> Tensor:
+        """Weights (out_channels, S*C, 4, 4) of the equivalent convolution over pixels in 0..255."""
+        appearance = self.appearance.weight
+        if self.frame_stack == 1:
+            return appearance / 255
+        motion = self.gain * self.motion.weight
+        still = torch.zeros_like(appearance)
+        older, newer = torch.cat((motion, still), 1), torch.cat((still, motion), 1)
+        newest = F.pad(appearance, (0, 0, 0, 0, motion.shape[1], 0))
+        return (newest + newer - older) / 255
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map float32 pixels 0..255 (B, S*C, H, W) to (B, out_channels, H/4, W/4)."""
+        return F.conv2d(images, self.kernel(), self.appearance.bias, stride=PATCH)
+
+
+class ConvEncoder(nn.Module):
+    """Convolutional encoder of a stack of frames.
+
+    A patch stem that emphasizes motion, strided convolutions down to a map of 4 x 4 or less, and
+    two linear layers. Nothing is pooled, so positions are preserved.
+
+    Args:
+        frame_shape: (H, W, C) of one frame, H = W a multiple of 16.
+        frame_stack: frames S per observation.
+        latent_dim: size D of the latent.
+        width: channel multiplier; the stem has ``2 * width`` channels.
+    """
+
+    def __init__(
+        self, frame_shape: tuple[int, ...], frame_stack: int, latent_dim: int, width: int = 16
+    ) -> None:
+        super().__init__()
+        image_size, _, channels = frame_shape
+        c, side = 2 * width, image_size // PATCH
+        layers: list[nn.Module] = [MotionStem(channels, frame_stack, c), nn.ReLU()]
+        while side > 4:
+            layers += [nn.Conv2d(c, 2 * c, 3, 2, 1), nn.ReLU()]
+            c, side = 2 * c, (side + 1) // 2
+        layers += [nn.Flatten(), nn.Linear(c * side * side, 256), nn.ReLU()]
+        self.net = nn.Sequential(*layers, nn.Linear(256, latent_dim))
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Encode uint8 observations (B, H, W, S*C), oldest frame first, to float32 (B, D)."""
+        latent: Tensor = self.net(observation.permute(0, 3, 1, 2).float())
+        return latent
+
+
+class MLPEncoder(nn.Module):
+    """MLP encoder of stacked vector observations.
+
+    Args:
+        frame_shape: (d,) of one frame.
+        frame_stack: frames S per observation.
+        latent_dim: size D of the latent.
+        width: unused; there for the common signature.
+        hidden: width of both hidden layers.
+    """
+
+    def __init__(
+        self,
+        frame_shape: tuple[int, ...],
+        frame_stack: int,
+        latent_dim: int,
+        width: int = 16,
+        *,
+        hidden: int = 256,
+    ) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(frame_stack * frame_shape[0], hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, latent_dim),
+        )
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Encode float32 observations (B, S*d) to float32 (B, D)."""
+        latent: Tensor = self.net(observation.float())
+        return latent

@@ -1,0 +1,263 @@
+"""Optimization: Muon, the learning rate schedule, and the one loop that updates weights.
+
+Muon is momentum whose matrices are orthogonalized before the step: Keller Jordan et al., "Muon: an
+optimizer for hidden layers in neural networks" (2024), with the step scaled to the size of AdamW's
+as in arXiv:2502.16982, section 2.2, and the polynomials of Polar Express (arXiv:2505.16932,
+section 3). ``torch.optim.Muon`` takes matrices alone; this one flattens convolution kernels, where
+the encoder gains most.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from worldmodel.hyperparameters import Optimization
+
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_MAX = -4
+
+
+def tune_cpu() -> None:
+    """Set up the process for training; call it before the first tensor is computed.
+
+    Flushes denormal numbers to zero: the gradients of a head whose loss has vanished, such as
+    termination in an environment that never terminates, become denormal, and a CPU then takes ten
+    times as long per update.
+
+    Lets the C library keep freed memory. By default glibc maps every large tensor anew and the
+    kernel clears its pages, which costs a quarter of an update.
+    """
+    torch.set_flush_denormal(True)
+    if not sys.platform.startswith("linux"):
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def cosine(start: float, end: float, progress: float) -> float:
+    """Half a cosine from `start` to `end` as `progress` goes from 0 to 1."""
+    return end + (start - end) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+
+
+def learning_rate(step: int, total: int, peak: float, warmup: int, final: float) -> float:
+    """Linear warmup to `peak` over `warmup` steps, then a cosine down to ``final * peak``.
+
+    The warmup takes at most a tenth of all steps.
+    """
+    warmup = min(warmup, total // 10)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return cosine(peak, final * peak, (step - warmup) / max(total - warmup, 1))
+
+
+POLAR_EXPRESS = (
+    (8.28721201814563, -23.595886519098837, 17.300387312530933),
+    (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+    (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+    (3.3184196573706015, -2.488488024314874, 0.51004894012372),
+)
+"""Coefficients of x, x^3 and x^5 for one iteration each."""
+
+
+def orthogonalize(matrix: Tensor) -> Tensor:
+    """The nearest semi-orthogonal matrix, roughly: singular values move towards 1.
+
+    Four odd polynomials of degree 5. For a matrix at least twice as wide as high they are
+    accumulated in the small Gram space and applied to the matrix once, at the end.
+
+    Args:
+        matrix: (M, N) with M <= N.
+
+    Returns:
+        (M, N); singular values above 1e-2 of the norm end between 0.4 and 1.6.
+    """
+    x: Tensor = matrix / (matrix.norm() * 1.01 + 1e-7)
+    if x.shape[1] < 2 * x.shape[0]:
+        for a, b, c in POLAR_EXPRESS:
+            gram = x @ x.mT
+            x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        return x
+    gram = x @ x.mT
+    product: Tensor = torch.eye(len(x), device=x.device, dtype=x.dtype)
+    for a, b, c in POLAR_EXPRESS:
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal().add_(a)
+        product = factor @ product
+        gram = factor @ gram @ factor
+    return product @ x
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon over matrices and convolution kernels, which count as (out, in * height * width).
+
+    Args:
+        params: parameters of two dimensions or more.
+        lr: learning rate; suits the values that suit AdamW.
+        momentum: of the (Nesterov) average of gradients.
+        weight_decay: decoupled, times `lr`.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float = 1e-3,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """Update all parameters that have a gradient."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    self._update(p, p.grad, group)
+
+    def _update(self, p: nn.Parameter, gradient: Tensor, group: dict[str, Any]) -> None:
+        average = self.state[p].setdefault("momentum", torch.zeros_like(p))
+        average.lerp_(gradient, 1 - group["momentum"])
+        step = gradient.lerp(average, group["momentum"]).flatten(1)
+        tall = step.shape[0] > step.shape[1]
+        step = orthogonalize(step.mT).mT if tall else orthogonalize(step)
+        scale = 0.2 * max(step.shape) ** 0.5
+        p.mul_(1 - group["lr"] * group["weight_decay"])
+        p.add_(step.reshape(p.shape), alpha=-group["lr"] * scale)
+
+
+def make_optimizers(
+    parameters: Sequence[nn.Parameter], name: str, weight_decay: float = 0.0
+) -> list[torch.optim.Optimizer]:
+    """Muon for matrices and kernels with AdamW for the rest, or AdamW for all.
+
+    Args:
+        parameters: all that are trained.
+        name: ``muon`` or ``adamw``.
+        weight_decay: of matrices and kernels.
+    """
+    if name == "adamw":
+        return [torch.optim.AdamW(parameters, weight_decay=weight_decay, foreach=True)]
+    matrices = [p for p in parameters if p.ndim > 1]
+    rest = [p for p in parameters if p.ndim <= 1]
+    optimizers: list[torch.optim.Optimizer] = []
+    if matrices:
+        optimizers.append(Muon(matrices, weight_decay=weight_decay))
+    if rest:
+        optimizers.append(torch.optim.AdamW(rest, weight_decay=0.0, foreach=True))
+    return optimizers
+
+
+Terms = dict[str, Tensor]
+"""Terms of a loss by name: 0-d tensors without gradients."""
+
+Loss = Callable[[int], tuple[Tensor, Terms]]
+"""Maps an update to its loss and the loss's terms."""
+
+
+class Phase:
+    """Something to train: parameters, a loss, and how to optimize it. Resumes exactly.
+
+    Args:
+        name: for progress and logs.
+        parameters: trained.
+        loss: computes the loss of an update; must depend on the update, the weights and
+            `generator` alone.
+        settings: of the optimization.
+        updates: in all.
+        after_update: called with the update after each step of the optimizers.
+        generator: randomness of the loss, saved with the phase.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        parameters: Sequence[nn.Parameter],
+        loss: Loss,
+        settings: Optimization,
+        updates: int,
+        after_update: Callable[[int], None] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.name, self.updates, self.step = name, updates, 0
+        self.parameters, self.loss, self.settings = list(parameters), loss, settings
+        self.after_update, self.generator = after_update, generator
+        self.optimizers = make_optimizers(
+            self.parameters, settings.optimizer, settings.weight_decay
+        )
+        self.skipped = 0
+
+    def update(self) -> Terms:
+        """Update the weights once.
+
+        With `max_grad_norm`, a batch with non-finite gradients changes no weights; the term
+        `skipped` counts such batches.
+
+        Returns:
+            The terms of the loss before the update.
+        """
+        settings = self.settings
+        rate = learning_rate(
+            self.step,
+            self.updates,
+            settings.learning_rate,
+            settings.warmup,
+            settings.final_learning_rate,
+        )
+        loss, terms = self.loss(self.step)
+        for parameter in self.parameters:
+            parameter.grad = None
+        loss.backward()
+        if self._clip():
+            for optimizer in self.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                optimizer.step()
+        if settings.max_grad_norm is not None:
+            terms = {**terms, "skipped": torch.tensor(float(self.skipped))}
+        if self.after_update is not None:
+            self.after_update(self.step)
+        self.step += 1
+        return terms
+
+    def _clip(self) -> bool:
+        """Clip the gradients; returns whether they are finite.
+
+        Clipping an infinite norm would turn the gradients, and then the weights, into NaN.
+        """
+        if self.settings.max_grad_norm is None:
+            return True
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+        finite = bool(norm.isfinite())
+        self.skipped += not finite
+        return finite
+
+    def run(self) -> None:
+        """Do all updates that are left."""
+        while self.step < self.updates:
+            self.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that exact resumption needs, the weights left out."""
+        return {
+            "step": self.step,
+            "skipped": self.skipped,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "generator": None if self.generator is None else self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        self.step, self.skipped = state["step"], state["skipped"]
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        if self.generator is not None:
+            self.generator.set_state(state["generator"])

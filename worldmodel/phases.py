@@ -1,0 +1,322 @@
+"""The phases of training, in the order they run.
+
+Phase 1 is a joint-embedding predictive architecture, self-supervised and without pixel loss: the
+context encoder maps a stack of frames to a latent, the predictor is unrolled from it under the
+recorded actions, and its predictions are compared with the latents that the target encoder, an
+exponential moving average behind a stop-gradient, gives to the frames that followed (BYOL,
+arXiv:2006.07733; I-JEPA, arXiv:2301.08243). A regularizer on the predictions prevents collapse.
+
+Refinement trains the predictor alone on latents of the frozen encoder: in phase 1 the regularizer
+and the moving targets bend the dynamics, and imagined trajectories lose energy.
+
+Phase 2 trains the decoder and the reward and termination heads on the frozen encoder. Where it is
+short, the heads alone go on: few windows per trajectory rarely contain a termination.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from worldmodel.batches import Batch, WindowSampler
+from worldmodel.config import Config
+from worldmodel.data import ReplayBuffer
+from worldmodel.hyperparameters import Objective, Optimization
+from worldmodel.latents import LatentEpisodes, LatentSampler, encode_episodes
+from worldmodel.models import WorldModel, unroll
+from worldmodel.models.heads import reconstruction_loss
+from worldmodel.objectives import Forecast
+from worldmodel.optim import Phase, Terms, cosine
+from worldmodel.registry import OBJECTIVES
+
+
+def jepa_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -> Phase:
+    """Phase 1: train the encoder and the predictor; the target encoder follows.
+
+    Args:
+        model: trained in place.
+        buffer: training trajectories.
+        config: uses `phase1`, `objective` and `seed`.
+    """
+    settings, phase = config.objective, config.phase1
+    objective = OBJECTIVES.resolve(settings.name)
+    generator = torch.Generator().manual_seed(config.seed)
+    length = model.frames.window(settings.horizon)
+    sampler = WindowSampler(buffer, length, phase.batch_size, seed=(config.seed, 1))
+    updates = sampler.updates(phase.epochs)
+
+    def loss(update: int) -> tuple[Tensor, Terms]:
+        forecast = predict_targets(model, sampler.batch(update, model), settings)
+        total, terms = objective(forecast, settings, generator)
+        return total, terms
+
+    def follow(update: int) -> None:
+        momentum = cosine(phase.ema_start, phase.ema_end, update / updates)
+        update_target(model.target_encoder, model.encoder, momentum)
+
+    parameters = [*model.encoder.parameters(), *model.predictor.parameters()]
+    return Phase("phase 1", parameters, loss, phase, updates, follow, generator)
+
+
+def predict_targets(model: WorldModel, batch: Batch, objective: Objective) -> Forecast:
+    """Predictions and EMA targets of a batch at the objective's offsets."""
+    frames, first = model.frames, model.frames.first
+    z = model.encoder(frames.observe(batch.frames, first))
+    actions = batch.actions[first : first + objective.horizon]
+    unrolled = torch.cat((z[None], unroll(model.predictor, z, actions)))  # (1 + horizon, B, D)
+    encoder = model.target_encoder if objective.stop_gradient else model.encoder
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not objective.stop_gradient):
+        targets = [encoder(frames.observe(batch.frames, first + k)) for k in objective.offsets]
+    return Forecast(unrolled[list(objective.offsets)], torch.stack(targets), actions)
+
+
+@torch.no_grad()
+def update_target(target: nn.Module, encoder: nn.Module, momentum: float) -> None:
+    """Move a target encoder to ``momentum * target + (1 - momentum) * encoder``.
+
+    Floating-point buffers, such as the running statistics of BatchNorm, are averaged like
+    parameters; other buffers are copied.
+    """
+    averaged: list[Tensor] = list(target.parameters())
+    towards: list[Tensor] = list(encoder.parameters())
+    for mine, theirs in zip(target.buffers(), encoder.buffers(), strict=True):
+        if mine.is_floating_point():
+            averaged.append(mine)
+            towards.append(theirs)
+        else:
+            mine.copy_(theirs)
+    torch._foreach_lerp_(averaged, towards, 1 - momentum)
+
+
+def refinement_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -> Phase | None:
+    """Refinement: train the predictor on latents of the frozen encoder.
+
+    Args:
+        model: its predictor is trained in place.
+        buffer: training trajectories.
+        config: uses `refinement` and `seed`.
+
+    Returns:
+        None if there is nothing to train: no updates, or a predictor without weights.
+    """
+    settings = config.refinement
+    if not settings.updates or not list(model.predictor.parameters()):
+        return None
+    freeze(model.encoder)
+    latents = _encode_some(model, buffer, config, stream=3)
+    model.predictor.requires_grad_(True).train()
+    return predictor_phase(
+        "refinement",
+        model.predictor,
+        [latents],
+        settings,
+        updates=settings.updates,
+        horizon=min(settings.horizon, int(latents.remaining.max())),
+        seed=config.seed,
+    )
+
+
+def predictor_phase(
+    name: str,
+    predictor: nn.Module,
+    parts: Sequence[LatentEpisodes],
+    settings: Optimization,
+    *,
+    updates: int,
+    horizon: int,
+    seed: int,
+    fractions: Sequence[float] | None = None,
+) -> Phase:
+    """Minimize the squared error of an unrolled predictor at every step.
+
+    Args:
+        name: of the phase.
+        predictor: trained in place.
+        parts: encoded episodes.
+        settings: of the optimization.
+        updates: of the weights.
+        horizon: steps unrolled.
+        seed: of the windows.
+        fractions: of each part in a batch; by size if not given.
+
+    Raises:
+        ValueError: If no episode is long enough.
+    """
+    sampler = LatentSampler(parts, horizon, settings.batch_size, seed, fractions)
+    parameters = list(predictor.parameters())
+
+    def loss(update: int) -> tuple[Tensor, Terms]:
+        device = parameters[0].device
+        z, actions = (rows.to(device) for rows in sampler.windows(update))
+        error = F.mse_loss(unroll(predictor, z[0], actions), z[1:])
+        return error, {"prediction": error.detach()}
+
+    return Phase(name, parameters, loss, settings, updates)
+
+
+def decoder_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -> Phase:
+    """Phase 2: train the decoder and the heads.
+
+    Args:
+        model: trained in place; encoder, target encoder and predictor are frozen.
+        buffer: training trajectories.
+        config: uses `phase2` and `seed`.
+    """
+    for part in (model.encoder, model.target_encoder, model.predictor):
+        freeze(part)
+    phase, frames = config.phase2, model.frames
+    sampler = _transition_sampler(model, buffer, config)
+
+    def loss(update: int) -> tuple[Tensor, Terms]:
+        batch, first = sampler.batch(update, model), frames.first
+        observation = frames.observe(batch.frames, first)
+        with torch.no_grad():
+            z = model.encoder(observation)
+            following = model.encoder(frames.observe(batch.frames, first + 1))
+        step = batch.actions[first], following, batch.rewards[first], batch.terminated[first]
+        terms = outcome_losses(model, z, *step)
+        if model.decoder is not None:
+            terms["pixels"] = reconstruction_loss(model.decoder, z, observation)
+        return _sum(terms)
+
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return Phase("phase 2", parameters, loss, phase, sampler.updates(phase.epochs))
+
+
+def remaining_heads_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -> Phase | None:
+    """After a short phase 2, train the heads alone on latents of many episodes.
+
+    Args:
+        model: its heads are trained in place.
+        buffer: training trajectories.
+        config: uses `phase2`, `refinement.episodes` and `seed`.
+
+    Returns:
+        None if phase 2 had `phase2.min_updates`, or no further updates are configured.
+    """
+    phase = config.phase2
+    done = _transition_sampler(model, buffer, config).updates(phase.epochs)
+    if done >= phase.min_updates or not phase.head_updates:
+        return None
+    for part in (model.encoder, model.predictor):
+        freeze(part)
+    return heads_phase(
+        model,
+        [_encode_some(model, buffer, config, stream=4)],
+        phase.model_copy(update={"batch_size": phase.head_batch_size}),
+        updates=phase.head_updates,
+        seed=config.seed,
+    )
+
+
+def heads_phase(
+    model: WorldModel,
+    parts: Sequence[LatentEpisodes],
+    settings: Optimization,
+    *,
+    updates: int,
+    seed: int,
+    fractions: Sequence[float] | None = None,
+) -> Phase:
+    """Train the reward and termination heads on encoded and predicted latents, as in phase 2.
+
+    Args:
+        model: its heads are trained in place.
+        parts: encoded episodes.
+        settings: of the optimization.
+        updates: of the weights.
+        seed: of the transitions.
+        fractions: of each part in a batch; by size if not given.
+    """
+    sampler = LatentSampler(parts, 1, settings.batch_size, seed, fractions)
+
+    def loss(update: int) -> tuple[Tensor, Terms]:
+        z, actions, following, rewards, terminated = (
+            rows.to(model.device) for rows in sampler.transitions(update)
+        )
+        return _sum(outcome_losses(model, z, actions, following, rewards, terminated))
+
+    parameters = [*model.reward_head.parameters(), *model.termination_head.parameters()]
+    return Phase("heads", parameters, loss, settings, updates)
+
+
+def outcome_losses(
+    model: WorldModel,
+    z: Tensor,
+    actions: Tensor,
+    following: Tensor,
+    rewards: Tensor,
+    terminated: Tensor,
+) -> Terms:
+    """MSE of the reward and cross-entropy of the termination.
+
+    The heads are trained on the encoded and on the predicted next latent alike, since imagined
+    rollouts only have the latter.
+
+    Args:
+        model: its predictor is frozen.
+        z: float32 (B, D), latents before the step.
+        actions: float32 (B, A), action vectors.
+        following: float32 (B, D), encoded latents after it.
+        rewards: float32 (B,).
+        terminated: float32 (B,), 1 where the episode terminated.
+    """
+    with torch.no_grad():
+        following = torch.cat((following, model.predictor(z, actions)))
+    step = torch.cat((z, z)), torch.cat((actions, actions)), following
+    return {
+        "reward": F.mse_loss(model.reward_head(*step), rewards.repeat(2)),
+        "termination": F.binary_cross_entropy_with_logits(
+            model.termination_head(*step), terminated.repeat(2)
+        ),
+    }
+
+
+def freeze(module: nn.Module) -> None:
+    """Freeze parameters, and running statistics too: no gradients, and evaluation mode."""
+    module.requires_grad_(False)
+    module.eval()
+
+
+def validation_batch(model: WorldModel, validation: ReplayBuffer, config: Config) -> Batch:
+    """One window of every validation episode."""
+    length = model.frames.window(config.objective.horizon)
+    sampler = WindowSampler(validation, length, validation.num_episodes, seed=(0,))
+    return sampler.batch(0, model)
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put all modules in evaluation mode for a while, without gradients."""
+    before = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in before.items():
+            module.training = training
+
+
+def _transition_sampler(model: WorldModel, buffer: ReplayBuffer, config: Config) -> WindowSampler:
+    length = model.frames.window(1)
+    return WindowSampler(buffer, length, config.phase2.batch_size, seed=(config.seed, 2))
+
+
+def _sum(terms: Terms) -> tuple[Tensor, Terms]:
+    total = torch.stack(list(terms.values())).sum()
+    return total, {name: term.detach() for name, term in terms.items()}
+
+
+def _encode_some(
+    model: WorldModel, buffer: ReplayBuffer, config: Config, stream: int
+) -> LatentEpisodes:
+    """Latents of `refinement.episodes` trajectories drawn at random."""
+    rng = np.random.default_rng((config.seed, stream))
+    chosen = np.sort(rng.permutation(buffer.num_episodes)[: config.refinement.episodes])
+    return encode_episodes(model, buffer, chosen)

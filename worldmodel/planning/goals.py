@@ -1,0 +1,105 @@
+"""Goals of planning: what to maximize, and when it is reached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from worldmodel.models import WorldModel
+from worldmodel.planning.policy import Objective, goal_distance, imagined_return
+from worldmodel.run import Run
+
+GoalTest = Callable[[np.ndarray | None, Tensor], bool]
+"""Whether a true state (d,), None if the environment does not give it, and its latent (1, D) are at
+the goal."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """An objective, and a test of success.
+
+    Attributes:
+        name: as the user gave it.
+        objective: what the planner maximizes.
+        reached: the test of one step; None if there is nothing to reach.
+        criterion: what `reached` tests, in words; None without a test.
+    """
+
+    name: str
+    objective: Objective
+    reached: GoalTest | None = None
+    criterion: str | None = None
+
+
+def choose_goal(name: str, run: Run) -> Goal:
+    """Choose a goal by its name.
+
+    Args:
+        name: ``"reward"``, a goal of the environment's plug-in, or the path of an image.
+        run: the run whose model plans.
+
+    Raises:
+        ValueError: If it is none of these, or does not fit the run.
+    """
+    if name == "reward":
+        return Goal(name, imagined_return)
+    test = run.plugin.goal_test(name)
+    if test is not None:
+        return Goal(
+            name,
+            imagined_return,
+            _state_test(test, name, run.config.data.state_key),
+            run.plugin.goal_description(name),
+        )
+    return _image_goal(Path(name), run)
+
+
+def _state_test(test: Callable[[np.ndarray], bool], name: str, state_key: str) -> GoalTest:
+    def reached(state: np.ndarray | None, z: Tensor) -> bool:
+        if state is None:
+            raise ValueError(
+                f"goal {name!r} is tested on the true state, and the environment's info has no "
+                f"{state_key!r}; set data.state_key, or use another goal"
+            )
+        return bool(test(np.asarray(state, np.float64)))
+
+    return reached
+
+
+def _image_goal(path: Path, run: Run) -> Goal:
+    if not path.is_file():
+        names = dict.fromkeys(("reward", run.plugin.default_goal))
+        raise ValueError(
+            f"goal is {str(path)!r}; expected {', '.join(map(repr, names))}, or an image's path"
+        )
+    goal = run.model.encode(_observation(path, run.model))
+    quantile = run.config.planning.goal_quantile
+    near = torch.quantile((run.starts - goal).norm(dim=-1), quantile)
+
+    def reached(state: np.ndarray | None, z: Tensor) -> bool:
+        return bool((z - goal).norm() <= near)
+
+    criterion = f"latent as near as the nearest {100 * quantile:g}% of training"
+    return Goal(str(path), goal_distance(goal[0]), reached, criterion)
+
+
+def _observation(path: Path, wm: WorldModel) -> np.ndarray:
+    """Read an image as an observation at rest, uint8 (1, H, W, S*C)."""
+    if not wm.spec.pixels:
+        raise ValueError(
+            "this model was trained on vectors, so its goal cannot be an image; use goal 'reward'"
+        )
+    height, width, channels = wm.spec.frame_shape
+    try:
+        image = Image.open(path).convert("L" if channels == 1 else "RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"cannot read the image {path}: {error}") from error
+    resized = np.asarray(image.resize((width, height), Image.Resampling.BOX))
+    observation: np.ndarray = wm.frames.repeat(resized.reshape(height, width, channels))[None]
+    return observation

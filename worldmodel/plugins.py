@@ -1,0 +1,234 @@
+"""What the toolkit may know about one environment: a plug-in, registered for its ids.
+
+A plug-in gives names and units to the true state, and optionally energy, Lyapunov exponents, a
+reference model of the true state, goals for planning and defaults of the configuration. All of it
+serves evaluation; nothing here is used for training. An environment without a plug-in gets
+`EnvPlugin`, which knows the numbers of its state and nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+import gymnasium as gym
+import numpy as np
+
+from worldmodel.registry import READOUTS
+
+if TYPE_CHECKING:
+    from worldmodel.data import ReplayBuffer
+    from worldmodel.hyperparameters import Reference
+    from worldmodel.models import WorldModel
+
+Energy = Callable[[np.ndarray], np.ndarray]
+"""Maps states (N, d) to energies (N,) in J."""
+
+_MODULES = ("worldmodel.pendulum",)
+"""Modules that register a plug-in when they are imported."""
+
+_DEFAULT_FPS = 30
+
+_plugins: dict[str, type[EnvPlugin]] = {}
+
+
+class Readout(Protocol):
+    """What probes read from latents: numbers that the true state determines.
+
+    One is made for states of d numbers by ``Readout(state_dim)``; `evaluation.readout` chooses it.
+
+    Attributes:
+        names: of the T targets.
+        units: of the T targets, empty strings where there is none.
+        num_scored: how many of the first targets the worst R² is taken over.
+        angle_names: of the P angles among the state's numbers; empty if there is none.
+    """
+
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    num_scored: int
+    angle_names: tuple[str, ...]
+
+    def targets(self, states: np.ndarray) -> np.ndarray:
+        """Map states (..., d) to targets float64 (..., T)."""
+
+    def angles(self, targets: np.ndarray) -> np.ndarray:
+        """Map targets (..., T) to angles (..., P) in rad, in [-π, π]."""
+
+    def true_angles(self, states: np.ndarray) -> np.ndarray:
+        """Map states (..., d) to their angles (..., P) in rad."""
+
+
+@runtime_checkable
+class InvertibleReadout(Readout, Protocol):
+    """A readout whose targets determine the state, so that its energy can be computed."""
+
+    def states(self, targets: np.ndarray) -> np.ndarray:
+        """Map targets (..., T) back to states (..., d)."""
+
+
+class StateReadout:
+    """The numbers of the state as they are: an `InvertibleReadout` without angles."""
+
+    angle_names: tuple[str, ...] = ()
+
+    def __init__(self, state_dim: int) -> None:
+        self.names = tuple(f"state_{i}" for i in range(state_dim))
+        self.units = ("",) * state_dim
+        self.num_scored = state_dim
+
+    def targets(self, states: np.ndarray) -> np.ndarray:
+        """Map states (..., d) to float64 (..., d)."""
+        return np.asarray(states, np.float64)
+
+    def angles(self, targets: np.ndarray) -> np.ndarray:
+        """Return no angles, (..., 0)."""
+        return np.asarray(targets)[..., :0]
+
+    def true_angles(self, states: np.ndarray) -> np.ndarray:
+        """Return no angles, (..., 0)."""
+        return np.asarray(states)[..., :0]
+
+    def states(self, targets: np.ndarray) -> np.ndarray:
+        """Return the targets, which are the state."""
+        return targets
+
+
+class EnvPlugin:
+    """Knowledge about an environment; subclass it and `register_plugin` the class.
+
+    Attributes:
+        config_defaults: nested values below those that the user gives, as
+            ``{"objective": {"horizon": 16}}``.
+        default_goal: goal of `Run.plan` if none is given.
+        state_dim: numbers d in the states that it knows; None for any number.
+        energy: maps states (N, d) to energies (N,) in J; None if there is none to compute.
+
+    Args:
+        env_id: a registered environment.
+        env_kwargs: passed to its constructor.
+    """
+
+    config_defaults: ClassVar[Mapping[str, Any]] = {}
+    default_goal: str = "reward"
+    state_dim: int | None = None
+    energy: Energy | None = None
+
+    def __init__(self, env_id: str, env_kwargs: Mapping[str, Any]) -> None:
+        self.env_id, self.env_kwargs = env_id, dict(env_kwargs)
+
+    def readout(self, state_dim: int) -> Readout:
+        """What probes read from states of `state_dim` numbers."""
+        return StateReadout(state_dim)
+
+    def lyapunov_exponents(self, states: np.ndarray, seconds: float) -> np.ndarray | None:
+        """Largest Lyapunov exponents of trajectories, measured over `seconds` each.
+
+        Args:
+            states: float64 (N, d), where they start.
+            seconds: of simulated time.
+
+        Returns:
+            float64 (N,), per second; None if unknown.
+        """
+        return None
+
+    def reference_errors(
+        self,
+        wm: WorldModel,
+        train_buffer: ReplayBuffer,
+        states: np.ndarray,
+        actions: np.ndarray,
+        settings: Reference,
+        updates: int,
+        seed: int,
+    ) -> np.ndarray | None:
+        """Angle errors of a reference model that is trained on the true state.
+
+        Args:
+            wm: the world model, for its action vectors.
+            train_buffer: training episodes, with states.
+            states: float64 (E, K+1, d), held-out.
+            actions: (E, K, A), or (E, K) if discrete, that lead from each to the next.
+            settings: hyperparameters.
+            updates: of the reference model's weights.
+            seed: of weights and batches.
+
+        Returns:
+            float64 (K+1, E, P) in rad; None if the plug-in has no reference model.
+        """
+        return None
+
+    def goal_test(self, goal: str) -> Callable[[np.ndarray], bool] | None:
+        """A test of whether a true state (d,) is at the named goal; None for an unknown goal."""
+        return None
+
+    def goal_description(self, goal: str) -> str:
+        """What `goal_test` tests, in words."""
+        return goal
+
+    def state_env(self) -> tuple[str, dict[str, Any]]:
+        """Id and arguments of an environment that observes the true state, for agents on it."""
+        return self.env_id, self.env_kwargs
+
+    def set_state_options(self, state: Sequence[float]) -> dict[str, Any] | None:
+        """Options for ``env.reset`` that set the true state; None if it cannot be set."""
+        return None
+
+    def seconds_per_step(self) -> float:
+        """Simulated seconds per step.
+
+        The argument `dt` if the environment is given one, else the inverse of
+        ``metadata["render_fps"]``, 30 where it is not declared, as in Gymnasium's own recorder.
+        """
+        if "dt" in self.env_kwargs:
+            return float(self.env_kwargs["dt"])
+        from worldmodel.data.adapters import make_single
+
+        env: gym.Env[Any, Any] = make_single(self.env_id, self.env_kwargs)
+        try:
+            return 1.0 / float(env.metadata.get("render_fps", _DEFAULT_FPS))
+        finally:
+            env.close()
+
+
+def register_plugin(env_ids: Sequence[str], plugin: type[EnvPlugin]) -> None:
+    """Use a plug-in for some environments.
+
+    Args:
+        env_ids: ids without a leading ``module:``.
+        plugin: the class.
+    """
+    _plugins.update(dict.fromkeys(env_ids, plugin))
+
+
+def plugin_class(env_id: str) -> type[EnvPlugin]:
+    """The plug-in registered for an environment; `EnvPlugin` itself if there is none."""
+    for module in _MODULES:
+        importlib.import_module(module)
+    return _plugins.get(env_id.rpartition(":")[2], EnvPlugin)
+
+
+def choose_readout(name: str, plugin: EnvPlugin, state_dim: int) -> Readout:
+    """Make the readout that `evaluation.readout` names.
+
+    Args:
+        name: ``auto`` for the plug-in's, or a name that `READOUTS` resolves.
+        plugin: of the environment.
+        state_dim: numbers d in a state.
+    """
+    if name == "auto":
+        return plugin.readout(state_dim)
+    readout: Readout = READOUTS.resolve(name)(state_dim)
+    return readout
+
+
+def find_plugin(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> EnvPlugin:
+    """Make the plug-in of an environment.
+
+    Args:
+        env_id: a registered environment, perhaps as ``module:id``.
+        env_kwargs: passed to its constructor.
+    """
+    return plugin_class(env_id)(env_id, env_kwargs or {})

@@ -1,0 +1,387 @@
+"""Training of Stable-Baselines3 agents on a run, and the files of their results."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecEnv
+
+from worldmodel.callbacks import Callback, CallbackList, deferred_interrupt
+from worldmodel.errors import InterruptedRunError, RunError
+from worldmodel.files import replacing, write_json
+from worldmodel.hyperparameters import AgentConfig, Ensemble
+from worldmodel.rl.envs import AgentEnvs, default_num_envs
+from worldmodel.rl.evaluation import (
+    Curve,
+    EvalCallback,
+    heldout_seeds,
+    real_evaluation,
+    record_video,
+    validation_seeds,
+)
+from worldmodel.rl.guards import find_ensemble
+from worldmodel.run import Run
+
+ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
+    "a2c": A2C,
+    "ddpg": DDPG,
+    "dqn": DQN,
+    "ppo": PPO,
+    "sac": SAC,
+    "td3": TD3,
+}
+_CONTINUOUS, _DISCRETE = {"ddpg", "sac", "td3"}, {"dqn"}
+
+DREAM_ONLY: dict[str, Any] = {
+    name: getattr(AgentConfig(), name)
+    for name in ("dream_steps", "leaving_terminates", "ensemble", "loop")
+}
+"""Settings that apply to agents in the dream alone, with their defaults."""
+
+_PPO_ROLLOUT = 2048
+"""Steps of all environments between two updates of PPO."""
+_PPO_MINIBATCHES = 8
+_OFF_POLICY: dict[str, Any] = {"train_freq": 1, "gradient_steps": -1, "buffer_size": 100_000}
+
+_UNFINISHED = "unfinished.zip"
+
+
+def train_agent(
+    run: Run, config: AgentConfig, callbacks: Sequence[Callback] = ()
+) -> dict[str, Any]:
+    """Train an agent and evaluate it in the real environment.
+
+    The results replace those of an equal configuration in ``rl/NAME`` of the run directory:
+    ``agent.zip``, ``agent.mp4``, ``results.json`` and TensorBoard's events. A stop before that
+    leaves the agent so far in ``unfinished.zip``. With `config.loop.rounds` the agent is trained by
+    `train_with_rounds`.
+
+    Args:
+        run: A finished run.
+        config: The agent.
+        callbacks: Show progress and messages.
+
+    Returns:
+        The content of ``results.json``: `config`; `steps` of training, whole rollouts; `real_steps`
+        of the agent in the real environment, and `model_steps` in the model's training data;
+        `seconds` of training; `real`, the final evaluation on held-out seeds, see
+        `evaluate_policy`; `heldout_seeds`, first and last; `curve`, see `Curve`; `agent` and
+        `video`, paths.
+
+    Raises:
+        RunError: If the run is not finished, or a file is damaged.
+        ValueError: If the configuration does not fit the run or is inconsistent.
+        InterruptedRunError: If the user stopped it; the agent so far is saved.
+    """
+    if config.loop.rounds:
+        from worldmodel.rl.loop import train_with_rounds
+
+        return train_with_rounds(run, config, callbacks)
+    watching = CallbackList(callbacks)
+    envs = open_envs(run, config, watching)
+    folder = results_folder(run, config)
+    training = envs.training(config, find_ensemble(run, config.ensemble, [watching]))
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+    agent, curve = make_agent(config, training, folder / "tensorboard"), Curve()
+    stopped = learn(agent, envs, config, curve, f"{config.algo} on {config.on}", [watching])
+    training.close()
+    with suppress(KeyboardInterrupt):
+        if not stopped:
+            return finalize(envs, config, agent, curve, folder)
+        save_agent(agent, folder / _UNFINISHED)
+    raise InterruptedRunError(
+        f"Stopped after {agent.num_timesteps} steps. The agent so far is in "
+        f"{folder / _UNFINISHED}; it was not evaluated, and the same command trains from scratch"
+    )
+
+
+def open_envs(run: Run, config: AgentConfig, callbacks: CallbackList) -> AgentEnvs:
+    """Open the environments of an agent, after a check that its configuration fits the run.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    check_consistent(config)
+    envs = AgentEnvs(run, config.on)
+    check_algorithm(config.algo, envs.action_space)
+    if config.on == "dream":
+        run.warn_if_one_action(callbacks)
+    return envs
+
+
+def check_consistent(config: AgentConfig) -> None:
+    """Check that the settings of an agent fit each other.
+
+    Raises:
+        ValueError: If a setting would have no effect, or the algorithm does not take an argument.
+    """
+    changed = [name for name, default in DREAM_ONLY.items() if getattr(config, name) != default]
+    if config.on != "dream" and changed:
+        keys = ", ".join(f"agent.{name}" for name in changed)
+        raise ValueError(
+            f"{keys}: for agents in the dream only, and agent.on is {config.on!r}; use --on dream, "
+            "or keep the default"
+        )
+    if not config.ensemble.size and config.ensemble != Ensemble():
+        raise ValueError(
+            "the settings of the ensemble have no effect, as ensemble.size is 0; set it to 2 or "
+            "more, or keep their defaults"
+        )
+    given = inspect.signature(ALGORITHMS[config.algo]).parameters.keys()
+    allowed = sorted(given - {"policy", "env", "gamma", "seed", "tensorboard_log"})
+    if unknown := sorted(config.kwargs.keys() - set(allowed)):
+        raise ValueError(
+            f"unexpected keyword argument {unknown[0]!r} in agent.kwargs; expected one of "
+            f"{', '.join(allowed)} for {config.algo} (agent.gamma and agent.seed are of their own)"
+        )
+
+
+def check_algorithm(algo: str, actions: spaces.Space[Any]) -> None:
+    """Check that an algorithm can act in an action space.
+
+    Raises:
+        ValueError: If there is no such algorithm, or it needs other actions.
+    """
+    if algo not in ALGORITHMS:
+        raise ValueError(f"agent.algo is {algo!r}; expected one of {', '.join(ALGORITHMS)}")
+    if algo in _CONTINUOUS and not isinstance(actions, spaces.Box):
+        raise ValueError(
+            f"{algo} needs continuous actions, and the environment has {actions}; use dqn or ppo"
+        )
+    if algo in _DISCRETE and not isinstance(actions, spaces.Discrete):
+        raise ValueError(
+            f"{algo} needs discrete actions, and the environment has {actions}; use ppo or sac"
+        )
+
+
+def results_folder(run: Run, config: AgentConfig) -> Path:
+    """Directory of an agent's results: readable, and another one wherever the results differ."""
+    return run.path / "rl" / _name(config)
+
+
+def _name(config: AgentConfig) -> str:
+    main = {"on": config.on, "algo": config.algo, "steps": config.steps, "seed": config.seed}
+    ignored = {"loop": {"rounds"} if config.loop.rounds else True}  # rounds can be added later
+    default, given = (
+        _flatten(
+            settings.model_copy(update={"num_envs": default_num_envs(settings)}).model_dump(
+                mode="json", exclude=ignored, fallback=repr
+            )
+        )
+        for settings in (AgentConfig.model_validate(main), config)
+    )
+    changed = "".join(
+        f"_{key}{_short(value)}"
+        for key, value in given.items()
+        if key not in default or default[key] != value
+    )
+    if len(changed) > 120:  # directory names have 255 bytes at most
+        changed = f"_{_digest(changed)}"
+    loop = "_loop" if config.loop.rounds else ""
+    return f"{config.on}_{config.algo}_{config.steps}_seed{config.seed}{changed}{loop}"
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"loop": {"noise": 0.1}}`` as ``{"loop_noise": 0.1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            flat |= _flatten(value, f"{prefix}{key}_")
+        elif value != {}:
+            flat[prefix + key] = value
+    return flat
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True)
+    return text if re.fullmatch(r"[\w.+-]{1,16}", text) else f"-{_digest(text)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def make_agent(config: AgentConfig, envs: VecEnv, tensorboard: Path | None = None) -> BaseAlgorithm:
+    """Make an untrained agent.
+
+    The settings do not depend on the view, so that agents differ by what they observe alone;
+    images get Stable-Baselines3's own convolutional network.
+
+    Args:
+        config: The agent.
+        envs: Training environments.
+        tensorboard: Directory of the training curves.
+    """
+    image = len(envs.observation_space.shape or ()) == 3
+    algorithm: Any = ALGORITHMS[config.algo]
+    agent: BaseAlgorithm = algorithm(
+        "CnnPolicy" if image else "MlpPolicy",
+        envs,
+        seed=config.seed,
+        gamma=config.gamma,
+        tensorboard_log=None if tensorboard is None else str(tensorboard),
+        **{"device": "cpu", **_built_in(config.algo, envs.num_envs), **config.kwargs},
+    )
+    return agent
+
+
+def _built_in(algo: str, num_envs: int) -> dict[str, Any]:
+    """Settings where the defaults of Stable-Baselines3 do not suit many environments at once."""
+    if algo == "ppo":
+        n_steps = max(1, _PPO_ROLLOUT // num_envs // _PPO_MINIBATCHES) * _PPO_MINIBATCHES
+        return {
+            "n_steps": n_steps,
+            "batch_size": max(2, n_steps * num_envs // _PPO_MINIBATCHES),
+            "learning_rate": LinearSchedule(1e-3, 1e-4, 1.0),
+        }
+    if algo == "a2c":
+        return {}
+    if algo == "dqn":
+        control = {"learning_rate": 1e-3, "learning_starts": 1000, "target_update_interval": 500}
+        return _OFF_POLICY | control
+    return _OFF_POLICY
+
+
+def load_agent(algo: str, path: Path, hint: str = "train it again", **kwargs: Any) -> BaseAlgorithm:
+    """Load a saved agent onto the CPU.
+
+    Args:
+        algo: A key of `ALGORITHMS`.
+        path: The ``.zip`` file.
+        hint: How to fix a missing or damaged file, for the message.
+        kwargs: Passed on to Stable-Baselines3.
+
+    Raises:
+        RunError: If the file is missing or damaged.
+    """
+    try:
+        return ALGORITHMS[algo].load(path, device="cpu", **kwargs)
+    except Exception as error:  # Stable-Baselines3 raises many types for damaged files
+        raise RunError(f"{path} is missing or damaged; {hint}") from error
+
+
+def save_agent(agent: BaseAlgorithm, path: Path) -> None:
+    """Write an agent, whole or not at all."""
+    with replacing(path) as temporary:
+        agent.save(temporary)
+
+
+def learn(
+    agent: BaseAlgorithm,
+    envs: AgentEnvs,
+    config: AgentConfig,
+    curve: Curve,
+    task: str,
+    callbacks: Sequence[Callback] = (),
+) -> bool:
+    """Train an agent for `config.steps` more steps, on one thread unless on pixels.
+
+    Args:
+        agent: Trained in place.
+        envs: For evaluations on validation seeds, `config.eval_points` of them.
+        config: The agent.
+        curve: Gets the evaluations.
+        task: Name of the task for `callbacks`.
+        callbacks: Show progress.
+
+    Returns:
+        Whether the user stopped it.
+    """
+    total = agent.num_timesteps + config.steps
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads if envs.on == "pixels" else 1)
+    try:
+        with (
+            real_evaluation(envs, config, validation_seeds(config)) as evaluate,
+            deferred_interrupt() as stop,
+            CallbackList(callbacks).task(task, total, agent.num_timesteps) as advance,
+        ):
+            callback = EvalCallback(
+                curve,
+                evaluate,
+                interval=max(1, config.steps // config.eval_points),
+                total=total,
+                advance=advance,
+                stop=stop,
+            )
+            agent.learn(config.steps, callback, reset_num_timesteps=False, tb_log_name=envs.on)
+            return stop.requested
+    finally:
+        torch.set_num_threads(threads)
+
+
+def finalize(
+    envs: AgentEnvs,
+    config: AgentConfig,
+    agent: BaseAlgorithm,
+    curve: Curve,
+    folder: Path,
+    **more: Any,
+) -> dict[str, Any]:
+    """Evaluate a trained agent on held-out seeds, record a video, and replace earlier results.
+
+    Args:
+        envs: The agent's environments.
+        config: The agent's configuration.
+        agent: The trained agent.
+        curve: Its learning curve.
+        folder: Directory of the results.
+        more: Further entries of the results.
+
+    Returns:
+        See `train_agent`.
+    """
+    save_agent(agent, folder / _UNFINISHED)
+    seeds = heldout_seeds(config)
+    with real_evaluation(envs, config, seeds) as evaluate:
+        real = evaluate(agent)
+    video = record_video(envs, agent, seeds[0], folder / "unfinished.mp4", config.algo)
+    (folder / "results.json").unlink(missing_ok=True)
+    (folder / _UNFINISHED).replace(folder / "agent.zip")
+    video.replace(folder / "agent.mp4")
+    results = {
+        "config": config.model_dump(mode="json", fallback=repr),
+        "steps": agent.num_timesteps,
+        "real_steps": 0 if config.on == "dream" else agent.num_timesteps,
+        "model_steps": envs.model_steps,
+        "seconds": curve.seconds,
+        "real": real,
+        "heldout_seeds": [seeds[0], seeds[-1]],
+        "agent": str(folder / "agent.zip"),
+        "video": str(folder / "agent.mp4"),
+        "curve": curve.points,
+        **more,
+    }
+    write_json(folder / "results.json", results)
+    return results
+
+
+def result_summary(results: dict[str, Any]) -> dict[str, Any]:
+    """Reduce the results of an agent to what fits a terminal."""
+    real = results["real"]
+    shown = {
+        "trained on": results["config"]["on"],
+        "return": f"{real['mean']:.1f} ± {real['std']:.1f} over {len(real['returns'])} episodes",
+        "reward per step": round(real["reward_per_step"], 3),
+        "training steps": results["steps"],
+        "real steps": results["real_steps"],
+        "real steps of the model": results["model_steps"],
+        "seconds": round(results["seconds"], 1),
+    }
+    if "rounds" in results:
+        shown["rounds"] = [round(each["mean"], 1) for each in results["rounds"]]
+    return shown | {key: results[key] for key in ("agent", "video")}

@@ -1,0 +1,223 @@
+"""Evaluation of agents in the real environment: at the end, during training, and as a video."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
+
+from worldmodel.callbacks import Advance, StopRequest
+from worldmodel.data.datasets import split_seeds
+from worldmodel.hyperparameters import AgentConfig
+from worldmodel.plugins import find_plugin
+from worldmodel.rl.envs import AgentEnvs, VectorEnv
+from worldmodel.viz.canvas import compose, curve_strip
+from worldmodel.viz.video import write_video
+
+_MAX_VIDEO_STEPS = 1_000
+
+
+class Predicts(Protocol):
+    """What chooses actions: an agent of Stable-Baselines3, or anything with its `predict`."""
+
+    def predict(
+        self, observation: np.ndarray, *, deterministic: bool = ...
+    ) -> tuple[np.ndarray, Any]:
+        """Choose actions for observations (N, ...)."""
+
+
+Evaluate = Callable[[Predicts], dict[str, Any]]
+"""Plays an agent in the real environment, see `evaluate_policy`."""
+
+
+def heldout_seeds(config: AgentConfig) -> range:
+    """Seeds of the episodes of the final evaluation."""
+    return split_seeds("heldout", config.eval_episodes)
+
+
+def validation_seeds(config: AgentConfig) -> range:
+    """Seeds of the episodes of learning curves, and of choices that rest on them."""
+    return split_seeds("validation", config.eval_episodes)
+
+
+def evaluate_policy(
+    agent: Predicts, envs: VectorEnv, seeds: Sequence[int], max_steps: int = 10_000
+) -> dict[str, Any]:
+    """Play one episode per seed with deterministic actions.
+
+    Args:
+        agent: Chooses the actions.
+        envs: As many environments as seeds, with autoreset disabled.
+        seeds: Seeds of the environments' resets.
+        max_steps: Steps after which an episode without end is cut.
+
+    Returns:
+        `returns` and `steps` per episode; `mean`, `std`, `min` and `max` of the returns; and
+        `reward_per_step`, the mean over all steps.
+    """
+    first: Any = list(seeds)
+    observations, _ = envs.reset(seed=first)
+    active = np.ones(len(seeds), bool)
+    returns, steps = np.zeros(len(seeds)), np.zeros(len(seeds), int)
+    while active.any() and steps.max() < max_steps:
+        actions, _ = agent.predict(observations, deterministic=True)
+        observations, rewards, terminated, truncated, _ = envs.step(actions)
+        returns += np.where(active, rewards, 0.0)
+        steps += active
+        ended = terminated | truncated
+        active &= ~ended
+        if ended.any() and active.any():
+            observations, _ = envs.reset(options={"reset_mask": ended})
+    return _statistics(returns.tolist(), steps.tolist())
+
+
+def _statistics(returns: list[float], steps: list[int]) -> dict[str, Any]:
+    return {
+        "returns": returns,
+        "steps": steps,
+        "mean": statistics.fmean(returns),
+        "std": statistics.pstdev(returns),
+        "min": min(returns),
+        "max": max(returns),
+        "reward_per_step": sum(returns) / sum(steps),
+    }
+
+
+@contextmanager
+def real_evaluation(envs: AgentEnvs, config: AgentConfig, seeds: range) -> Iterator[Evaluate]:
+    """Open real environments and yield a function that evaluates an agent on these seeds."""
+    with closing(envs.real(len(seeds))) as real:
+        yield lambda agent: evaluate_policy(agent, real, seeds, config.max_eval_steps)
+
+
+@dataclass
+class Curve:
+    """A learning curve.
+
+    Attributes:
+        points: Per evaluation on validation seeds, `steps` and `seconds` of training so far, and
+            `mean` (of the return) and `reward_per_step` in the real environment.
+        seconds: Training time so far, without the evaluations.
+    """
+
+    points: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+class EvalCallback(BaseCallback):
+    """Evaluates the agent during training, reports progress, and stops when the user asks.
+
+    Args:
+        curve: Gets one point per evaluation.
+        evaluate: Plays the agent in the real environment.
+        interval: Steps between evaluations.
+        total: Step at which the training ends.
+        advance: Reports progress.
+        stop: Whether the user asked to stop.
+    """
+
+    def __init__(
+        self,
+        curve: Curve,
+        evaluate: Evaluate,
+        *,
+        interval: int,
+        total: int,
+        advance: Advance,
+        stop: StopRequest,
+    ) -> None:
+        super().__init__()
+        self.curve, self.evaluate = curve, evaluate
+        self.interval, self.total = interval, total
+        self.advance, self.stop = advance, stop
+        self.next_evaluation = 0
+        self.resumed_at = 0.0
+
+    def _on_training_start(self) -> None:
+        self.next_evaluation = self.num_timesteps + self.interval
+        self.resumed_at = time.perf_counter()
+
+    def _on_step(self) -> bool:
+        return not self.stop.requested
+
+    def _on_rollout_start(self) -> None:
+        if self.next_evaluation <= self.num_timesteps < self.total:
+            self._evaluate()
+            self.next_evaluation += self.interval
+        self._report()
+
+    def _on_training_end(self) -> None:
+        self._evaluate()
+        self.logger.dump(self.num_timesteps)
+        self._report()
+
+    def _report(self) -> None:
+        points = self.curve.points
+        note = f"return {points[-1]['mean']:.1f} in the real environment" if points else ""
+        self.advance(min(self.num_timesteps, self.total), note)
+
+    def _evaluate(self) -> None:
+        self.curve.seconds += time.perf_counter() - self.resumed_at
+        result = self.evaluate(self.model)
+        scores = {name: result[name] for name in ("mean", "reward_per_step")}
+        self.curve.points.append(
+            {"steps": self.num_timesteps, "seconds": self.curve.seconds, **scores}
+        )
+        for name, value in scores.items():
+            self.logger.record(f"real/{name}", value)
+        self.resumed_at = time.perf_counter()
+
+
+def record_video(envs: AgentEnvs, agent: Predicts, seed: int, path: Path, algo: str) -> Path:
+    """Record one episode in the real environment, with the reward below; return `path`.
+
+    Args:
+        envs: The agent's environments.
+        agent: Chooses the actions.
+        seed: Seed of the episode.
+        path: The video file to write.
+        algo: Name of the algorithm, for the label.
+    """
+    env = envs.run.config.env
+    dt = find_plugin(env.id, env.kwargs).seconds_per_step()
+    frames, rewards = _play(envs, agent, seed)
+    label = f"{algo.upper()} trained on {envs.on}, real environment"
+    write_video(path, _images(frames, rewards, label, dt, f"seed {seed}"), 1.0 / dt)
+    return path
+
+
+def _play(envs: AgentEnvs, agent: Predicts, seed: int) -> tuple[list[np.ndarray], list[float]]:
+    with closing(envs.real(1, render_mode="rgb_array")) as real:
+        observations, _ = real.reset(seed=seed)
+        frames, rewards, ended = [_frame(real)], list[float](), False
+        while not ended and len(rewards) < _MAX_VIDEO_STEPS:
+            actions, _ = agent.predict(observations, deterministic=True)
+            observations, reward, terminated, truncated, _ = real.step(actions)
+            frames.append(_frame(real))
+            rewards.append(float(reward[0]))
+            ended = bool(terminated[0] | truncated[0])
+    return frames, rewards
+
+
+def _frame(envs: VectorEnv) -> np.ndarray:
+    images: Any = envs.render()
+    return np.asarray(images[0])
+
+
+def _images(
+    frames: list[np.ndarray], rewards: list[float], label: str, dt: float, note: str
+) -> Iterator[np.ndarray]:
+    low, high = np.floor(10 * min(0.0, *rewards)) / 10, np.ceil(10 * max(0.1, *rewards)) / 10
+    for k, frame in enumerate(frames):
+        top = compose((frame,), (label,), f"t = {k * dt:.2f} s", note)
+        strip = curve_strip(
+            rewards[:k], len(rewards) - 1, "reward", top.shape[1], low=low, high=high
+        )
+        yield np.concatenate([top, strip])

@@ -1,0 +1,375 @@
+"""The loop: act in the real environment, fine-tune the model on it, train in the dream again."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import shutil
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from worldmodel.callbacks import Callback, CallbackList
+from worldmodel.data import Policy, ReplayBuffer, collect
+from worldmodel.data.datasets import TRAINING_OVERFLOW, collect_kwargs
+from worldmodel.data.policies import Actor, ActorFactory, seeded_agent
+from worldmodel.errors import InterruptedRunError, RunError
+from worldmodel.files import read_json, write_json
+from worldmodel.hyperparameters import AgentConfig, Loop
+from worldmodel.imagination.domain import domain_of
+from worldmodel.latents import LatentEpisodes, concatenate, encode_episodes
+from worldmodel.models import WorldModel
+from worldmodel.phases import heads_phase, predictor_phase
+from worldmodel.planning.policy import noisy
+from worldmodel.rl.agents import (
+    ALGORITHMS,
+    finalize,
+    learn,
+    load_agent,
+    make_agent,
+    open_envs,
+    results_folder,
+    save_agent,
+)
+from worldmodel.rl.envs import AgentEnvs
+from worldmodel.rl.evaluation import Curve
+from worldmodel.rl.guards import PredictorEnsemble, find_ensemble
+from worldmodel.run import Run
+
+_FIRST_SEED = TRAINING_OVERFLOW + 500_000
+_NOISE_STREAM = 0xE49  # keeps the noise apart from the environment's randomness
+_FINE_TUNED = ("predictor", "reward_head", "termination_head")
+
+
+@dataclass(frozen=True)
+class Explorer(Policy):
+    """Collects data with an agent on latents: actions are drawn, with noise added.
+
+    Args:
+        wm: The world model, which encodes the observations.
+        agent: The agent's ``.zip`` file.
+        algo: A key of `ALGORITHMS`.
+        noise: Standard deviation of the noise, in half ranges of a Box action.
+    """
+
+    wm: WorldModel
+    agent: Path
+    algo: str
+    noise: float = 0.2
+
+    @property
+    def uses_observations(self) -> bool:
+        """Return False: actions depend on stored frames."""
+        return False
+
+    @property
+    def frame_input(self) -> tuple[tuple[int, ...], int]:
+        """Shape of the frames and size of the stacks that the model encodes."""
+        return self.wm.spec.frame_shape, self.wm.frames.size
+
+    def identity(self) -> dict[str, Any]:
+        """Describe everything that decides the actions, the agent by its hash."""
+        return {
+            "name": "explorer",
+            "sha256": hashlib.sha256(self.agent.read_bytes()).hexdigest(),
+            "algo": self.algo,
+            "noise": self.noise,
+        }
+
+    def bind(
+        self, action_space: gym.Space[Any], observation_space: gym.Space[Any], steps: int
+    ) -> ActorFactory:
+        """Prepare to act in an environment; see `Policy.bind`."""
+        model: Any = ALGORITHMS[self.algo].load(self.agent, device="cpu")
+        low, high = model.observation_space.low, model.observation_space.high
+
+        def start(seed: int) -> Actor:
+            choose = seeded_agent(model, seed, deterministic=False)
+            rng = np.random.default_rng((_NOISE_STREAM, seed))
+
+            def act(t: int, observation: Any) -> np.ndarray:
+                z = self.wm.encode(observation[None]).cpu().numpy()[0]
+                return noisy(choose(np.clip(z, low, high)), action_space, self.noise, rng)
+
+            return act
+
+        return start
+
+
+@dataclass
+class LoopState:
+    """The finished rounds.
+
+    Attributes:
+        rounds: Per round, its number `round`, `real_steps` so far, and `mean`, the return of the
+            episodes that its agent played to collect data.
+        curve: See `Curve`.
+    """
+
+    rounds: list[dict[str, float]] = field(default_factory=list)
+    curve: dict[str, Any] = field(default_factory=lambda: asdict(Curve()))
+
+    def best_round(self, settings: Loop) -> int:
+        """Find the round with the best return; a later one has to improve on it to count."""
+        best = 0
+        for each in self.rounds[1:]:
+            before = self.rounds[best]["mean"]
+            if each["mean"] > before + settings.min_improvement * abs(before):
+                best = int(each["round"])
+        return best
+
+    def improving(self, settings: Loop) -> bool:
+        """Whether one of the last `settings.patience` rounds was the best."""
+        return len(self.rounds) - 1 - self.best_round(settings) < settings.patience
+
+
+def train_with_rounds(
+    run: Run, config: AgentConfig, callbacks: Sequence[Callback] = ()
+) -> dict[str, Any]:
+    """Train an agent in the dream, collect real episodes with it, fine-tune the model, and repeat.
+
+    Each of `config.loop.rounds` rounds after the first training fine-tunes the model, trains the
+    agent further in the dream and collects episodes. The loop ends early after
+    `config.loop.patience` rounds without improvement; the agent with the best return is evaluated.
+    An interrupted loop resumes after its last finished round, with more rounds too.
+    ``rl/NAME_loop`` of the run directory holds ``agent_N.zip``, ``experience/N`` and ``model_N``, a
+    run directory, for each round N.
+
+    Args:
+        run: A finished run.
+        config: The agent.
+        callbacks: Show progress and messages.
+
+    Returns:
+        See `train_agent`; with `rounds`, `best_round` and `model` (the run directory of the last
+        round), and `real_steps` of all collected episodes.
+
+    Raises:
+        RunError: If the run is not finished, or a file is damaged.
+        ValueError: If the configuration does not fit the run or is inconsistent.
+        InterruptedRunError: If the user stopped it; the finished rounds are kept.
+    """
+    watching = CallbackList(callbacks)
+    envs = open_envs(run, config, watching)
+    ensemble = find_ensemble(run, config.ensemble, [watching])
+    loop = _Rounds(envs, config, ensemble, results_folder(run, config), watching)
+    state = loop.read_state()
+    try:
+        while len(state.rounds) <= config.loop.rounds and state.improving(config.loop):
+            state = loop.next_round(state)
+        return loop.finish(state)
+    except KeyboardInterrupt as stopped:
+        raise InterruptedRunError(
+            f"Stopped in round {len(state.rounds)}; the finished rounds are kept, and the same "
+            "command resumes after them"
+        ) from stopped
+
+
+@dataclass(frozen=True)
+class _Rounds:
+    """The steps of a round, and where its files are."""
+
+    envs: AgentEnvs
+    config: AgentConfig
+    ensemble: PredictorEnsemble | None
+    folder: Path
+    callbacks: CallbackList
+
+    @property
+    def hint(self) -> str:
+        return f"delete {self.folder} to start the loop from scratch"
+
+    @property
+    def state_file(self) -> Path:
+        return self.folder / "loop.json"
+
+    def agent(self, number: int) -> Path:
+        return self.folder / f"agent_{number}.zip"
+
+    def model(self, number: int) -> Path:
+        return self.folder / f"model_{number}"
+
+    def experience(self, number: int) -> Path:
+        return self.folder / "experience" / f"{number}"
+
+    def read_state(self) -> LoopState:
+        """Read the finished rounds; without that file all others are useless and removed."""
+        if self.state_file.exists():
+            content = read_json(self.state_file, self.hint)
+            try:
+                return LoopState(**content)
+            except TypeError as error:
+                raise RunError(f"{self.state_file} is damaged ({error}); {self.hint}") from error
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        write_json(self.state_file, asdict(LoopState()))
+        return LoopState()
+
+    def next_round(self, state: LoopState) -> LoopState:
+        """Fine-tune, train in the dream, collect, and only then record the round as finished."""
+        number = len(state.rounds)
+        envs = self.open_model(number)
+        curve = Curve(**copy.deepcopy(state.curve))
+        self.train_in_dream(envs, number, curve)
+        mean, steps = self.collect_episodes(envs, number)
+        total = steps + (state.rounds[-1]["real_steps"] if state.rounds else 0)
+        finished = {"round": number, "real_steps": total, "mean": mean}
+        state = LoopState([*state.rounds, finished], asdict(curve))
+        write_json(self.state_file, asdict(state))
+        self.callbacks.on_message(f"Round {number}: return {mean:.1f}, {total} real steps so far")
+        return state
+
+    def finish(self, state: LoopState) -> dict[str, Any]:
+        """Evaluate the best agent on latents within the bounds of its own round's model."""
+        best = state.best_round(self.config.loop)
+        return finalize(
+            self.open_model(best),
+            self.config,
+            load_agent(self.config.algo, self.agent(best), self.hint),
+            Curve(**state.curve),
+            self.folder,
+            model_steps=self.envs.model_steps,
+            rounds=state.rounds,
+            best_round=best,
+            model=str(self.model(len(state.rounds) - 1)),
+            real_steps=state.rounds[-1]["real_steps"],
+        )
+
+    def open_model(self, number: int) -> AgentEnvs:
+        """Open the model of a round, made from that of the round before if there is none yet."""
+        device = str(self.envs.wm.device)
+        if not self.model(number).exists():
+            source = self.model(number - 1) if number else self.envs.run.path
+            unfinished = self.folder / "model.tmp"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            try:
+                shutil.copytree(source / "models", unfinished / "models")
+                shutil.copy(source / "config.yaml", unfinished)
+                run = Run(unfinished, device)
+                AgentEnvs(run, "dream")
+            except (RunError, ValueError, OSError) as error:
+                raise RunError(f"{source} is damaged or incomplete; {self.hint}") from error
+            if number:
+                self.fine_tune(run, number)
+            unfinished.rename(self.model(number))
+        return AgentEnvs(Run(self.model(number), device), "dream")
+
+    def train_in_dream(self, envs: AgentEnvs, number: int, curve: Curve) -> None:
+        """Train the agent of the round before, or a new one, and save it."""
+        config = self.config.model_copy(update={"seed": self.config.seed + 1000 * number})
+        training = envs.training(config, self.ensemble)
+        if number:
+            agent = load_agent(
+                config.algo,
+                self.agent(number - 1),
+                self.hint,
+                custom_objects={"observation_space": training.observation_space},
+            )
+            agent.set_env(training)
+            agent.set_random_seed(config.seed)
+        else:
+            agent = make_agent(config, training, self.folder / "tensorboard")
+        task = f"dream, round {number}"
+        stopped = learn(agent, envs, config, curve, task, [self.callbacks])
+        training.close()
+        if stopped:
+            raise KeyboardInterrupt
+        save_agent(agent, self.agent(number))
+
+    def collect_episodes(self, envs: AgentEnvs, number: int) -> tuple[float, int]:
+        """Collect episodes with the round's agent; give their mean return and number of steps."""
+        settings = self.config.loop
+        first = _FIRST_SEED + max(1000, settings.episodes) * number + 100_000 * self.config.seed
+        path = self.experience(number)
+        shutil.rmtree(path, ignore_errors=True)
+        config = envs.run.config
+        with (
+            self.callbacks.task(f"real episodes, round {number}", settings.episodes) as advance,
+            collect(
+                **collect_kwargs(config) | {"env_kwargs": config.env.kwargs},
+                path=path,
+                episodes=settings.episodes,
+                seeds=range(first, first + settings.episodes),
+                steps=settings.max_steps,
+                policy=Explorer(envs.wm, self.agent(number), self.config.algo, settings.noise),
+                progress=advance,
+            ) as buffer,
+        ):
+            episodes = [buffer.windows([i], [0], int(n)) for i, n in enumerate(buffer.lengths)]
+            returns = [float(episode.rewards.sum()) for episode in episodes]
+            return statistics.fmean(returns), buffer.num_transitions
+
+    def fine_tune(self, run: Run, number: int) -> None:
+        """Fine-tune a run's model on its training data and the episodes of earlier rounds."""
+        self.callbacks.on_message(f"Round {number}: fine-tuning on the agent's episodes")
+        seed = self.config.seed
+        with run.datasets([self.callbacks]) as data:
+            order = np.random.default_rng((seed, number)).permutation(data.train.num_episodes)
+            kept = np.sort(order[: self.config.loop.replay_episodes])
+            replayed = encode_episodes(run.model, data.train, kept)
+        fresh = []
+        for earlier in range(number):
+            with ReplayBuffer.open(self.experience(earlier)) as buffer:
+                every = np.arange(buffer.num_episodes)
+                fresh.append(encode_episodes(run.model, buffer, every))
+        fine_tune(run, replayed, concatenate(fresh), self.config.loop, seed + number)
+
+
+def fine_tune(
+    run: Run, replayed: LatentEpisodes, fresh: LatentEpisodes, settings: Loop, seed: int
+) -> None:
+    """Fine-tune predictor, heads and domain of a run's model, and save them.
+
+    The encoder stays as it is, so that agents, probes and the decoder remain valid.
+
+    Args:
+        run: Its model is trained in place.
+        replayed: Episodes of the training data.
+        fresh: Episodes of the agent.
+        settings: Number of updates, learning rate, and fraction of `fresh` in a batch.
+        seed: Random seed of the batches and of the domain.
+    """
+    wm, config, parts = run.model, run.config, (replayed, fresh)
+    modules = [getattr(wm, name) for name in _FINE_TUNED]
+    for module in modules:
+        module.requires_grad_(True)
+    rate = {"learning_rate": settings.learning_rate}
+    shared: dict[str, Any] = {
+        "updates": settings.updates,
+        "seed": seed,
+        "fractions": (1.0 - settings.fresh_fraction, settings.fresh_fraction),
+    }
+    if list(wm.predictor.parameters()):
+        predictor_phase(
+            "predictor",
+            wm.predictor,
+            parts,
+            config.refinement.model_copy(update=rate),
+            horizon=min(config.objective.horizon, *(int(p.remaining.max()) for p in parts)),
+            **shared,
+        ).run()
+    heads = {**rate, "batch_size": config.phase2.head_batch_size}
+    heads_phase(wm, parts, config.phase2.model_copy(update=heads), **shared).run()
+    for module in modules:
+        module.requires_grad_(False)
+    run.save_weights(wm, _FINE_TUNED)
+    _refit_domain(run, parts, seed)
+
+
+def _refit_domain(run: Run, parts: Sequence[LatentEpisodes], seed: int) -> None:
+    """Fit the domain to training data and new episodes in equal numbers, and draw starts."""
+    settings, rng = run.config.evaluation, np.random.default_rng(seed)
+    count = settings.domain_observations // len(parts)
+    rows = [rng.permutation(len(part.z))[:count] for part in parts]
+    z = torch.cat([part.z[r] for part, r in zip(parts, rows)]).to(run.model.device)
+    episodes = np.concatenate([part.episodes()[r] for part, r in zip(parts, rows)])
+    terminal = torch.cat([part.terminal()[r] for part, r in zip(parts, rows)])
+    alive = rng.permutation(torch.nonzero(~terminal)[:, 0].numpy())
+    starts = z[torch.as_tensor(alive[: settings.starts])]
+    run.save_imagination(starts, domain_of(z, episodes % 2 == 0, settings.domain_error_rate))

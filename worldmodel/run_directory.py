@@ -1,0 +1,161 @@
+"""The directory of a run: its files, written whole and read without trust.
+
+::
+
+    config.yaml       the resolved configuration
+    models/           spec.json, one .pth of weights per part, imagination.pt (domain and start
+                      latents), probe.pt
+    checkpoint.pt     what resumption needs
+    metrics.json      the evaluation on held-out episodes
+    report.html       the same to look at, in one file
+    forecast.mp4  reconstruction.png  forecast.png
+    tensorboard/      training curves
+    rl/               agents
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import ValidationError
+
+from worldmodel.config import MODES, Config, dump, read_yaml, validate
+from worldmodel.errors import ConfigError, RunError
+from worldmodel.files import load_tensors, save_tensors, write_text
+from worldmodel.models import ModelSpec, WorldModel
+
+
+class RunDirectory:
+    """The files of a run, which `Run` opens.
+
+    Args:
+        path: the directory.
+        device: where the model goes: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+    """
+
+    def __init__(self, path: str | Path, device: str = "auto") -> None:
+        self.path = Path(path)
+        self.device = device
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r})"
+
+    @classmethod
+    def create(cls, config: Config) -> Self:
+        """Make ``<output_dir>/<environment>_<timestamp>`` with the configuration in it.
+
+        Raises:
+            RunError: If the directory cannot be made.
+        """
+        stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
+        base = config.output_dir / f"{_directory_name(config)}_{stamp}"
+        path = base
+        try:
+            config.output_dir.mkdir(parents=True, exist_ok=True)
+            for attempt in range(2, 1000):
+                try:
+                    path.mkdir()
+                    break
+                except FileExistsError:
+                    path = base.with_name(f"{base.name}_{attempt}")
+            run = cls(path, config.device)
+            (path / "models").mkdir()
+            write_text(path / "config.yaml", dump(config))
+        except OSError as error:
+            raise RunError(
+                f"cannot write the run directory {path}: {error.strerror}; choose another "
+                "place with --output-dir"
+            ) from error
+        return run
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration that the run was made with.
+
+        Raises:
+            RunError: If this is no run directory, or its configuration is damaged.
+        """
+        path = self.path / "config.yaml"
+        if not path.is_file():
+            raise RunError(
+                f"{self.path} is not a run directory: it has no config.yaml; give a directory that "
+                "`worldmodel train` made, such as results/pendulum_image_20260101_120000"
+            )
+        try:
+            return validate(read_yaml(path))
+        except ConfigError as error:
+            raise RunError(f"{path} is damaged: {error}") from error
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has been trained and evaluated."""
+        return (self.path / "metrics.json").is_file()
+
+    def weights_path(self, name: str) -> Path:
+        """The weights file of one of `WorldModel.PARTS`."""
+        return self.path / "models" / f"{name}.pth"
+
+    def save_spec(self, spec: ModelSpec) -> None:
+        """Write the spec of the model."""
+        write_text(self._spec_path, spec.model_dump_json(indent=2) + "\n")
+
+    def save_weights(self, model: WorldModel, names: Sequence[str] | None = None) -> None:
+        """Write the weights of some parts, or of all, to ``models/<name>.pth``."""
+        for name, part in model.parts().items():
+            if names is None or name in names:
+                save_tensors(self.weights_path(name), part.state_dict())
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Write what resumption needs."""
+        save_tensors(self.path / "checkpoint.pt", state)
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """Read what resumption needs; None before the first checkpoint.
+
+        Raises:
+            RunError: If the file is damaged.
+        """
+        path = self.path / "checkpoint.pt"
+        return load_tensors(path, "train the run again") if path.exists() else None
+
+    @property
+    def has_imagination(self) -> bool:
+        """Whether start latents and domain are saved."""
+        return self._imagination_path.is_file()
+
+    def read_spec(self) -> ModelSpec:
+        try:
+            return ModelSpec.model_validate_json(self._spec_path.read_text(encoding="utf-8"))
+        except OSError as error:
+            _ = self.config  # names what is no run directory at all
+            raise RunError(f"{self.path} holds no model yet: {self._resume_hint}") from error
+        except ValidationError as error:
+            raise RunError(f"{self._spec_path} is damaged: {error}") from error
+
+    @property
+    def _spec_path(self) -> Path:
+        return self.path / "models" / "spec.json"
+
+    @property
+    def _imagination_path(self) -> Path:
+        return self.path / "models" / "imagination.pt"
+
+    @property
+    def _resume_hint(self) -> str:
+        return f"the run has not finished; resume it with `worldmodel train --resume {self.path}`"
+
+    @property
+    def _evaluate_hint(self) -> str:
+        return f"`worldmodel evaluate {self.path}` writes it again"
+
+
+def _directory_name(config: Config) -> str:
+    """The mode of the original command line where the run has one, else the environment."""
+    for mode, values in MODES.items():
+        if values == {"env": {"id": config.env.id}, "observation": config.observation}:
+            return mode
+    return config.env.id.replace("/", "-").replace(":", "-")

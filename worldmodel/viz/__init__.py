@@ -1,0 +1,48 @@
+"""Visualization: videos, figures, a window with keyboard input, and the report."""
+
+from worldmodel.viz.canvas import compose, curve_strip, enlarge, text_strip
+from worldmodel.viz.figures import forecast_plot, reconstruction_figure, save_figure
+from worldmodel.viz.forecast_error import AngleError, ForecastError, LatentError, forecast_error
+from worldmodel.viz.media import Media, gather_media
+from worldmodel.viz.report import ReportRun, insert_agents, write_report
+from worldmodel.viz.rollout import rollout
+from worldmodel.viz.video import (
+    Scene,
+    check_video_path,
+    decode_newest,
+    forecast_video,
+    scene,
+    write_video,
+)
+from worldmodel.viz.viewer import Keyboard, PlaySession, Window, play, require_display
+
+__all__ = [
+    "AngleError",
+    "ForecastError",
+    "Keyboard",
+    "LatentError",
+    "Media",
+    "PlaySession",
+    "ReportRun",
+    "Scene",
+    "Window",
+    "check_video_path",
+    "compose",
+    "curve_strip",
+    "decode_newest",
+    "enlarge",
+    "forecast_error",
+    "forecast_plot",
+    "forecast_video",
+    "gather_media",
+    "insert_agents",
+    "play",
+    "reconstruction_figure",
+    "require_display",
+    "rollout",
+    "save_figure",
+    "scene",
+    "text_strip",
+    "write_report",
+    "write_video",
+]

@@ -1,0 +1,235 @@
+"""The report: one offline HTML page on one run or several, built from their metrics and media."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from worldmodel.evaluation.metrics import Metrics
+from worldmodel.files import read_json, write_text
+from worldmodel.viz.media import Media, readable
+
+AGENTS_START, AGENTS_END = "<!-- agents -->", "<!-- /agents -->"
+"""Where `insert_agents` puts its section."""
+
+_CHART_WIDTH, _CHART_HEIGHT = 520, 300
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 16, 14, 44
+"""Margins of a chart of agents, in the units of its SVG."""
+_TICKS = 5
+
+
+@dataclass(frozen=True)
+class ReportRun:
+    """One run in a report.
+
+    Attributes:
+        name: of the run directory.
+        metrics: of the run.
+        media: from `gather_media`; None leaves out the player and the map of the latent space.
+    """
+
+    name: str
+    metrics: Metrics
+    media: Media | None = None
+
+
+def write_report(path: str | Path, runs: Sequence[ReportRun]) -> None:
+    """Write one HTML file that needs no network and no other file.
+
+    The same runs give the same bytes. The file is written completely or not at all.
+
+    Args:
+        path: of the HTML file.
+        runs: at least one; if there are several, the report starts with a comparison.
+
+    Raises:
+        ValueError: If there are no runs.
+        OSError: If the file cannot be written.
+    """
+    if not runs:
+        raise ValueError("there is no run to report on; give at least one")
+    write_text(Path(path), _render(runs))
+
+
+def insert_agents(run: Path) -> None:
+    """Put the comparison in ``rl/compare.json`` of a run into its ``report.html``.
+
+    Does nothing if either file is missing.
+
+    Args:
+        run: a run directory.
+
+    Raises:
+        RunError: If ``rl/compare.json`` is damaged.
+    """
+    comparison, page = run / "rl" / "compare.json", run / "report.html"
+    if not (comparison.exists() and page.exists()):
+        return
+    content = read_json(comparison, f"`worldmodel rl compare {run}` writes it again")
+    before, _, rest = page.read_text(encoding="utf-8").partition(AGENTS_START)
+    _, _, after = rest.partition(AGENTS_END)
+    write_text(page, before + AGENTS_START + _render_agents(content) + AGENTS_END + after)
+
+
+def _render(runs: Sequence[ReportRun]) -> str:
+    script, style = _asset("report.js"), _asset("report.css")
+    metrics = [run.metrics.to_dict() for run in runs]
+    data = [
+        {"name": run.name, "metrics": content, **(asdict(run.media) if run.media else {})}
+        for run, content in zip(runs, metrics, strict=True)
+    ]
+    return _template("report.html").render(
+        runs=[
+            {"name": run.name, "m": content, "media": run.media}
+            for run, content in zip(runs, metrics, strict=True)
+        ],
+        data=_json(data),
+        script=Markup(script),
+        style=Markup(style),
+        script_hash=_hash(script),
+        style_hash=_hash(style),
+        show=partial(_show, metrics),
+    )
+
+
+def _template(name: str) -> Template:
+    """Load a template; variables that are not given are errors."""
+    environment = Environment(
+        loader=PackageLoader("worldmodel.viz", "assets"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["readable"] = readable
+    return environment.get_template(name)
+
+
+def _asset(name: str) -> str:
+    return (files("worldmodel.viz") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    """The source expression that allows a text in a content security policy."""
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
+
+
+def _json(value: Any) -> Markup:
+    """Encode as JSON that cannot end the script element that holds it."""
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c"))
+
+
+def _show(
+    metrics: Sequence[dict[str, Any]],
+    index: int,
+    path: str,
+    form: str,
+    unit: str = "",
+    absent: str = "–",
+) -> Markup:
+    """Format one number of metrics.json, marked with its place there.
+
+    Args:
+        metrics: of all runs.
+        index: of the run.
+        path: keys and list indices, joined by dots.
+        form: format specification; ``s`` for texts.
+        unit: written behind the number.
+        absent: written if there is no number.
+    """
+    value: Any = metrics[index]
+    for key in path.split("."):
+        if isinstance(value, list):
+            value = value[int(key)]
+        elif isinstance(value, dict):
+            value = value.get(key)
+    text = absent if value is None else str(value) if form == "s" else format(value, form)
+    suffix = "\u202f" + unit if unit and value is not None else ""
+    return Markup('<span data-metric="{}" data-form="{}">{}</span>{}').format(
+        path, form, text, suffix
+    )
+
+
+def _render_agents(comparison: dict[str, Any]) -> str:
+    views = comparison["views"]
+    real = {on: row["curve"] for on, row in views.items() if row["real_steps"]}
+    imagined = {
+        on: {"steps": row["model_steps"], "mean": row["mean"]}
+        for on, row in views.items()
+        if not row["real_steps"]
+    }
+    every = {on: row["curve"] for on, row in views.items()}
+    charts = [
+        _chart(real, "steps", 1000, "real steps, thousands", imagined),
+        _chart(every, "seconds", 60, "training time, minutes", {}),
+    ]
+    return _template("agents.html").render(
+        comparison=comparison, charts=charts, colors={on: i for i, on in enumerate(views)}
+    )
+
+
+def _chart(
+    curves: Mapping[str, Sequence[Mapping[str, float]]],
+    key: str,
+    scale: float,
+    title: str,
+    marks: Mapping[str, Mapping[str, float]],
+) -> dict[str, Any]:
+    """Lay out returns against `key` as lines, marks and ticks in the units of an SVG.
+
+    Args:
+        curves: name -> points with `key` and `mean`.
+        key: of the horizontal axis.
+        scale: what values of `key` are divided by.
+        title: of the horizontal axis.
+        marks: name -> a single point.
+    """
+    points = [*(point for curve in curves.values() for point in curve), *marks.values()]
+    means = [point["mean"] for point in points]
+    xs = _ticks(0.0, max(point[key] / scale for point in points))
+    ys = _ticks(min(0.0, *means), max(0.0, *means))
+
+    def x(value: float) -> float:
+        return _LEFT + (value - xs[0]) / (xs[-1] - xs[0]) * (_CHART_WIDTH - _LEFT - _RIGHT)
+
+    def y(value: float) -> float:
+        fraction = (value - ys[0]) / (ys[-1] - ys[0])
+        return _CHART_HEIGHT - _BOTTOM - fraction * (_CHART_HEIGHT - _TOP - _BOTTOM)
+
+    return {
+        "width": _CHART_WIDTH,
+        "height": _CHART_HEIGHT,
+        "title": title,
+        "left": _LEFT,
+        "right": _CHART_WIDTH - _RIGHT,
+        "bottom": _CHART_HEIGHT - _BOTTOM,
+        "x": [(f"{value:g}", round(x(value), 1)) for value in xs],
+        "y": [(f"{value:g}", round(y(value), 1)) for value in ys],
+        "lines": {
+            on: " ".join(f"{x(p[key] / scale):.1f},{y(p['mean']):.1f}" for p in curve)
+            for on, curve in curves.items()
+        },
+        "marks": {on: (x(p[key] / scale), y(p["mean"])) for on, p in marks.items()},
+    }
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers that enclose an interval."""
+    raw = max(high - low, 1e-9) / _TICKS
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * m for m in (1, 2, 5, 10) if power * m >= raw * (1 - 1e-9))
+    first, last = math.floor(low / step), math.ceil(high / step - 1e-9)
+    return [round(i * step, 10) for i in range(first, max(last, first + 1) + 1)]
