@@ -18,14 +18,13 @@ from worldmodel.errors import RunError
 from worldmodel.files import (
     load_tensors,
     read_json,
-    save_tensors,
-    write_json,
 )
 from worldmodel.models import WorldModel, choose_device
 from worldmodel.plugins import EnvPlugin, Readout, choose_readout, find_plugin
 from worldmodel.run_directory import RunDirectory
 
 if TYPE_CHECKING:
+    from worldmodel.data import Policy
     from worldmodel.data.datasets import Datasets
     from worldmodel.evaluation.metrics import Metrics
     from worldmodel.evaluation.probes import MLPProbe
@@ -38,10 +37,6 @@ class Run(RunDirectory):
     Args:
         path: the directory, as in ``results/pendulum_image_20260101_120000``.
         device: where the model goes: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-
-    Example:
-        >>> run = Run("results/pendulum_image_20260101_120000")  # doctest: +SKIP
-        >>> dreams = run.imagine(num_envs=1024)  # doctest: +SKIP
     """
 
     def with_settings(self, values: dict[str, Any]) -> Run:
@@ -204,30 +199,71 @@ class Run(RunDirectory):
         """
         from worldmodel.evaluation.run_evaluation import evaluate_run
 
-        updates = self.config.evaluation.reference.updates
-        return evaluate_run(
+        if reference_updates is None:
+            reference_updates = self.config.evaluation.reference.updates
+        return evaluate_run(self, reference_updates=reference_updates, callbacks=callbacks)
+
+    def rollout(
+        self,
+        *,
+        policy: str | Path | Policy | None = None,
+        seed: int = 20_000,
+        state: Sequence[float] | None = None,
+        steps: int = 100,
+        output: str | Path | None = None,
+        window: bool = False,
+        callbacks: Sequence[Callback] = (),
+    ) -> dict[str, Any]:
+        """Play a real episode, imagine it open loop, and show both; see `viz.rollout.rollout`."""
+        from worldmodel.viz.rollout import rollout
+
+        return rollout(
             self,
-            reference_updates=updates if reference_updates is None else reference_updates,
+            policy=policy,
+            seed=seed,
+            state=state,
+            steps=steps,
+            output=output,
+            window=window,
             callbacks=callbacks,
         )
 
-    def rollout(self, **options: Any) -> dict[str, Any]:
-        """Play one real episode and imagine it open loop; see `worldmodel.viz.rollout.rollout`."""
-        from worldmodel.viz.rollout import rollout
-
-        return rollout(self, **options)
-
-    def play(self, **options: Any) -> None:
-        """Drive real and imagined environment by keyboard; see `worldmodel.viz.viewer.play`."""
+    def play(self, *, seed: int = 20_000, callbacks: Sequence[Callback] = ()) -> None:
+        """Drive real and imagined environment by keyboard; see `viz.viewer.play`."""
         from worldmodel.viz.viewer import play
 
-        play(self, **options)
+        play(self, seed=seed, callbacks=callbacks)
 
-    def plan(self, **options: Any) -> dict[str, Any]:
-        """Act in the real environment by planning; see `worldmodel.planning.episodes.plan`."""
+    def plan(
+        self,
+        *,
+        goal: str | None = None,
+        method: str | None = None,
+        horizon: int | None = None,
+        samples: int | None = None,
+        iterations: int | None = None,
+        episodes: int = 10,
+        steps: int = 200,
+        seed: int = 20_000,
+        output: str | Path | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> dict[str, Any]:
+        """Act in the real environment by planning; see `planning.episodes.plan`."""
         from worldmodel.planning.episodes import plan
 
-        return plan(self, **options)
+        return plan(
+            self,
+            goal=goal,
+            method=method,
+            horizon=horizon,
+            samples=samples,
+            iterations=iterations,
+            episodes=episodes,
+            steps=steps,
+            seed=seed,
+            output=output,
+            callbacks=callbacks,
+        )
 
     def train_agent(self, *, callbacks: Sequence[Callback] = (), **settings: Any) -> dict[str, Any]:
         """Train a Stable-Baselines3 agent and evaluate it in the real environment.
@@ -306,23 +342,6 @@ class Run(RunDirectory):
                 }
             description["effective_rank"] = self.metrics.collapse.effective_rank
         return description
-
-    def save_metrics(self, metrics: Metrics) -> None:
-        """Write the evaluation."""
-        write_json(self.path / "metrics.json", metrics.to_dict())
-        self.__dict__["metrics"] = metrics
-
-    def save_probe(self, probe: MLPProbe) -> None:
-        """Write the probe that reads angles."""
-        save_tensors(self.path / "models" / "probe.pt", probe.state())
-        self.__dict__["probe"] = probe
-
-    def save_imagination(self, starts: Tensor, domain: Domain) -> None:
-        """Write start latents and domain, and attach them to the model."""
-        content = {"starts": starts, "domain": domain.state_dict()}
-        save_tensors(self._imagination_path, content)
-        if "model" in self.__dict__:
-            self.model.starts, self.model.domain = starts, domain
 
     def _with_imagination(self, model: WorldModel) -> WorldModel:
         if self.has_imagination:

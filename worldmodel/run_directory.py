@@ -19,18 +19,25 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ValidationError
 
 from worldmodel.config import MODES, Config, dump, read_yaml, validate
 from worldmodel.errors import ConfigError, RunError
-from worldmodel.files import load_tensors, save_tensors, write_text
+from worldmodel.files import load_tensors, save_tensors, write_json, write_text
 from worldmodel.models import ModelSpec, WorldModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from worldmodel.evaluation.metrics import Metrics
+    from worldmodel.evaluation.probes import MLPProbe
+    from worldmodel.imagination import Domain
 
 
 class RunDirectory:
-    """The files of a run, which `Run` opens.
+    """The files of a run; `Run` opens what is in them.
 
     Args:
         path: the directory.
@@ -122,12 +129,34 @@ class RunDirectory:
         path = self.path / "checkpoint.pt"
         return load_tensors(path, "train the run again") if path.exists() else None
 
+    def save_metrics(self, metrics: Metrics) -> None:
+        """Write the evaluation."""
+        write_json(self.path / "metrics.json", metrics.to_dict())
+        self.__dict__["metrics"] = metrics
+
+    def save_probe(self, probe: MLPProbe) -> None:
+        """Write the probe that reads angles."""
+        save_tensors(self.path / "models" / "probe.pt", probe.state())
+        self.__dict__["probe"] = probe
+
+    def save_imagination(self, starts: Tensor, domain: Domain) -> None:
+        """Write start latents and domain, and attach them to the model."""
+        content = {"starts": starts, "domain": domain.state_dict()}
+        save_tensors(self._imagination_path, content)
+        if (model := self.__dict__.get("model")) is not None:
+            model.starts, model.domain = starts, domain
+
     @property
     def has_imagination(self) -> bool:
         """Whether start latents and domain are saved."""
         return self._imagination_path.is_file()
 
     def read_spec(self) -> ModelSpec:
+        """Read the spec of the model.
+
+        Raises:
+            RunError: If training has not begun, or the file is damaged.
+        """
         try:
             return ModelSpec.model_validate_json(self._spec_path.read_text(encoding="utf-8"))
         except OSError as error:

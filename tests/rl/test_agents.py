@@ -237,7 +237,10 @@ def test_a_stop_after_training_loses_nothing(run_path, monkeypatch, step):
         ({"algo": "dqn"}, "needs discrete actions"),
         ({"on": "state", "loop": {"rounds": 2}}, "agent.loop: for agents in the dream only"),
         ({"on": "latent", "dream_steps": 9}, "agent.dream_steps: for agents in the dream only"),
-        ({"on": "latent", "leaving_terminates": False, "ensemble": {"size": 3}}, "terminates and"),
+        (
+            {"on": "latent", "leaving_terminates": False, "ensemble": {"size": 3}},
+            "terminates, agent.ensemble",
+        ),
         ({"ensemble": {"penalty": 0.1}}, "ensemble.size is 0"),
         ({"kwargs": {"n_step": 8}}, "unexpected keyword argument 'n_step'.* n_steps"),
         ({"kwargs": {"gamma": 0.9}}, "unexpected keyword argument 'gamma'"),
