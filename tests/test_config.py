@@ -163,6 +163,10 @@ def test_a_bad_setting_is_quoted(text):
 
 def test_a_setting_is_nested_and_typed():
     assert parse_setting("phase1.epochs=20") == {"phase1": {"epochs": 20}}
+    assert parse_setting("agent.kwargs.learning_rate=1e-4") == {
+        "agent": {"kwargs": {"learning_rate": 1e-4}}
+    }
+    assert parse_setting("data.policy=e2e.zip") == {"data": {"policy": "e2e.zip"}}
     assert parse_setting("objective.offsets=[0, 2]") == {"objective": {"offsets": [0, 2]}}
 
 

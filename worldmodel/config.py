@@ -7,6 +7,7 @@ directory.
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -159,6 +160,17 @@ class Config(Section):
         return self
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads ``1e-3`` as a number, as YAML 1.2 and people do."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
 def nested(key: str, value: Any) -> dict[str, Any]:
     """The nested dictionary of one dotted key: ``a.b`` and 1 give ``{"a": {"b": 1}}``."""
     first, _, rest = key.partition(".")
@@ -175,7 +187,7 @@ def parse_setting(text: str) -> dict[str, Any]:
     if not equals or not key.strip():
         raise ConfigError(f"{text!r} is not a setting; write key=value, as in phase1.epochs=20")
     try:
-        parsed = yaml.safe_load(value)
+        parsed = yaml.load(value, _Loader)
     except yaml.YAMLError as error:
         raise ConfigError(f"the value of {text!r} is not YAML: {error}") from error
     return nested(key.strip(), parsed)
@@ -196,7 +208,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: the file cannot be read, or is not a mapping in YAML.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
