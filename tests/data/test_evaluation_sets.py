@@ -18,7 +18,7 @@ TRAINING = np.arange(100)
 
 
 def collect(split, policy="passive", **settings):
-    settings = {"episodes": 3, "frames": 5} | settings
+    settings = {"episodes": 3, "steps": 4} | settings
     return evaluation_set(split, CONFIG, TRAINING, policy, **settings)
 
 
