@@ -21,6 +21,7 @@ def driven_run(tmp_path_factory):
         settings={
             "model": {"latent_dim": 8, "width": 4, "hidden": 32},
             "data": {"heldout_size": 8},
+            "evaluation": {"resamples": 100, "probe": {"updates": 50}},
         },
         progress=False,
     )

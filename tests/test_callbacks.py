@@ -101,7 +101,11 @@ class Stopper(Callback):
 
 
 def test_a_users_callback_sees_every_update_and_can_stop_a_run_that_resumes(tmp_path):
-    settings = {"model": {"latent_dim": 8, "width": 4, "hidden": 32}, "data": {"heldout_size": 4}}
+    settings = {
+        "model": {"latent_dim": 8, "width": 4, "hidden": 32},
+        "data": {"heldout_size": 4},
+        "evaluation": {"resamples": 100, "probe": {"updates": 50}},
+    }
     options = {"size": 16, "image_size": 16, "batch_size": 8, "output_dir": tmp_path / "results"}
     stopper = Stopper(after=10)
     with pytest.raises(worldmodel.InterruptedRunError, match="--resume"):

@@ -23,6 +23,7 @@ from worldmodel.run import Run
 TINY = [
     *("--preset", "smoke", "--size", "32", "--image-size", "16", "--batch-size", "16"),
     *("--set", "model={latent_dim: 8, width: 4, hidden: 32}", "--set", "data.heldout_size=16"),
+    *("--set", "evaluation={resamples: 100, probe: {updates: 50}}"),
 ]
 
 
