@@ -155,7 +155,7 @@ class RunDirectory:
         """Read the spec of the model.
 
         Raises:
-            RunError: If training has not begun, or the file is damaged.
+            RunError: If training has not started, or the file is damaged.
         """
         try:
             return ModelSpec.model_validate_json(self._spec_path.read_text(encoding="utf-8"))

@@ -39,7 +39,8 @@ def _short(monkeypatch):
 
 
 def small(on="dream", **settings):
-    return AgentConfig(on=on, **{"steps": 256, "num_envs": 4, **settings})
+    evaluation = {"eval_points": 2, "eval_episodes": 4, "max_eval_steps": 60}
+    return AgentConfig(on=on, **{"steps": 256, "num_envs": 4, **evaluation, **settings})
 
 
 def trained(path, on="dream", **settings):
@@ -52,19 +53,19 @@ def test_an_agent_is_trained_evaluated_recorded_and_saved(run_path, on, real):
     assert results["steps"] >= 256
     assert results["real_steps"] == (results["steps"] if real else 0)
     assert results["model_steps"] == (0 if on == "state" else 32 * 16)
-    assert results["real"]["steps"] == [200] * 20
+    assert results["real"]["steps"] == [60] * 4
     assert np.isfinite(results["real"]["returns"]).all()
     assert results["curve"][-1]["steps"] == results["steps"]
     assert results["curve"][-1]["seconds"] == results["seconds"] > 0
     assert AgentConfig(**results["config"]) == small(on)
-    folder = run_path / "rl" / f"{on}_ppo_256_seed0_num_envs4"
+    folder = results_folder(Run(run_path), small(on))
     assert json.loads((folder / "results.json").read_text()) == results
     assert len(imageio.v3.imread(folder / "agent.mp4")) == 201
     assert list((folder / "tensorboard").rglob("events*"))
 
 
 def test_the_return_is_what_the_saved_agent_earns_in_the_real_environment(run_path):
-    results = trained(run_path, "latent")
+    results = trained(run_path, "latent", eval_episodes=8, max_eval_steps=200)
     agent = PPO.load(results["agent"])
     env = LatentObservation(worldmodel.make_env(run_path), worldmodel.load(run_path))
     for i in (0, 7):
@@ -82,14 +83,14 @@ def test_equal_configurations_give_equal_agents_and_other_seeds_others(run_path)
     again = trained(run_path)
     other = trained(run_path, seed=1)
     assert first["real"] == again["real"]
-    folder = run_path / "rl" / "dream_ppo_256_seed0_num_envs4"
+    folder = results_folder(Run(run_path), small())
     assert len(list((folder / "tensorboard").rglob("events*"))) == 1
     assert first["real"] != other["real"]
 
 
 def test_a_stopped_training_keeps_the_results_from_before(run_path, monkeypatch):
     finished = trained(run_path)
-    folder = run_path / "rl" / "dream_ppo_256_seed0_num_envs4"
+    folder = results_folder(Run(run_path), small())
     before = (folder / "agent.zip").read_bytes()
 
     def stopped(self):
@@ -213,11 +214,11 @@ def test_agents_on_the_state_start_where_the_environment_does_not_where_its_data
 @pytest.mark.parametrize("step", ["evaluate_policy", "record_video"])
 def test_a_stop_after_training_loses_nothing(run_path, monkeypatch, step):
     finished = trained(run_path, "state")
-    folder = run_path / "rl" / "state_ppo_256_seed0_num_envs4"
+    folder = results_folder(Run(run_path), small("state"))
     kept = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
     def stopped(*arguments):
-        if step == "record_video" or arguments[2] == heldout_seeds(AgentConfig()):
+        if step == "record_video" or arguments[2] == heldout_seeds(small()):
             raise KeyboardInterrupt
         return evaluate_policy(*arguments)
 
@@ -277,7 +278,7 @@ def test_discrete_actions_are_for_dqn_and_not_for_sac():
 
 def test_the_terminal_shows_a_summary(run_path):
     summary = result_summary(trained(run_path, "state"))
-    assert "over 20 episodes" in summary["return"]
+    assert "over 4 episodes" in summary["return"]
     assert summary["trained on"] == "state"
     assert len(summary) < 12
 

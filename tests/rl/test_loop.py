@@ -31,7 +31,8 @@ def _short(monkeypatch):
 
 def looping(rounds, **settings):
     loop = {"rounds": rounds, "updates": 20, "episodes": 3, "patience": 10, **settings}
-    return AgentConfig(steps=256, num_envs=4, loop=loop)
+    evaluation = {"eval_points": 2, "eval_episodes": 4, "max_eval_steps": 40}
+    return AgentConfig(steps=256, num_envs=4, loop=loop, **evaluation)
 
 
 def trained(path, rounds, **settings):
