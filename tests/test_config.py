@@ -150,6 +150,17 @@ def test_a_plug_in_of_the_environments_own_module_gives_defaults(tmp_path, monke
         build_config({"env": {"id": "nosuch:X"}})
 
 
+def test_another_objective_over_a_saved_configuration_has_its_own_weights():
+    saved = build_config().model_dump(mode="json")
+    changed = build_config(saved, {"objective": {"name": "sigreg"}}).objective
+    assert (changed.variance_weight, changed.sigreg_weight) == (0.0, 0.02)
+    kept = build_config(saved, {"objective": {"name": "vicreg", "variance_weight": 0.3}}).objective
+    assert (kept.variance_weight, kept.covariance_weight) == (0.3, 0.05)
+    assert build_config(saved, {"objective": {"horizon": 4}}).objective.offsets == (0, 1, 2, 4)
+    assert build_config(saved, {"observation": "vector"}).model.encoder == "mlp"
+    assert build_config(saved, {"seed": 3}).objective == build_config().objective
+
+
 def test_an_unknown_preset_lists_the_known_ones():
     with pytest.raises(ConfigError, match="'fast', expected one of smoke, quick, standard"):
         build_config(preset="fast")

@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 from worldmodel.errors import ConfigError
 from worldmodel.hyperparameters import (
     DEFAULT_ENV,
+    OBJECTIVE_WEIGHTS,
     AgentConfig,
     Data,
     Env,
@@ -88,6 +89,29 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = merge(merged[key], value) if both else value
     return merged
+
+
+def override(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`merge`, without values of `base` that were derived from what `changes` sets.
+
+    A resolved configuration holds the weights of its objective, the offsets of its horizon and the
+    encoder of its observation; another objective, horizon or observation has its own.
+    """
+    derived = {
+        ("objective", "name"): ("objective", [*OBJECTIVE_WEIGHTS["vicreg"]]),
+        ("objective", "horizon"): ("objective", ["offsets"]),
+        ("objective", "offsets"): ("objective", ["horizon"]),
+        ("observation",): ("model", ["encoder"]),
+    }
+    cleaned = {k: dict(v) if isinstance(v, Mapping) else v for k, v in base.items()}
+    for path, (section, keys) in derived.items():
+        value: Any = changes
+        for key in path:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if value is not None and isinstance(cleaned.get(section), dict):
+            for key in keys:
+                cleaned[section].pop(key, None)
+    return merge(cleaned, changes)
 
 
 def longest_horizon(steps: Any, frame_stack: Any) -> int:
@@ -259,7 +283,7 @@ def build_config(*layers: Mapping[str, Any], preset: str = "quick") -> Config:
         raise ConfigError(f"unknown preset {preset!r}, expected one of {', '.join(PRESETS)}")
     values: dict[str, Any] = PRESETS[preset]
     for layer in layers:
-        values = merge(values, layer)
+        values = override(values, layer)
     _import_env_module(values)
     return validate(values)
 

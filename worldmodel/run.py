@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from worldmodel.callbacks import Callback, CallbackList
-from worldmodel.config import merge, validate
+from worldmodel.config import override, validate
 from worldmodel.errors import RunError
 from worldmodel.files import (
     load_tensors,
@@ -48,7 +48,7 @@ class Run(RunDirectory):
             ConfigError: If a key is unknown or a value is invalid.
         """
         run = Run(self.path, self.device)
-        run.__dict__["config"] = validate(merge(self.config.model_dump(mode="json"), values))
+        run.__dict__["config"] = validate(override(self.config.model_dump(mode="json"), values))
         return run
 
     @cached_property

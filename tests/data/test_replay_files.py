@@ -111,6 +111,19 @@ def test_a_stale_record_after_a_torn_one_never_comes_back(tmp_path, caplog):
     buffer.close()
 
 
+def test_unsynced_episodes_after_a_bad_record_are_left_out_with_a_warning(tmp_path, caplog):
+    buffer = fill(create(tmp_path / "open"), range(6))
+    with killed_copy(buffer, tmp_path / "damaged") as damaged:
+        content = bytearray((damaged / "index.bin").read_bytes())
+        content[2 * storage.RECORD.itemsize + 16] ^= 1
+        (damaged / "index.bin").write_bytes(content)
+        with caplog.at_level(logging.WARNING), ReplayBuffer.open(damaged) as found:
+            assert len(found) == 2
+        assert "record of episode 2 fails its checksum, and 3 episodes after it" in caplog.text
+        assert (damaged / "index.bin").read_bytes() == bytes(content)
+    buffer.close()
+
+
 def test_after_a_power_cut_the_episodes_that_reached_the_disk_are_kept(tmp_path, caplog):
     buffer = fill(create(tmp_path / "all"), range(3))
     buffer.flush()

@@ -10,7 +10,8 @@ the episode part of the buffer. This gives four promises:
   disk and then appends a SYNC record. Episodes after the last SYNC record count only if their rows
   match the checksum in their own record.
 - Damage is never repaired in silence: a bad record before a SYNC record, or a file shorter than
-  the synced episodes need, is an error, and nothing is cut off.
+  the synced episodes need, is an error, and nothing is cut off. Unsynced episodes after a bad
+  record are left out with a warning, and the next writer overwrites them.
 - One process writes, holding ``write.lock``. Readers take no lock and see the episodes that were
   committed when they opened the buffer.
 """
@@ -285,7 +286,15 @@ class EpisodeLog:
 
     def _recover(self) -> tuple[EpisodeTable, int]:
         """Read the index; returns the intact episodes and the number of records they take."""
-        records, durable, ends = _read_index(self._index.path)
+        records, durable, ends, cut_off = _read_index(self._index.path)
+        if cut_off:
+            _log.warning(
+                "%s is damaged: the record of episode %d fails its checksum, and %d episodes after "
+                "it are left out; copy the directory before you append to it",
+                self._index.path,
+                len(records),
+                cut_off,
+            )
         table = EpisodeTable(records)
         for name, file in self.files.items():
             needed = table.num_rows(name, durable) * file.row_bytes
@@ -318,12 +327,13 @@ class EpisodeLog:
         return _checksum(arrays) == crc
 
 
-def _read_index(path: Path) -> tuple[np.ndarray, int, np.ndarray]:
+def _read_index(path: Path) -> tuple[np.ndarray, int, np.ndarray, int]:
     """Read the longest intact prefix of an index file.
 
     Returns:
-        The EPISODE records (E,); how many of them a SYNC record covers; and for n from 0 to E the
-        number of records, of both kinds, before episode n, int64 (E+1,).
+        The EPISODE records (E,); how many of them a SYNC record covers; for n from 0 to E the
+        number of records, of both kinds, before episode n, int64 (E+1,); and the number of intact
+        EPISODE records after a damaged one, 0 if that one was never written.
 
     Raises:
         ReplayBufferError: If an intact SYNC record follows a damaged record.
@@ -345,7 +355,9 @@ def _read_index(path: Path) -> tuple[np.ndarray, int, np.ndarray]:
     episodes = np.flatnonzero(is_episode[:count])
     synced = records["sequence"][:count][is_sync[:count]]
     durable = int(synced[-1]) if len(synced) else 0
-    return records[episodes], durable, np.append(episodes, count)
+    written = count < len(records) and bool((is_episode | is_sync)[count])
+    cut_off = int((intact & is_episode)[count:].sum()) if written else 0
+    return records[episodes], durable, np.append(episodes, count), cut_off
 
 
 def _record(
