@@ -5,12 +5,16 @@ import pytest
 import torch
 from scipy import integrate
 
+from worldmodel.errors import ConfigError
+from worldmodel.hyperparameters import Objective
 from worldmodel.objectives import (
+    check_objective,
     covariance_penalty,
     random_directions,
     sigreg,
     variance_hinge,
 )
+from worldmodel.registry import reference
 
 
 @pytest.fixture
@@ -79,3 +83,22 @@ def test_random_directions_have_unit_length_and_follow_the_generator():
     torch.testing.assert_close(draws[0].norm(dim=0), torch.ones(32))
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
+
+
+@pytest.mark.parametrize("name", ["vicreg", "sigreg", "variance", "prediction"])
+def test_built_in_objectives_pass_the_check(name):
+    check_objective(Objective(name=name), 8, 2)
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        (lambda *_: 3, "fails: cannot unpack"),
+        (lambda *_: (3.0, {}), "returns the loss 3.0; expected"),
+        (lambda forecast, *_: (forecast.predictions.mean(), None), "returns terms None"),
+        (lambda forecast, *_: forecast.nothing, "fails: .*nothing"),
+    ],
+)
+def test_an_objective_that_does_not_fit_is_reported(objective, message):
+    with pytest.raises(ConfigError, match=message):
+        check_objective(Objective(name=reference(objective)), 8, 2)

@@ -227,7 +227,7 @@ class CollapseMonitor(Callback):
                 f"Representation collapse at update {state.update}: effective rank {rank:.1f} of "
                 f"{state.model.spec.latent_dim}, mean standard deviation {std:.3f}. The latent no "
                 f"longer distinguishes observations under objective {objective.name!r}; use "
-                "--objective vicreg"
+                "--objective vicreg, or raise objective.variance_weight"
             )
         self._warned = collapsed and state.update >= COLLAPSE_AFTER
         loss = float(state.losses["prediction"]) if "prediction" in state.losses else float("nan")

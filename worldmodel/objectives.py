@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from worldmodel.errors import ConfigError
 from worldmodel.hyperparameters import Objective as ObjectiveSettings
+from worldmodel.registry import OBJECTIVES
 
 
 class Forecast(NamedTuple):
@@ -48,6 +50,32 @@ class Objective(Protocol):
             The loss, a 0-d tensor, and its unweighted terms by name, detached, for logging. The
             term ``"prediction"`` is shown beside the progress bar.
         """
+
+
+def check_objective(settings: ObjectiveSettings, latent_dim: int, action_dim: int) -> None:
+    """Run an objective once on random latents, so that a user's own fails before data is collected.
+
+    Raises:
+        ConfigError: If there is no such objective, it fails, or it returns something else than a
+            0-d tensor and a dictionary.
+    """
+    objective = OBJECTIVES.resolve(settings.name)
+    generator = torch.Generator().manual_seed(0)
+    shape = (len(settings.offsets), 8, latent_dim)
+    forecast = Forecast(
+        torch.randn(shape, generator=generator).requires_grad_(),
+        torch.randn(shape, generator=generator),
+        torch.zeros(settings.horizon, 8, action_dim),
+    )
+    expected = "expected (loss, terms): a 0-d tensor with gradients and a dictionary of tensors"
+    try:
+        loss, terms = objective(forecast, settings, generator)
+    except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
+        raise ConfigError(f"the objective {settings.name!r} fails: {error}; {expected}") from error
+    if not (isinstance(loss, Tensor) and loss.ndim == 0 and loss.requires_grad):
+        raise ConfigError(f"the objective {settings.name!r} returns the loss {loss!r}; {expected}")
+    if not isinstance(terms, dict):
+        raise ConfigError(f"the objective {settings.name!r} returns terms {terms!r}; {expected}")
 
 
 def regularized_prediction(

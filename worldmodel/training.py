@@ -21,9 +21,10 @@ from worldmodel.config import Config, build_config, from_options
 from worldmodel.data.datasets import Datasets, check_data, open_datasets
 from worldmodel.errors import InterruptedRunError
 from worldmodel.models import ModelSpec, WorldModel, check_parts, choose_device
+from worldmodel.objectives import check_objective
 from worldmodel.optim import Phase, tune_cpu
 from worldmodel.phases import decoder_phase, jepa_phase, refinement_phase, remaining_heads_phase
-from worldmodel.registry import OBJECTIVES, READOUTS
+from worldmodel.registry import READOUTS
 from worldmodel.run import Run
 
 LOG_EVERY = 50
@@ -105,10 +106,11 @@ def resume(path: str | Path, *, callbacks: Sequence[Callback] = (), progress: bo
 def _check(config: Config) -> None:
     """Find mistakes in the configuration before anything is written."""
     choose_device(config.device)
-    OBJECTIVES.resolve(config.objective.name)
     READOUTS.resolve(config.evaluation.readout)
     env = check_data(config)
-    check_parts(ModelSpec.of(config, env.source.shape, env.action_space))
+    spec = ModelSpec.of(config, env.source.shape, env.action_space)
+    check_parts(spec)
+    check_objective(config.objective, spec.latent_dim, spec.actions.dim)
 
 
 def _train(run: Run, callbacks: Sequence[Callback], progress: bool) -> Run:
@@ -194,4 +196,5 @@ def _log(state: TrainingState, callbacks: CallbackList) -> None:
 
 
 def _resume_hint(run: Run) -> str:
-    return f"Stopped and saved. Resume with: worldmodel train --resume {run.path}"
+    saved = "and saved" if (run.path / "checkpoint.pt").exists() else "before the first checkpoint"
+    return f"Stopped {saved}. Resume with: worldmodel train --resume {run.path}"
