@@ -219,7 +219,9 @@ def plan(
     goal: Annotated[
         str | None, typer.Option(help="reward, the environment's own (upright), or an image.")
     ] = None,
-    method: Annotated[str | None, typer.Option(help="icem (default), cem or mppi.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="icem (default), cem, mppi, or module:Name.")
+    ] = None,
     horizon: Annotated[int | None, typer.Option(min=1, help="Steps ahead (default: 20).")] = None,
     samples: Annotated[int | None, typer.Option(min=2, help="Candidates per iteration.")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Iterations per search.")] = None,

@@ -5,7 +5,13 @@ import torch
 from tiny_training import new_model, tiny_buffer, tiny_config
 
 import worldmodel
-from worldmodel.callbacks import Callback, CallbackList, CollapseMonitor, TrainingState
+from worldmodel.callbacks import (
+    Callback,
+    CallbackList,
+    CollapseMonitor,
+    TensorBoardLogger,
+    TrainingState,
+)
 
 
 class FakeRun:
@@ -55,7 +61,23 @@ def test_points_and_lines_are_reported_as_collapse_once_and_not_early(setting, s
         assert len(warnings) == expected
     assert all("collapse" in text and "--objective vicreg" in text for text in warnings)
     assert state.scalars["validation/std"] >= 0
-    assert state.note.startswith("loss 0.500, rank")
+    assert state.note.startswith("prediction 0.500, rank")
+
+
+def test_tensorboard_separates_skipped_updates_from_losses(setting):
+    config, buffer, model = setting
+    tags = []
+
+    class Writer:
+        def add_scalar(self, tag, value, step):
+            tags.append(tag)
+
+    logger = TensorBoardLogger()
+    logger._writer = Writer()
+    state = TrainingState(FakeRun(config), model, buffer, phase="phase 1")
+    state.scalars = {"phase1/prediction": 0.5, "phase1/skipped": 0.0, "validation/std": 1.0}
+    logger.on_log(state)
+    assert tags == ["phase1/prediction", "skipped_updates/phase1", "validation/std"]
 
 
 def test_a_task_ends_even_if_it_fails():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import worldmodel
+from worldmodel.planning import PlannerPolicy
 from worldmodel.plugins import _plugins, find_plugin
 
 SETTINGS = {
@@ -57,6 +58,15 @@ def test_an_own_part_trains_evaluates_and_imagines(tmp_path, option, name):
     assert dreams.step(dreams.action_space.sample())[0].shape == (3, 8)
     if option == "readout":
         assert list(reopened.metrics.probes.linear.r2) == ["tip_height"]
+
+
+def test_an_own_planner_acts(run):
+    from examples.own_planner import RandomShooting
+
+    result = run.plan(method="examples.own_planner:RandomShooting", samples=8, episodes=1, steps=3)
+    assert result["optimizer"]["samples"] == 8
+    policy = PlannerPolicy(run.path, optimizer=RandomShooting(samples=8))
+    assert policy.identity()["optimizer"]["class"] == "examples.own_planner:RandomShooting"
 
 
 def test_an_own_callback_sees_the_validation_error(tmp_path):

@@ -14,6 +14,7 @@ from worldmodel.registry import (
     DECODERS,
     ENCODERS,
     OBJECTIVES,
+    PLANNERS,
     PREDICTORS,
     READOUTS,
 )
@@ -288,7 +289,7 @@ class Planning(Section):
     """Model predictive control.
 
     Attributes:
-        method: ``icem``, ``cem`` or ``mppi``.
+        method: ``icem``, ``cem``, ``mppi``, or ``module:Name``.
         horizon: steps ahead.
         samples: candidates per iteration; None for the method's own.
         iterations: of the search; None for the method's own.
@@ -297,7 +298,7 @@ class Planning(Section):
             reached.
     """
 
-    method: Literal["icem", "cem", "mppi"] = "icem"
+    method: Annotated[str, AfterValidator(PLANNERS.check)] = "icem"
     horizon: int = Field(20, ge=1)
     samples: int | None = Field(None, ge=2)
     iterations: int | None = Field(None, ge=1)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from worldmodel.batches import to_batch
 from worldmodel.data import ReplayBuffer
 from worldmodel.models import WorldModel
+from worldmodel.models.heads import Transition
 
 _BATCH = 512
 """Observations that are read together, a multiple of those that a CPU encodes together."""
@@ -175,13 +176,13 @@ class LatentSampler:
         drawn = [part.windows(rows, self.horizon) for part, rows in self._rows(update)]
         return torch.cat([z for z, _ in drawn], 1), torch.cat([a for _, a in drawn], 1)
 
-    def transitions(self, update: int) -> tuple[Tensor, ...]:
-        """Latents, action vectors, next latents, rewards and terminations of B steps."""
+    def transitions(self, update: int) -> Transition:
+        """B steps of one update."""
         drawn = []
         for part, rows in self._rows(update):
             step = part.z[rows], part.actions[rows], part.z[rows + 1]
             drawn.append((*step, part.rewards[rows], part.terminated[rows]))
-        return tuple(torch.cat(column) for column in zip(*drawn, strict=True))
+        return Transition(*(torch.cat(column) for column in zip(*drawn, strict=True)))
 
     def _rows(self, update: int) -> Iterator[tuple[LatentEpisodes, Tensor]]:
         """First rows of the windows, part by part."""

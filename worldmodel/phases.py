@@ -29,7 +29,7 @@ from worldmodel.data import ReplayBuffer
 from worldmodel.hyperparameters import Objective, Optimization
 from worldmodel.latents import LatentEpisodes, LatentSampler, encode_episodes
 from worldmodel.models import WorldModel, unroll
-from worldmodel.models.heads import reconstruction_loss
+from worldmodel.models.heads import HEADS, Transition, reconstruction_loss
 from worldmodel.objectives import Forecast
 from worldmodel.optim import Phase, Terms, cosine
 from worldmodel.registry import OBJECTIVES
@@ -177,9 +177,9 @@ def decoder_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -> Ph
         observation = frames.observe(batch.frames, first)
         with torch.no_grad():
             z = model.encoder(observation)
-            following = model.encoder(frames.observe(batch.frames, first + 1))
-        step = batch.actions[first], following, batch.rewards[first], batch.terminated[first]
-        terms = outcome_losses(model, z, *step)
+            z_next = model.encoder(frames.observe(batch.frames, first + 1))
+        outcome = batch.rewards[first], batch.terminated[first]
+        terms = head_losses(model, Transition(z, batch.actions[first], z_next, *outcome))
         if model.decoder is not None:
             terms["pixels"] = reconstruction_loss(model.decoder, z, observation)
         return _sum(terms)
@@ -223,7 +223,7 @@ def heads_phase(
     seed: int,
     fractions: Sequence[float] | None = None,
 ) -> Phase:
-    """Train the reward and termination heads on encoded and predicted latents, as in phase 2.
+    """Train the heads on encoded and predicted latents, as in phase 2.
 
     Args:
         model: its heads are trained in place.
@@ -236,44 +236,30 @@ def heads_phase(
     sampler = LatentSampler(parts, 1, settings.batch_size, seed, fractions)
 
     def loss(update: int) -> tuple[Tensor, Terms]:
-        z, actions, following, rewards, terminated = (
-            rows.to(model.device) for rows in sampler.transitions(update)
-        )
-        return _sum(outcome_losses(model, z, actions, following, rewards, terminated))
+        step = Transition(*(rows.to(model.device) for rows in sampler.transitions(update)))
+        return _sum(head_losses(model, step))
 
-    parameters = [*model.reward_head.parameters(), *model.termination_head.parameters()]
+    parameters = [p for name in HEADS for p in getattr(model, name).parameters()]
     return Phase("heads", parameters, loss, settings, updates)
 
 
-def outcome_losses(
-    model: WorldModel,
-    z: Tensor,
-    actions: Tensor,
-    following: Tensor,
-    rewards: Tensor,
-    terminated: Tensor,
-) -> Terms:
-    """MSE of the reward and cross-entropy of the termination.
+def head_losses(model: WorldModel, step: Transition) -> Terms:
+    """The loss of every head; see `worldmodel.models.heads.HEADS`.
 
     The heads are trained on the encoded and on the predicted next latent alike, since imagined
     rollouts only have the latter.
 
     Args:
         model: its predictor is frozen.
-        z: float32 (B, D), latents before the step.
-        actions: float32 (B, A), action vectors.
-        following: float32 (B, D), encoded latents after it.
-        rewards: float32 (B,).
-        terminated: float32 (B,), 1 where the episode terminated.
+        step: transitions with encoded latents.
     """
     with torch.no_grad():
-        following = torch.cat((following, model.predictor(z, actions)))
-    step = torch.cat((z, z)), torch.cat((actions, actions)), following
+        predicted = step._replace(z_next=model.predictor(step.z, step.actions))
+    both = Transition(*(torch.cat(column) for column in zip(step, predicted)))
+    inputs = both.z, both.actions, both.z_next
     return {
-        "reward": F.mse_loss(model.reward_head(*step), rewards.repeat(2)),
-        "termination": F.binary_cross_entropy_with_logits(
-            model.termination_head(*step), terminated.repeat(2)
-        ),
+        name.removesuffix("_head"): loss(getattr(model, name)(*inputs), both)
+        for name, loss in HEADS.items()
     }
 
 

@@ -155,6 +155,14 @@ POLICIES = Registry(
         "planner": "worldmodel.planning.policy:PlannerPolicy",
     },
 )
+PLANNERS = Registry(
+    "planner",
+    {
+        "icem": "worldmodel.planning.planners:icem",
+        "cem": "worldmodel.planning.planners:cem",
+        "mppi": "worldmodel.planning.planners:MPPI",
+    },
+)
 READOUTS = Registry(
     "state readout",
     {

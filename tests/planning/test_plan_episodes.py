@@ -61,7 +61,7 @@ def test_model_that_was_trained_on_one_action_is_reported(run):
     ("arguments", "message"),
     [
         ({"horizon": 0}, "horizon is 0"),
-        ({"method": "shooting"}, "expected one of cem, icem, mppi"),
+        ({"method": "shooting"}, "expected one of icem, cem, mppi, or module:Name"),
         ({"samples": 0}, "samples=0"),
         ({"output": "plan.avi"}, r"\.mp4 or \.gif"),
     ],

@@ -4,9 +4,15 @@ A decoder is an ``nn.Module`` made by ``Decoder(frame_shape, frame_stack, latent
 with `model.decoder_kwargs` as further arguments. Its ``forward`` maps latents (B, D) to images
 float32 (B, H, W, S*C), about [0, 1]. `model.decoder` chooses it. It is trained by the MSE to the
 observation, or by its own ``loss(z, observation)`` (uint8 (B, H, W, S*C)) if it defines one.
+
+`HEADS` names the heads and their losses. An entry there is a new head: it is built, trained, saved
+as ``models/NAME.pth`` and fine-tuned like the others, and is an attribute of `WorldModel`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +88,41 @@ class PatchDecoder(nn.Module):
         side = self.image_size // PATCH
         cut = self.patches(z).reshape(len(z), side, side, PATCH, PATCH, -1)
         return cut.transpose(2, 3).reshape(len(z), self.image_size, self.image_size, -1)
+
+
+class Transition(NamedTuple):
+    """Steps of an environment in latent space.
+
+    Attributes:
+        z: float32 (B, D), latents before the step.
+        actions: float32 (B, A), action vectors.
+        z_next: float32 (B, D), encoded or predicted latents after it.
+        rewards: float32 (B,).
+        terminated: float32 (B,), 1 where the step ended the episode by termination.
+    """
+
+    z: Tensor
+    actions: Tensor
+    z_next: Tensor
+    rewards: Tensor
+    terminated: Tensor
+
+
+def reward_loss(output: Tensor, step: Transition) -> Tensor:
+    """Mean squared error of predicted rewards (B,)."""
+    return F.mse_loss(output, step.rewards)
+
+
+def termination_loss(output: Tensor, step: Transition) -> Tensor:
+    """Binary cross-entropy of the logits of termination (B,)."""
+    return F.binary_cross_entropy_with_logits(output, step.terminated)
+
+
+HEADS: dict[str, Callable[[Tensor, Transition], Tensor]] = {
+    "reward_head": reward_loss,
+    "termination_head": termination_loss,
+}
+"""Heads of every model, each an `OutcomeHead`: name -> loss of its output (B,)."""
 
 
 class OutcomeHead(nn.Module):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from worldmodel.data import FrameStack
 from worldmodel.errors import ConfigError
-from worldmodel.models.heads import OutcomeHead
+from worldmodel.models.heads import HEADS, OutcomeHead
 from worldmodel.models.predictors import unroll
 from worldmodel.models.spec import BoxActions, DiscreteActions, ModelSpec
 from worldmodel.registry import DECODERS, ENCODERS, PREDICTORS, Registry
@@ -46,12 +46,13 @@ class WorldModel(nn.Module):
         "target_encoder",
         "predictor",
         "decoder",
-        "reward_head",
-        "termination_head",
+        *HEADS,
     )
     """Submodules that hold the weights; `decoder` is None for vectors."""
 
     starts: Tensor | None
+    reward_head: OutcomeHead
+    termination_head: OutcomeHead
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
@@ -68,8 +69,8 @@ class WorldModel(nn.Module):
         self.decoder = (
             _build(DECODERS, spec.decoder, *inputs, **spec.decoder_kwargs) if spec.pixels else None
         )
-        self.reward_head = OutcomeHead(d, a)
-        self.termination_head = OutcomeHead(d, a)
+        for name in HEADS:
+            self.add_module(name, OutcomeHead(d, a))
         self.domain: Domain | None = None
         self.register_buffer("starts", None, persistent=False)
         self._bounds: tuple[Tensor, Tensor] | None = None

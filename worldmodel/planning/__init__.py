@@ -2,7 +2,15 @@
 
 from worldmodel.planning.episodes import PlannedEpisode, plan
 from worldmodel.planning.goals import Goal, choose_goal
-from worldmodel.planning.optimizers import CEM, MPPI, Optimizer, Search, icem, make_optimizer
+from worldmodel.planning.planners import (
+    CEM,
+    MPPI,
+    Search,
+    TrajectoryOptimizer,
+    cem,
+    icem,
+    make_planner,
+)
 from worldmodel.planning.policy import (
     Objective,
     PlannerPolicy,
@@ -17,16 +25,17 @@ __all__ = [
     "MPPI",
     "Goal",
     "Objective",
-    "Optimizer",
     "PlannedEpisode",
     "PlannerPolicy",
     "PlanningPolicy",
     "Search",
+    "TrajectoryOptimizer",
+    "cem",
     "choose_goal",
     "goal_distance",
     "icem",
     "imagined_return",
-    "make_optimizer",
+    "make_planner",
     "plan",
     "planner_of",
 ]

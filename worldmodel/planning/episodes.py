@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from worldmodel.callbacks import Callback, CallbackList
 from worldmodel.files import write_json
 from worldmodel.models import WorldModel
 from worldmodel.planning.goals import Goal, choose_goal
-from worldmodel.planning.optimizers import make_optimizer
+from worldmodel.planning.planners import make_planner, planner_settings
 from worldmodel.planning.policy import PlanningPolicy
 from worldmodel.run import Run
 
@@ -73,8 +73,8 @@ def plan(
     Args:
         run: a finished run.
         goal: see `choose_goal`; None for the default goal of the environment's plug-in.
-        method: ``"icem"``, ``"cem"`` or ``"mppi"``; None for `planning.method` of the run's
-            configuration.
+        method: ``"icem"``, ``"cem"``, ``"mppi"`` or ``module:Name``; None for `planning.method` of
+            the run's configuration.
         horizon: steps ahead; None for `planning.horizon`.
         samples: candidates per iteration; None for `planning.samples`.
         iterations: of the search; None for `planning.iterations`.
@@ -107,7 +107,7 @@ def plan(
     horizon = settings.horizon if horizon is None else horizon
     samples = settings.samples if samples is None else samples
     iterations = settings.iterations if iterations is None else iterations
-    optimizer = make_optimizer(method, samples, iterations)
+    optimizer = make_planner(method, samples, iterations)
     policy = PlanningPolicy(wm, chosen.objective, optimizer, horizon=horizon, seed=seed)
     played = []
     with callback.task("plan", episodes) as advance, closing(run.make_env()) as env:
@@ -121,7 +121,7 @@ def plan(
     result = {
         "goal": chosen.name,
         "method": method,
-        "optimizer": asdict(optimizer),
+        "optimizer": planner_settings(optimizer),
         "horizon": horizon,
         "steps": steps,
         "seed": seed,

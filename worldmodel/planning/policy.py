@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,14 @@ from torch.nn import functional as F
 
 from worldmodel.data.policies import Actor, ActorFactory, Policy, Random
 from worldmodel.models import DiscreteActions, WorldModel, describe_actions, unroll
-from worldmodel.planning.optimizers import (
-    CEM,
+from worldmodel.models.heads import HEADS
+from worldmodel.planning.planners import (
     MAX_ACTION,
-    MPPI,
-    Optimizer,
     Search,
+    TrajectoryOptimizer,
     icem,
-    make_optimizer,
+    make_planner,
+    planner_settings,
 )
 from worldmodel.run import Run
 
@@ -81,20 +81,20 @@ class PlanningPolicy:
     Args:
         wm: the world model.
         objective: `imagined_return`, ``goal_distance(goal)``, or another function.
-        optimizer: ``"icem"``, ``"cem"``, ``"mppi"``, or an object of
-            `worldmodel.planning.optimizers`.
+        optimizer: ``"icem"``, ``"cem"``, ``"mppi"``, ``module:Name``, or an object of
+            `worldmodel.planning.planners`.
         horizon: steps ahead H.
         seed: random seed of the search.
 
     Raises:
-        ValueError: If the horizon is below 1, or there is no such optimizer.
+        ValueError: If the horizon is below 1, or there is no such planner.
     """
 
     def __init__(
         self,
         wm: WorldModel,
         objective: Objective = imagined_return,
-        optimizer: Optimizer | str = "icem",
+        optimizer: TrajectoryOptimizer | str = "icem",
         *,
         horizon: int = 20,
         seed: int = 0,
@@ -103,8 +103,8 @@ class PlanningPolicy:
             raise ValueError(f"horizon is {horizon}; expected 1 step or more")
         self.wm = wm
         self.objective = objective
-        self.optimizer: Optimizer = (
-            make_optimizer(optimizer) if isinstance(optimizer, str) else optimizer
+        self.optimizer: TrajectoryOptimizer = (
+            make_planner(optimizer) if isinstance(optimizer, str) else optimizer
         )
         self.horizon = horizon
         self._generator = torch.Generator(wm.device).manual_seed(seed)
@@ -199,7 +199,7 @@ class PlanningPolicy:
 _STREAM = (
     0x9A1  # keeps the draws of this policy apart from those of the environment and of `Random`
 )
-_HASHED_PARTS = ("encoder", "predictor", "reward_head", "termination_head")
+_HASHED_PARTS = ("encoder", "predictor", *HEADS)
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ class PlannerPolicy(Policy):
     run: str | Path
     fraction: float = 0.1
     noise: float = 0.3
-    optimizer: CEM | MPPI = icem(samples=32, iterations=2, elites=6)  # noqa: RUF009 (it is frozen)
+    optimizer: TrajectoryOptimizer = icem(samples=32, iterations=2, elites=6)  # noqa: RUF009 (frozen)
     horizon: int = 15
 
     @cached_property
@@ -248,7 +248,7 @@ class PlannerPolicy(Policy):
             "sha256": digest.hexdigest(),
             "fraction": self.fraction,
             "noise": self.noise,
-            "optimizer": asdict(self.optimizer),
+            "optimizer": planner_settings(self.optimizer),
             "horizon": self.horizon,
             "random": Random().identity(),
         }
@@ -289,7 +289,7 @@ def planner_of(run: Run | str | Path) -> PlannerPolicy:
     """Make the policy that plans every episode without noise, by the configuration of a run."""
     run = run if isinstance(run, Run) else Run(run, "cpu")
     settings = run.config.planning
-    optimizer = make_optimizer(settings.method, settings.samples, settings.iterations)
+    optimizer = make_planner(settings.method, settings.samples, settings.iterations)
     return PlannerPolicy(run.path, 1.0, 0.0, optimizer, settings.horizon)
 
 

@@ -25,6 +25,7 @@ from worldmodel.hyperparameters import AgentConfig, Loop
 from worldmodel.imagination.domain import domain_of
 from worldmodel.latents import LatentEpisodes, concatenate, encode_episodes
 from worldmodel.models import WorldModel
+from worldmodel.models.heads import HEADS
 from worldmodel.phases import heads_phase, predictor_phase
 from worldmodel.planning.policy import noisy
 from worldmodel.rl.agents import (
@@ -44,7 +45,7 @@ from worldmodel.run import Run
 
 _FIRST_SEED = TRAINING_OVERFLOW + 500_000
 _NOISE_STREAM = 0xE49  # keeps the noise apart from the environment's randomness
-_FINE_TUNED = ("predictor", "reward_head", "termination_head")
+_FINE_TUNED = ("predictor", *HEADS)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodel.planning.optimizers import CEM, MPPI, Search, icem, make_optimizer
-from worldmodel.planning.optimizers import _noise as noise
+from worldmodel.planning.planners import CEM, MPPI, Search, icem, make_planner
+from worldmodel.planning.planners import _noise as noise
 
 H, B, A = 6, 3, 2
 TARGET = torch.linspace(-0.8, 0.8, H * B * A).view(H, B, A)
@@ -84,12 +84,12 @@ def test_the_same_seed_gives_the_same_search():
 
 
 def test_methods_have_short_names_and_invalid_settings_are_rejected():
-    assert make_optimizer("cem") == CEM(150, 3, 15)
-    assert make_optimizer("mppi", samples=7).samples == 7
-    few = make_optimizer("icem", samples=10, iterations=1)
+    assert make_planner("cem") == CEM(150, 3, 15)
+    assert make_planner("mppi", samples=7).samples == 7
+    few = make_planner("icem", samples=10, iterations=1)
     assert few.search(score, empty(), generator()).actions.shape == (H, B, A)
-    with pytest.raises(ValueError, match="expected one of cem, icem, mppi"):
-        make_optimizer("shooting")
+    with pytest.raises(ValueError, match="expected one of icem, cem, mppi, or module:Name"):
+        make_planner("shooting")
     with pytest.raises(ValueError, match="at least 2 elites"):
         CEM(samples=10, elites=20)
     with pytest.raises(ValueError, match="at least 1 iteration"):

@@ -1,4 +1,8 @@
-"""Sampling-based optimizers of action sequences: CEM, iCEM and MPPI.
+"""Planners: optimizers of action sequences (CEM, iCEM, MPPI).
+
+`planning.method` chooses one by its short name in `worldmodel.registry.PLANNERS` or by
+``module:Name``: a class or function that returns a `TrajectoryOptimizer` and takes `samples` and
+`iterations`, both optional.
 
 Candidates have shape (H, B, N, A): H steps ahead, B problems that are solved side by side, N
 candidates per problem, A numbers per action in [-1, 1]. A score maps them to values (B, N), the
@@ -8,11 +12,14 @@ higher the better.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+from worldmodel.errors import ConfigError
+from worldmodel.registry import PLANNERS, reference
 
 Score = Callable[[Tensor], Tensor]
 """Maps candidates (H, B, N, A) to values (B, N)."""
@@ -51,7 +58,7 @@ class Search(NamedTuple):
         return Search(*(torch.cat([part[1:], part[-1:]]) for part in self))
 
 
-class Optimizer(Protocol):
+class TrajectoryOptimizer(Protocol):
     """Finds action sequences with high scores."""
 
     def search(self, score: Score, initial: Search, generator: torch.Generator) -> Search:
@@ -104,7 +111,7 @@ class CEM:
             )
 
     def search(self, score: Score, initial: Search, generator: torch.Generator) -> Search:
-        """Search for each problem; see `Optimizer`."""
+        """Search for each problem; see `TrajectoryOptimizer`."""
         mean, elites = initial.mean, initial.elites
         std = torch.full_like(mean, self.spread)
         count = round(self.kept * self.elites)
@@ -121,12 +128,23 @@ class CEM:
         return Search(elites[:, :, 0] if self.follows_best else mean, mean, elites[:, :, :count])
 
 
-def icem(samples: int = 96, iterations: int = 3, elites: int = 10) -> CEM:
-    """Make iCEM: colored noise, elite reuse, shrinking populations, and the best candidate."""
+def cem(samples: int = 150, iterations: int = 3) -> CEM:
+    """Make plain CEM with at most a fifth of the samples as elites."""
+    return CEM(samples, iterations, elites=max(2, min(15, samples // 5)))
+
+
+def icem(samples: int = 96, iterations: int = 3, elites: int | None = None) -> CEM:
+    """Make iCEM: colored noise, elite reuse, shrinking populations, and the best candidate.
+
+    Args:
+        samples: candidates in the first iteration.
+        iterations: of the search.
+        elites: by default 10, but at most a fifth of the samples.
+    """
     return CEM(
         samples=samples,
         iterations=iterations,
-        elites=elites,
+        elites=max(2, min(10, samples // 5)) if elites is None else elites,
         spread=0.7,
         noise_exponent=2.0,
         kept=0.3,
@@ -167,7 +185,7 @@ class MPPI:
             )
 
     def search(self, score: Score, initial: Search, generator: torch.Generator) -> Search:
-        """Search for each problem; see `Optimizer`."""
+        """Search for each problem; see `TrajectoryOptimizer`."""
         mean = initial.mean
         std = torch.full_like(mean, self.spread)
         for _ in range(self.iterations):
@@ -180,32 +198,39 @@ class MPPI:
         return Search(mean, mean, mean[:, :, None][:, :, :0])
 
 
-METHODS: dict[str, CEM | MPPI] = {"cem": CEM(150, 3, 15), "icem": icem(), "mppi": MPPI()}
-"""Optimizers by short name."""
-
-
-def make_optimizer(
+def make_planner(
     method: str, samples: int | None = None, iterations: int | None = None
-) -> CEM | MPPI:
-    """Make an optimizer by its short name.
+) -> TrajectoryOptimizer:
+    """Make a planner by its name.
 
     Args:
-        method: a key of `METHODS`.
-        samples: candidates per iteration; None for the method's own.
-        iterations: of the search; None for the method's own.
+        method: a short name in `PLANNERS`, or ``module:Name``.
+        samples: candidates per iteration; None for the planner's own.
+        iterations: of the search; None for the planner's own.
 
     Raises:
-        ValueError: If there is no such method, or the numbers are not valid.
+        ConfigError: If there is no such planner, or it does not take the numbers.
+        ValueError: If the numbers are not valid.
     """
-    if method not in METHODS:
-        raise ValueError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
-    optimizer = METHODS[method]
-    samples = optimizer.samples if samples is None else samples
-    iterations = optimizer.iterations if iterations is None else iterations
-    if isinstance(optimizer, MPPI):
-        return replace(optimizer, samples=samples, iterations=iterations)
-    elites = max(2, min(optimizer.elites, samples // 5))
-    return replace(optimizer, samples=samples, iterations=iterations, elites=elites)
+    make = PLANNERS.resolve(method)
+    given = {"samples": samples, "iterations": iterations}
+    try:
+        planner = make(**{name: value for name, value in given.items() if value is not None})
+    except TypeError as error:
+        raise ConfigError(f"cannot construct the planner {method!r}: {error}") from error
+    if not callable(getattr(planner, "search", None)):
+        raise ConfigError(
+            f"the planner {method!r} makes a {type(planner).__name__} without a `search` method; "
+            "expected a TrajectoryOptimizer, see worldmodel/planning/planners.py"
+        )
+    found: TrajectoryOptimizer = planner
+    return found
+
+
+def planner_settings(planner: TrajectoryOptimizer) -> dict[str, Any]:
+    """The settings of a planner by name; of one that is not built in, also its `class`."""
+    name = {} if isinstance(planner, (CEM, MPPI)) else {"class": reference(type(planner))}
+    return {**name, **vars(planner)}
 
 
 def _draw(
