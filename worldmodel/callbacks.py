@@ -1,4 +1,4 @@
-"""Callbacks: everything that watches a training or another long task.
+"""Callbacks: everything that watches a training run or another long task.
 
 Progress bars, TensorBoard, the collapse monitor and the user's own code are all a `Callback`.
 """
@@ -24,19 +24,22 @@ if TYPE_CHECKING:
 
 @dataclass
 class TrainingState:
-    """What a callback sees of a training; assign to `stop` to end it after this update.
+    """The state of a training run, as callbacks see it.
 
     Attributes:
-        run: the run directory.
-        model: being trained.
+        run: the run that is being trained.
+        model: the model that is being trained.
         validation: validation episodes.
-        phase: ``"phase 1"``, ``"refinement"``, ``"phase 2"`` or ``"heads"``.
-        update: updates done in this phase.
-        updates: updates of the whole phase.
-        losses: the terms of the last update's loss, 0-d tensors without gradients.
-        scalars: at `on_log`, name -> value; callbacks may add to them.
-        note: at `on_log`, a short text for the progress bar; callbacks may replace it.
-        stop: whether to save a checkpoint and stop, to be resumed later.
+        phase: name of the phase: ``"phase 1"``, ``"refinement"``, ``"phase 2"`` or ``"heads"``.
+        update: number of updates done in this phase.
+        updates: number of updates of the whole phase.
+        losses: terms of the last update's loss, 0-d tensors without gradients; and `skipped`, the
+            number of updates skipped so far because of non-finite gradients.
+        scalars: logged values by name, filled before `Callback.on_log`; callbacks may add to them.
+        note: short text for the progress bar, filled before `Callback.on_log`; callbacks may
+            replace it.
+        stop: whether to save a checkpoint after this update and stop; callbacks may set it. The run
+            can be resumed.
     """
 
     run: Run
@@ -52,35 +55,51 @@ class TrainingState:
 
 
 class Callback:
-    """Does nothing; override what is needed. Methods are called in the order of this class."""
+    """A base class whose methods do nothing; override those that you need.
+
+    Everything that takes `callbacks` calls `on_message` at any time, and for each long task, such
+    as the collection of episodes or a phase of training, `on_task_start` once, `on_task_update` as
+    it advances, and `on_task_end` once, also if the task fails.
+
+    Training also calls, in this order:
+
+    1. `on_train_start`, once, when the data and the model are available;
+    2. after each update of the weights: `on_log` (only after every 50th update of a phase and its
+       last one), then `on_update`, then `on_task_update` of the phase;
+    3. `on_train_end`, once, after the last phase and before the evaluation, or when training is
+       stopped or fails.
+    """
 
     def on_message(self, text: str, *, warning: bool = False) -> None:
-        """Something that the user should read."""
+        """Receive a text that the user should read."""
 
     def on_task_start(self, task: str, total: int, done: int) -> None:
-        """A task of `total` units begins, `done` of them finished before."""
+        """Called when a task of `total` units starts; `done` of them were finished earlier."""
 
     def on_task_update(self, task: str, done: int, note: str) -> None:
-        """A task has finished `done` of its units."""
+        """Called when `done` units of a task are finished."""
 
     def on_task_end(self, task: str) -> None:
-        """A task is over, finished or not."""
+        """Called when a task ends, whether it is finished or not."""
 
     def on_train_start(self, state: TrainingState) -> None:
-        """The data is there and the first phase is about to begin."""
+        """Called once, before the first phase starts or a stopped one resumes."""
 
     def on_update(self, state: TrainingState) -> None:
-        """After every update of the weights. Avoid ``.item()`` here: it waits for the device."""
+        """Called after every update of the weights.
+
+        Avoid ``.item()`` here: it waits for the device.
+        """
 
     def on_log(self, state: TrainingState) -> None:
-        """After every 50th update and the last one of a phase, with `state.scalars` filled."""
+        """Called after every 50th update and the last one of a phase; `state.scalars` is filled."""
 
     def on_train_end(self, state: TrainingState) -> None:
-        """Training is over, finished or stopped."""
+        """Called once, when training is finished, stopped or failed."""
 
 
 class Advance(Protocol):
-    """Reports how far a task is, with a short note."""
+    """A function that reports the progress of a task, with a short note."""
 
     def __call__(self, done: int, note: str = "") -> None: ...
 
@@ -89,7 +108,7 @@ class CallbackList(Callback):
     """Several callbacks as one.
 
     Args:
-        callbacks: called in this order.
+        callbacks: callbacks, in the order in which they are called.
     """
 
     def __init__(self, callbacks: Sequence[Callback] = ()) -> None:
@@ -140,12 +159,12 @@ class CallbackList(Callback):
         """Announce a task and report its progress.
 
         Args:
-            name: of the task.
-            total: its units.
-            done: units finished before.
+            name: name of the task.
+            total: number of units.
+            done: number of units finished earlier.
 
         Yields:
-            A function to call with the number of units done.
+            A function that takes the number of units done.
         """
         self.on_task_start(name, total, done)
 
@@ -159,7 +178,11 @@ class CallbackList(Callback):
 
 
 class TensorBoardLogger(Callback):
-    """Writes losses and validation scalars as TensorBoard events into the run directory."""
+    """Writes losses and validation scalars as TensorBoard events into the run directory.
+
+    The tag of a loss is ``<phase>/<term>``, such as ``phase1/prediction``. The number of skipped
+    updates is not a loss: its tag is ``skipped_updates/<phase>``.
+    """
 
     def __init__(self) -> None:
         self._writer: SummaryWriter | None = None
@@ -174,7 +197,9 @@ class TensorBoardLogger(Callback):
         """Write the scalars."""
         assert self._writer is not None
         for name, value in state.scalars.items():
-            self._writer.add_scalar(name, value, state.update)
+            group, _, term = name.rpartition("/")
+            tag = f"skipped_updates/{group}" if term == "skipped" else name
+            self._writer.add_scalar(tag, value, state.update)
 
     def on_train_end(self, state: TrainingState) -> None:
         """Close the event file."""
@@ -185,9 +210,9 @@ class TensorBoardLogger(Callback):
 COLLAPSED_RANK = 2.0
 """Effective rank below which a representation counts as collapsed."""
 COLLAPSED_STD = 0.05
-"""Mean standard deviation of the latents below which it counts as collapsed, too."""
+"""Mean standard deviation of the latents below which a representation counts as collapsed."""
 COLLAPSE_AFTER = 200
-"""Updates before which small latents mean an untrained encoder, not a collapsed one."""
+"""Number of updates before which small latents indicate an untrained encoder, not a collapse."""
 
 
 class CollapseMonitor(Callback):
@@ -199,7 +224,7 @@ class CollapseMonitor(Callback):
     ``validation/relative_error``.
 
     Args:
-        report: called with the text of a warning.
+        report: function that is called with the text of a warning.
     """
 
     def __init__(self, report: Callable[[str], None]) -> None:
@@ -230,8 +255,8 @@ class CollapseMonitor(Callback):
                 "--objective vicreg, or raise objective.variance_weight"
             )
         self._warned = collapsed and state.update >= COLLAPSE_AFTER
-        loss = float(state.losses["prediction"]) if "prediction" in state.losses else float("nan")
-        state.note = f"loss {loss:.3f}, rank {rank:.1f}, std {std:.2f}"
+        error = float(state.losses["prediction"]) if "prediction" in state.losses else float("nan")
+        state.note = f"prediction {error:.3f}, rank {rank:.1f}, std {std:.2f}"
 
     def _measure(self, model: WorldModel, objective: Objective) -> dict[str, float]:
         from torch.nn import functional as F

@@ -43,8 +43,8 @@ class Objective(Protocol):
 
         Args:
             forecast: predictions and targets.
-            settings: the section `objective` of the configuration.
-            generator: CPU generator for anything drawn; its state is part of the checkpoint.
+            settings: section `objective` of the configuration.
+            generator: CPU generator for all random numbers; its state is part of the checkpoint.
 
         Returns:
             The loss, a 0-d tensor, and its unweighted terms by name, detached, for logging. The
@@ -53,11 +53,11 @@ class Objective(Protocol):
 
 
 def check_objective(settings: ObjectiveSettings, latent_dim: int, action_dim: int) -> None:
-    """Run an objective once on random latents, so that a user's own fails before data is collected.
+    """Run an objective once on random latents, so that mistakes show before data is collected.
 
     Raises:
-        ConfigError: If there is no such objective, it fails, or it returns something else than a
-            0-d tensor and a dictionary.
+        ConfigError: If there is no such objective, it fails, or it does not return a 0-d tensor
+            and a dictionary.
     """
     objective = OBJECTIVES.resolve(settings.name)
     generator = torch.Generator().manual_seed(0)
@@ -111,7 +111,7 @@ def variance_hinge(z: Tensor, eps: float = 1e-4) -> Tensor:
 
     Args:
         z: (..., B, D); the standard deviation is taken over B.
-        eps: added to the variance.
+        eps: constant that is added to the variance.
     """
     return torch.relu(1 - (z.var(-2) + eps).sqrt()).mean()
 
@@ -140,8 +140,8 @@ def sigreg(z: Tensor, directions: Tensor, knots: int = 17, limit: float = 5.0) -
 
     Args:
         z: (..., B, D).
-        directions: (D, M) columns of unit length.
-        knots: points of the quadrature on [0, limit]; the integrand is even.
+        directions: (D, M), columns of unit length.
+        knots: number of points of the quadrature on [0, limit]; the integrand is even.
         limit: end of the quadrature.
 
     Returns:

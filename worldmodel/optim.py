@@ -3,8 +3,8 @@
 Muon is momentum whose matrices are orthogonalized before the step: Keller Jordan et al., "Muon: an
 optimizer for hidden layers in neural networks" (2024), with the step scaled to the size of AdamW's
 as in arXiv:2502.16982, section 2.2, and the polynomials of Polar Express (arXiv:2505.16932,
-section 3). ``torch.optim.Muon`` takes matrices alone; this one flattens convolution kernels, where
-the encoder gains most.
+section 3). ``torch.optim.Muon`` takes matrices only; this one also flattens convolution kernels,
+from which the encoder gains most.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _M_MMAP_MAX = -4
 
 
 def tune_cpu() -> None:
-    """Set up the process for training; call it before the first tensor is computed.
+    """Configure the process for training; call it before the first tensor is computed.
 
     Flushes denormal numbers to zero: the gradients of a head whose loss has vanished, such as
     termination in an environment that never terminates, become denormal, and a CPU then takes ten
@@ -69,9 +69,9 @@ POLAR_EXPRESS = (
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
-    """The nearest semi-orthogonal matrix, roughly: singular values move towards 1.
+    """Approximate the nearest semi-orthogonal matrix: singular values move towards 1.
 
-    Four odd polynomials of degree 5. For a matrix at least twice as wide as high they are
+    Applies four odd polynomials of degree 5. For a matrix at least twice as wide as high they are
     accumulated in the small Gram space and applied to the matrix once, at the end.
 
     Args:
@@ -101,9 +101,9 @@ class Muon(torch.optim.Optimizer):
 
     Args:
         params: parameters of two dimensions or more.
-        lr: learning rate; suits the values that suit AdamW.
-        momentum: of the (Nesterov) average of gradients.
-        weight_decay: decoupled, times `lr`.
+        lr: learning rate; values that suit AdamW are suitable.
+        momentum: momentum of the (Nesterov) average of gradients.
+        weight_decay: decoupled weight decay, multiplied by `lr`.
     """
 
     def __init__(
@@ -140,9 +140,9 @@ def make_optimizers(
     """Muon for matrices and kernels with AdamW for the rest, or AdamW for all.
 
     Args:
-        parameters: all that are trained.
+        parameters: all trained parameters.
         name: ``muon`` or ``adamw``.
-        weight_decay: of matrices and kernels.
+        weight_decay: weight decay of matrices and kernels.
     """
     if name == "adamw":
         return [torch.optim.AdamW(parameters, weight_decay=weight_decay, foreach=True)]
@@ -164,17 +164,17 @@ Loss = Callable[[int], tuple[Tensor, Terms]]
 
 
 class Phase:
-    """Something to train: parameters, a loss, and how to optimize it. Resumes exactly.
+    """A phase of training: parameters, a loss, and how to optimize it. Resumes exactly.
 
     Args:
-        name: for progress and logs.
-        parameters: trained.
-        loss: computes the loss of an update; must depend on the update, the weights and
-            `generator` alone.
-        settings: of the optimization.
-        updates: in all.
-        after_update: called with the update after each step of the optimizers.
-        generator: randomness of the loss, saved with the phase.
+        name: name of the phase, for progress and logs.
+        parameters: parameters that are trained.
+        loss: function from an update to its loss; it must depend only on the update, the weights
+            and `generator`.
+        settings: hyperparameters of the optimization.
+        updates: total number of updates.
+        after_update: function that is called with the update after each step of the optimizers.
+        generator: random generator of the loss, saved with the phase.
     """
 
     def __init__(
@@ -198,11 +198,11 @@ class Phase:
     def update(self) -> Terms:
         """Update the weights once.
 
-        With `max_grad_norm`, a batch with non-finite gradients changes no weights; the term
-        `skipped` counts such batches.
+        With `max_grad_norm`, an update with non-finite gradients is skipped: no weights change.
 
         Returns:
-            The terms of the loss before the update.
+            The terms of the loss before the update; with `max_grad_norm`, also `skipped`, the
+            number of updates skipped so far.
         """
         settings = self.settings
         rate = learning_rate(
@@ -241,12 +241,12 @@ class Phase:
         return finite
 
     def run(self) -> None:
-        """Do all updates that are left."""
+        """Run all remaining updates."""
         while self.step < self.updates:
             self.update()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that exact resumption needs, the weights left out."""
+        """Everything that exact resumption needs, except for the weights."""
         return {
             "step": self.step,
             "skipped": self.skipped,
