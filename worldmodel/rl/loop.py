@@ -1,4 +1,8 @@
-"""The loop: act in the real environment, fine-tune the model on it, train in the dream again."""
+"""The loop: act in the real environment, fine-tune the model, and train in the dream again.
+
+Fine-tuning unrolls the predictor for `objective.horizon` steps, as phase 1 does, or for fewer where
+the longest episode of the training data or of the agent has fewer.
+"""
 
 from __future__ import annotations
 
@@ -50,11 +54,11 @@ _FINE_TUNED = ("predictor", *HEADS)
 
 @dataclass(frozen=True)
 class Explorer(Policy):
-    """Collects data with an agent on latents: actions are drawn, with noise added.
+    """Collects data with an agent on latents: actions are sampled, and noise is added.
 
     Args:
         wm: The world model, which encodes the observations.
-        agent: The agent's ``.zip`` file.
+        agent: Path of the agent's ``.zip`` file.
         algo: A key of `ALGORITHMS`.
         noise: Standard deviation of the noise, in half ranges of a Box action.
     """
@@ -108,9 +112,9 @@ class LoopState:
     """The finished rounds.
 
     Attributes:
-        rounds: Per round, its number `round`, `real_steps` so far, and `mean`, the return of the
-            episodes that its agent played to collect data.
-        curve: See `Curve`.
+        rounds: For each round, its number `round`, `real_steps` so far, and `mean`, the mean return
+            of the episodes that its agent collected.
+        curve: Learning curve over all rounds, see `Curve`.
     """
 
     rounds: list[dict[str, float]] = field(default_factory=list)
@@ -135,24 +139,25 @@ def train_with_rounds(
 ) -> dict[str, Any]:
     """Train an agent in the dream, collect real episodes with it, fine-tune the model, and repeat.
 
-    Each of `config.loop.rounds` rounds after the first training fine-tunes the model, trains the
-    agent further in the dream and collects episodes. The loop ends early after
-    `config.loop.patience` rounds without improvement; the agent with the best return is evaluated.
-    An interrupted loop resumes after its last finished round, with more rounds too.
-    ``rl/NAME_loop`` of the run directory holds ``agent_N.zip``, ``experience/N`` and ``model_N``, a
-    run directory, for each round N.
+    Round 0 trains an agent and collects episodes. Each of the `config.loop.rounds` rounds after it
+    fine-tunes the model, trains the agent further in the dream and collects episodes. The loop ends
+    early after `config.loop.patience` rounds without improvement; the agent with the best return is
+    evaluated. The same call resumes an interrupted loop after its last finished round, also with
+    more rounds. ``rl/NAME_loop`` of the run directory holds ``agent_N.zip``, ``experience/N`` and
+    ``model_N``, a run directory, for each round N.
 
     Args:
         run: A finished run.
-        config: The agent.
-        callbacks: Show progress and messages.
+        config: Configuration of the agent.
+        callbacks: Callbacks that show progress and messages.
 
     Returns:
         See `train_agent`; with `rounds`, `best_round` and `model` (the run directory of the last
         round), and `real_steps` of all collected episodes.
 
     Raises:
-        RunError: If the run is not finished, or a file is damaged.
+        RunError: If the run is not finished, a file is damaged, or a file cannot be written, e.g.
+            on a full disk; the finished rounds are kept.
         ValueError: If the configuration does not fit the run or is inconsistent.
         InterruptedRunError: If the user stopped it; the finished rounds are kept.
     """
@@ -170,11 +175,18 @@ def train_with_rounds(
             f"Stopped in round {len(state.rounds)}; the finished rounds are kept, and the same "
             "command resumes after them"
         ) from stopped
+    except OSError as error:
+        # copytree reports (source, target, reason) of every file that it could not copy
+        reason = error.args[0][0][2] if isinstance(error, shutil.Error) else error
+        raise RunError(
+            f"round {len(state.rounds)} failed: {reason}; the finished rounds are kept, and the "
+            "same command resumes after them"
+        ) from error
 
 
 @dataclass(frozen=True)
 class _Rounds:
-    """The steps of a round, and where its files are."""
+    """The steps and the files of a round."""
 
     envs: AgentEnvs
     config: AgentConfig
@@ -200,7 +212,7 @@ class _Rounds:
         return self.folder / "experience" / f"{number}"
 
     def read_state(self) -> LoopState:
-        """Read the finished rounds; without that file all others are useless and removed."""
+        """Read the finished rounds; without the state file, remove all others and start over."""
         if self.state_file.exists():
             content = read_json(self.state_file, self.hint)
             try:
@@ -213,7 +225,7 @@ class _Rounds:
         return LoopState()
 
     def next_round(self, state: LoopState) -> LoopState:
-        """Fine-tune, train in the dream, collect, and only then record the round as finished."""
+        """Fine-tune, train in the dream and collect; then record the round as finished."""
         number = len(state.rounds)
         envs = self.open_model(number)
         curve = Curve(**copy.deepcopy(state.curve))
@@ -243,7 +255,12 @@ class _Rounds:
         )
 
     def open_model(self, number: int) -> AgentEnvs:
-        """Open the model of a round, made from that of the round before if there is none yet."""
+        """Open the model of a round; if there is none yet, make it from the previous round's.
+
+        Raises:
+            RunError: If the previous model is damaged or incomplete.
+            OSError: If a file cannot be copied or written, e.g. on a full disk.
+        """
         device = str(self.envs.wm.device)
         if not self.model(number).exists():
             source = self.model(number - 1) if number else self.envs.run.path
@@ -254,7 +271,7 @@ class _Rounds:
                 shutil.copy(source / "config.yaml", unfinished)
                 run = Run(unfinished, device)
                 AgentEnvs(run, "dream")
-            except (RunError, ValueError, OSError) as error:
+            except (RunError, ValueError, FileNotFoundError, NotADirectoryError) as error:
                 raise RunError(f"{source} is damaged or incomplete; {self.hint}") from error
             if number:
                 self.fine_tune(run, number)
@@ -262,7 +279,7 @@ class _Rounds:
         return AgentEnvs(Run(self.model(number), device), "dream")
 
     def train_in_dream(self, envs: AgentEnvs, number: int, curve: Curve) -> None:
-        """Train the agent of the round before, or a new one, and save it."""
+        """Train the previous round's agent, or a new one, and save it."""
         config = self.config.model_copy(update={"seed": self.config.seed + 1000 * number})
         training = envs.training(config, self.ensemble)
         if number:
@@ -284,7 +301,7 @@ class _Rounds:
         save_agent(agent, self.agent(number))
 
     def collect_episodes(self, envs: AgentEnvs, number: int) -> tuple[float, int]:
-        """Collect episodes with the round's agent; give their mean return and number of steps."""
+        """Collect episodes with the round's agent; return their mean return and number of steps."""
         settings = self.config.loop
         first = _FIRST_SEED + max(1000, settings.episodes) * number + 100_000 * self.config.seed
         path = self.experience(number)
@@ -327,10 +344,12 @@ def fine_tune(
 ) -> None:
     """Fine-tune predictor, heads and domain of a run's model, and save them.
 
-    The encoder stays as it is, so that agents, probes and the decoder remain valid.
+    The encoder does not change, so that agents, probes and the decoder remain valid. The predictor
+    is unrolled for `objective.horizon` steps, or for as many as the longest episodes of both parts
+    have.
 
     Args:
-        run: Its model is trained in place.
+        run: Run whose model is trained in place.
         replayed: Episodes of the training data.
         fresh: Episodes of the agent.
         settings: Number of updates, learning rate, and fraction of `fresh` in a batch.
