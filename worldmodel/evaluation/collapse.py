@@ -38,7 +38,7 @@ def collapse(latents: torch.Tensor | ArrayLike) -> Collapse:
         latents: float (N, D), a tensor on any device or an array, N >= 2.
 
     Returns:
-        Python and numpy numbers.
+        The statistics, as NumPy arrays and Python numbers.
 
     Raises:
         ValueError: If `latents` is not a matrix of at least two rows, or is not finite.

@@ -38,17 +38,17 @@ def action_metrics(
     varied_in_training: bool,
     seed: int = 0,
 ) -> ActionMetrics:
-    """Forecast driven episodes under their own actions, under none, and under those of another.
+    """Forecast random-action episodes under their own, zeroed and shuffled actions.
 
     A model that uses its actions has larger errors under the wrong ones.
 
     Args:
         wm: the world model.
         driven: held-out episodes under random actions.
-        readout: what the probe reads.
-        probe: reads angles; None leaves them out.
+        readout: readout of the probe.
+        probe: probe that reads angles; None leaves them out.
         varied_in_training: whether the training data holds more than one action.
-        seed: of the permutation of the episodes.
+        seed: random seed of the permutation of the episodes.
     """
     episodes = ForecastEpisodes.of(wm, driven)
     angle: dict[str, ByStepOrNone | None] = {}
@@ -108,10 +108,10 @@ def energy_metrics(
     Args:
         wm: the world model.
         passive: held-out episodes under passive actions.
-        readout: what the probe reads.
-        probe: reads targets from latents.
-        energy: maps states (N, d) to energies (N,) in J.
-        bootstrap: of the intervals.
+        readout: readout of the probe.
+        probe: probe that reads targets from latents.
+        energy: function from states (N, d) to energies (N,) in J.
+        bootstrap: bootstrap that computes the intervals.
     """
     bootstrap = bootstrap or Bootstrap()
     episodes = ForecastEpisodes.of(wm, passive)
@@ -142,7 +142,7 @@ def head_metrics(wm: WorldModel, heldout: ReplayBuffer, latents: np.ndarray) -> 
     Args:
         wm: the world model.
         heldout: held-out episodes.
-        latents: float32 (N, D), of all its observations, in storage order.
+        latents: float32 (N, D), latents of all its observations, in storage order.
     """
     episodes, times = wm.frames.times(heldout)
     rows = np.flatnonzero(episodes[:-1] == episodes[1:])
@@ -170,7 +170,7 @@ def head_metrics(wm: WorldModel, heldout: ReplayBuffer, latents: np.ndarray) -> 
 def _outcomes(
     wm: WorldModel, heldout: ReplayBuffer, z: np.ndarray, episodes: np.ndarray, times: np.ndarray
 ) -> tuple[np.ndarray, ...]:
-    """Predicted rewards and probabilities, true rewards and terminations, each (B,)."""
+    """Return predicted rewards and probabilities, true rewards and terminations, each (B,)."""
     windows = heldout.windows(episodes, times, 2)
     start, actions = torch.as_tensor(z, device=wm.device), windows.actions[:, 0]
     reward, end = wm.outcome(start, actions, wm.predict(start, actions))

@@ -68,11 +68,11 @@ class HeldOut:
     """Episodes that were not used in training.
 
     Attributes:
-        main: collected with the policy of the training data; most metrics are taken here.
-        passive: under passive actions, for the energy of imagined trajectories; may be `main`.
-            None if not collected.
-        driven: under random actions, for the effect of actions; may be `main`. None if not
-            collected.
+        main: episodes under the policy of the training data, for most metrics.
+        passive: episodes under passive actions, for the energy of imagined trajectories; may be
+            `main`. None if not collected.
+        driven: episodes under random actions, for the effect of actions; may be `main`. None if
+            not collected.
     """
 
     main: ReplayBuffer
@@ -98,14 +98,15 @@ def evaluate(
 
     Args:
         wm: the world model.
-        train_buffer: the episodes it was trained on; probes are fitted here.
-        heldout: episodes it was not trained on; everything is measured here.
+        train_buffer: training episodes, on which probes are fitted.
+        heldout: held-out episodes, on which everything is measured.
         settings: hyperparameters; defaults if not given.
-        plugin: what is known about the environment.
+        plugin: plug-in of the environment.
         dt: simulated seconds per step; by default those of the plug-in.
-        seed: of the probes and the reference model.
-        reference_updates: of a reference model trained on the true state; 0 for none.
-        probes: from `fit_probes`; fitted here if not given.
+        seed: random seed of the probes and the reference model.
+        reference_updates: number of updates of the reference model, which is trained on the true
+            state; 0 for none.
+        probes: probes from `fit_probes`; fitted here if not given.
 
     Raises:
         ValueError: If a held-out episode has the seed of a training episode, or a latent is not
@@ -121,7 +122,8 @@ def evaluate(
     readout = readout or choose_readout(settings.readout, plugin, train_buffer.state_dim)
     if probes is None and missing_states(main) is None:
         probes = fit_probes(wm, train_buffer, readout, settings.probe, seed=seed)
-    parts = _Parts(wm, train_buffer, heldout, settings, plugin, probes, readout, dt, seed)
+    evaluator = _Evaluator(wm, train_buffer, heldout, settings, plugin, probes, readout, dt, seed)
+    part = evaluator.part_or_none
     latents = encode_at(wm, main, *wm.frames.times(main))
     return Metrics(
         seed=seed,
@@ -129,33 +131,33 @@ def evaluate(
         data=_data(train_buffer, main),
         statistics=Statistics(METHOD, settings.confidence, settings.resamples),
         collapse=_collapse(latents),
-        probes=parts.keep("probes", parts.probe_scores(latents)),
-        lyapunov=parts.keep("lyapunov", parts.lyapunov),
-        forecast=parts.forecast(),
-        reference=parts.keep("reference", parts.reference(reference_updates)),
-        actions=parts.keep("actions", parts.actions()),
-        energy=parts.keep("energy", parts.energy()),
+        probes=part("probes", evaluator.probe_scores(latents)),
+        lyapunov=part("lyapunov", evaluator.lyapunov),
+        forecast=evaluator.forecast(),
+        reference=part("reference", evaluator.reference(reference_updates)),
+        actions=part("actions", evaluator.actions()),
+        energy=part("energy", evaluator.energy()),
         heads=head_metrics(wm, main, latents),
-        reasons=parts.reasons,
+        reasons=evaluator.reasons,
     )
 
 
 def missing_states(buffer: ReplayBuffer) -> str | None:
-    """Why no probe can be fitted on a buffer; None if one can."""
+    """Return why no probe can be fitted on a buffer; None if one can."""
     if buffer.state_dim:
         return None
     return "the environment does not give its true state; name its key in info with --state-key"
 
 
 def missing_angles(buffer: ReplayBuffer, readout: Readout) -> str | None:
-    """Why no angles can be read; None if they can."""
+    """Return why no angles can be read; None if they can."""
     if buffer.state_dim and not readout.angle_names:
         return f"there is no angle among {', '.join(readout.names)}"
     return missing_states(buffer)
 
 
-class _Parts:
-    """The parts of an evaluation; each method returns the part, or why there is none."""
+class _Evaluator:
+    """Computes the parts of an evaluation; a method returns its part, or why there is none."""
 
     def __init__(
         self,
@@ -179,12 +181,12 @@ class _Parts:
         self.episodes = ForecastEpisodes.of(wm, heldout.main)
         self.reasons: dict[str, str] = {}
 
-    def keep(self, path: str, part: Part | str) -> Part | None:
-        """The part, or None and its reason kept under `path`."""
-        if isinstance(part, str):
-            self.reasons[path] = part
+    def part_or_none(self, path: str, part_or_reason: Part | str) -> Part | None:
+        """Return the part; record a reason under its dotted path instead, and return None."""
+        if isinstance(part_or_reason, str):
+            self.reasons[path] = part_or_reason
             return None
-        return part
+        return part_or_reason
 
     @cached_property
     def lyapunov(self) -> LyapunovMetrics | str:
@@ -209,8 +211,9 @@ class _Parts:
         return None if isinstance(self.lyapunov, str) else self.lyapunov.time_seconds
 
     def probe_scores(self, latents: np.ndarray) -> ProbeMetrics | str:
-        if self.probes is None:
-            return self.no_states or UNKNOWN
+        if self.no_states is not None:
+            return self.no_states
+        assert self.probes is not None
         buffers = self.train, self.heldout.main
         return score_probes(self.wm, self.probes, *buffers, latents, self.settings, seed=self.seed)
 
@@ -220,17 +223,18 @@ class _Parts:
         if self.wm.decoder is not None:
             frames = frame_forecast(frame_errors(self.episodes, latents), self.bootstrap)
         return ForecastMetrics(
-            angle=self.keep("forecast.angle", self._angle(latents)),
-            frames=self.keep("forecast.frames", frames),
+            angle=self.part_or_none("forecast.angle", self._angle(latents)),
+            frames=self.part_or_none("forecast.frames", frames),
             latent=latent_forecast(self.episodes, latents),
         )
 
     def _angle(self, latents: torch.Tensor) -> AngleForecast | str:
-        if self.probe is None:
-            return self.no_angles or UNKNOWN
+        if self.no_angles is not None:
+            return self.no_angles
+        assert self.probe is not None
         errors = angle_errors_by_step(self.episodes, latents, self.probe, self.readout)
         if errors.constant_velocity is None:
-            self.keep("forecast.angle.constant_velocity", "one frame shows no velocity")
+            self.reasons["forecast.angle.constant_velocity"] = "one frame shows no velocity"
         return angle_forecast(errors, self.dt, self.lyapunov_seconds, self.bootstrap)
 
     def reference(self, updates: int) -> ReferenceForecast | str:
@@ -260,17 +264,18 @@ class _Parts:
         metrics = action_metrics(
             self.wm, driven, self.readout, self.probe, varied_in_training=varied
         )
-        if metrics.angle is None:
-            self.keep("actions.angle", self.no_angles or UNKNOWN)
+        if self.no_angles is not None:
+            self.reasons["actions.angle"] = self.no_angles
         for name, errors in (("angle", metrics.angle), ("latent", metrics.latent)):
             if errors is not None and errors.zeroed is None:
-                self.keep(f"actions.{name}.zeroed", "discrete actions have no middle")
+                self.reasons[f"actions.{name}.zeroed"] = "discrete actions have no middle"
         return metrics
 
     def energy(self) -> EnergyMetrics | str:
         passive, energy = self.heldout.passive, self.plugin.energy
-        if self.probes is None:
-            return self.no_states or UNKNOWN
+        if self.no_states is not None:
+            return self.no_states
+        assert self.probes is not None
         if energy is None:
             return UNKNOWN
         if passive is None:

@@ -33,7 +33,7 @@ def open_loop(wm: WorldModel, frames: np.ndarray, actions: np.ndarray) -> torch.
 
     Args:
         wm: the world model.
-        frames: (B, L, H, W, C) or (B, L, d); only the first S are used.
+        frames: (B, L, H, W, C) or (B, L, d), of which only the first S are used.
         actions: (B, L-1, A), or (B, L-1) if discrete, as recorded.
 
     Returns:
@@ -52,7 +52,7 @@ def open_loop(wm: WorldModel, frames: np.ndarray, actions: np.ndarray) -> torch.
 
 
 def _roll_out(wm: WorldModel, z: torch.Tensor, actions: np.ndarray) -> torch.Tensor:
-    """Latents (B, D) under actions (B, K, ...) to (K+1, B, D), the first of which are `z`."""
+    """Roll out latents `z` (B, D) under actions (B, K, ...): (K+1, B, D), starting with `z`."""
     by_step = torch.as_tensor(actions, device=wm.device).transpose(0, 1)
     return torch.cat([z[None], wm.rollout(z, by_step)])
 
@@ -61,13 +61,13 @@ def _roll_out(wm: WorldModel, z: torch.Tensor, actions: np.ndarray) -> torch.Ten
 class ForecastEpisodes:
     """Held-out episodes from their first observation on, k = 0 to K.
 
-    K is the last of `REPORTED_STEPS`, or what the shortest episode has. Episodes too short for one
-    step are left out.
+    K is the last of `REPORTED_STEPS`, or the number of steps of the shortest episode if that is
+    less. Episodes too short for one step are left out.
 
     Attributes:
         wm: the world model.
         buffer: held-out episodes.
-        episodes: int (E,), those that have a step.
+        episodes: int (E,), episodes that are long enough for one step.
         last: number of steps K.
     """
 
@@ -97,7 +97,7 @@ class ForecastEpisodes:
         """Forecast open loop.
 
         Args:
-            actions: (E, K, A), or (E, K) if discrete; by default those recorded.
+            actions: (E, K, A), or (E, K) if discrete; by default the recorded actions.
 
         Returns:
             float32 (K+1, E, D), on the model's device.
@@ -110,13 +110,13 @@ class ForecastEpisodes:
         return encode_at(self.wm, self.buffer, self.episodes, self._times(k))
 
     def actions(self) -> np.ndarray:
-        """The recorded actions, (E, K, A), or (E, K) if discrete."""
+        """Read the recorded actions, (E, K, A), or (E, K) if discrete."""
         first, starts = self.wm.frames.first, self._times(0)
         length = first + self.last + 1
         return self.buffer.actions(self.episodes, starts - first, length)[:, first:]
 
     def states(self, first: int = 0) -> np.ndarray:
-        """True states from step `first` (negative: before the forecast) to K.
+        """Read the true states from step `first` (negative: before the forecast) to K.
 
         Returns:
             float64 (E, K + 1 - first, d).
@@ -124,7 +124,7 @@ class ForecastEpisodes:
         return self.buffer.states(self.episodes, self._times(first), self.last + 1 - first)
 
     def frames(self, k: int) -> np.ndarray:
-        """The true frames of step k, uint8 (E, H, W, C)."""
+        """Read the true frames of step k, uint8 (E, H, W, C)."""
         return self.buffer.windows(self.episodes, self._times(k), 1).frames[:, 0]
 
     def _times(self, k: int) -> np.ndarray:
@@ -132,13 +132,13 @@ class ForecastEpisodes:
 
 
 def wrap_angle(angle: np.ndarray) -> np.ndarray:
-    """The same angles in [-π, π), in rad, of any shape."""
+    """Wrap angles of any shape to [-π, π), in rad."""
     wrapped: np.ndarray = (angle + np.pi) % (2.0 * np.pi) - np.pi
     return wrapped
 
 
 def angle_errors(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """|wrap(predicted - true)| in rad of any shape, π where the prediction is NaN."""
+    """Compute |wrap(predicted - true)| in rad of any shape, π where the prediction is NaN."""
     errors: np.ndarray = np.nan_to_num(np.abs(wrap_angle(predicted - true)), nan=np.pi)
     return errors
 
@@ -148,9 +148,9 @@ class AngleErrors:
     """Errors of P angles in E episodes at k = 0 to K, each float64 (K+1, E, P), in rad.
 
     Attributes:
-        forecast: |wrap(θ̂ - θ)| of the forecast; π where it diverged to NaN.
-        persistence: of the true angles at k = 0.
-        constant_velocity: of the angles extrapolated from the two newest frames of the
+        forecast: errors |wrap(θ̂ - θ)| of the forecast; π where it diverged to NaN.
+        persistence: errors of the true angles at k = 0.
+        constant_velocity: errors of the angles extrapolated from the two newest frames of the
             observation; None if an observation is one frame.
     """
 
@@ -228,7 +228,7 @@ def latent_forecast(episodes: ForecastEpisodes, latents: torch.Tensor) -> Latent
 
 
 def reported_steps(last: int) -> list[int]:
-    """Those of `REPORTED_STEPS` up to `last`."""
+    """Return the steps of `REPORTED_STEPS` up to `last`."""
     return [k for k in REPORTED_STEPS if k <= last]
 
 
@@ -252,7 +252,7 @@ def psnr(mse: np.ndarray) -> np.ndarray:
     Pooling keeps one exact frame from making the result infinite.
 
     Args:
-        mse: float (..., B), from `frame_mse`.
+        mse: float (..., B), squared errors from `frame_mse`.
 
     Returns:
         float64 (...), in dB; infinity if all frames of a set are exact.
@@ -272,7 +272,7 @@ def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         b: uint8 (B, H, W, C).
 
     Returns:
-        float64 (B,), at most 1, which means equal.
+        float64 (B,), at most 1; equal frames have 1.
     """
     side = min(_WINDOW, *a.shape[1:3])
     window = side - 1 + side % 2

@@ -30,7 +30,7 @@ class Horizon(Strict):
 
     Attributes:
         steps: last step before the median error first reaches the threshold.
-        interval_steps: of `steps`.
+        interval_steps: interval of `steps`.
         seconds: `steps` in simulated time.
         lyapunov_times: `seconds` in Lyapunov times; None if those are unknown.
         threshold_rad: median error that counts as inaccurate.
@@ -70,10 +70,10 @@ class AngleForecast(AngleErrorSummary):
 
     Attributes:
         persistence: k -> median error if the angles of k = 0 are kept.
-        persistence_by_step: the same at every step.
+        persistence_by_step: `persistence` at every step.
         constant_velocity: k -> median error if the angles are extrapolated from the two newest
             frames of the observation; None if an observation is one frame.
-        constant_velocity_by_step: the same at every step.
+        constant_velocity_by_step: `constant_velocity` at every step.
     """
 
     persistence: ByStep
@@ -87,7 +87,7 @@ class ReferenceForecast(AngleErrorSummary):
     """Median angle error of the reference model that is trained on the true state, in rad.
 
     Attributes:
-        updates: of its weights.
+        updates: number of updates of its weights.
     """
 
     updates: int
@@ -98,11 +98,11 @@ class FrameForecast(Strict):
     """Newest decoded frame of the forecast against the true frame, k -> value.
 
     Attributes:
-        psnr: in dB, of the squared error pooled over episodes; None if all frames are exact.
-        psnr_interval: of `psnr`.
-        psnr_persistence: in dB, of the true frame of k = 0.
+        psnr: PSNR in dB of the squared error pooled over episodes; None if all frames are exact.
+        psnr_interval: interval of `psnr`.
+        psnr_persistence: PSNR in dB of the true frame of k = 0.
         ssim: mean structural similarity, at most 1.
-        ssim_persistence: the same of the true frame of k = 0.
+        ssim_persistence: mean structural similarity of the true frame of k = 0.
     """
 
     psnr: ByStepOrNone
@@ -117,8 +117,8 @@ class LatentForecast(Strict):
     """Squared distance to the latent of the true observation over the latents' total variance.
 
     Attributes:
-        error: k -> of the forecast; None where it diverged or the latent never changes.
-        persistence: k -> of the latent of k = 0.
+        error: k -> error of the forecast; None where it diverged or the latent never changes.
+        persistence: k -> error of the latent of k = 0.
     """
 
     error: ByStepOrNone
@@ -130,9 +130,9 @@ class ForecastMetrics(Strict):
     """Open-loop forecasts from one observation.
 
     Attributes:
-        angle: in angles of the true state; None if the readout has no angles.
-        frames: in pixels; None if the model has no decoder.
-        latent: in latent space.
+        angle: errors of the angles of the true state; None if the readout has no angles.
+        frames: quality of decoded frames; None if the model has no decoder.
+        latent: errors in latent space.
     """
 
     angle: AngleForecast | None
@@ -146,10 +146,10 @@ class LyapunovMetrics(Strict):
 
     Attributes:
         exponent_per_second: mean over trajectories.
-        standard_error: of the mean.
+        standard_error: standard error of the mean.
         time_seconds: Lyapunov time, the inverse of the exponent; None if it is not positive.
         trajectories: number of trajectories.
-        seconds: of simulated time that each was measured over.
+        seconds: simulated seconds over which each trajectory was measured.
     """
 
     exponent_per_second: float
@@ -164,9 +164,9 @@ class ActionErrors(Strict):
     """Forecast errors under different actions, k -> error.
 
     Attributes:
-        true: the recorded actions.
-        zeroed: the middle of the action bounds; None for discrete actions.
-        shuffled: the actions of another episode.
+        true: errors under the recorded actions.
+        zeroed: errors under the middle of the action bounds; None for discrete actions.
+        shuffled: errors under the actions of another episode.
     """
 
     true: ByStepOrNone
@@ -182,7 +182,7 @@ class ActionMetrics(Strict):
         episodes: number of episodes.
         varied_in_training: whether the training data holds more than one action.
         angle: median angle error in rad; None if the readout has no angles.
-        latent: as `LatentForecast.error`.
+        latent: latent error, see `LatentForecast.error`.
     """
 
     episodes: int
@@ -196,13 +196,13 @@ class EnergyMetrics(Strict):
     """Energy along imagined trajectories under passive actions, read from the latents by the MLP.
 
     Attributes:
-        unit: of all values, ``J``.
+        unit: unit of all values, ``J``.
         true_std: standard deviation of the true energy over episodes at k = 0.
         readout_rmse: root mean squared error of the energy read at k = 0.
         drift: k -> median over episodes of the energy read at k minus the true one; None where
             the imagined trajectories diverged.
         drift_interval: k -> interval of the median.
-        drift_by_step: the same at every step.
+        drift_by_step: `drift` at every step.
         abs_drift_by_step: median of the absolute difference at every step.
     """
 

@@ -34,7 +34,7 @@ class Bootstrap:
 
     Attributes:
         resamples: number R of resamples.
-        confidence: of the intervals.
+        confidence: confidence level of the intervals.
     """
 
     resamples: int = 1000
@@ -42,7 +42,7 @@ class Bootstrap:
 
     @classmethod
     def of(cls, settings: Evaluation) -> Bootstrap:
-        """The bootstrap that the configuration asks for."""
+        """Make the bootstrap of a configuration."""
         return cls(settings.resamples, settings.confidence)
 
     def draw(self, episodes: int) -> np.ndarray:
@@ -50,12 +50,12 @@ class Bootstrap:
         return np.random.default_rng(0).integers(0, episodes, (self.resamples, episodes))
 
     def interval(self, values: ArrayLike) -> np.ndarray:
-        """Interval float64 (2, ...), low and high, of resampled values (R, ...)."""
+        """Compute the interval float64 (2, ...), low and high, of resampled values (R, ...)."""
         tail = 100.0 * (1.0 - self.confidence) / 2.0
         return np.percentile(np.asarray(values, np.float64), [tail, 100.0 - tail], axis=0)
 
     def medians(self, values: np.ndarray) -> np.ndarray:
-        """`median_by_step` of every resample of the episodes: (K+1, E, ...) to (R, K+1)."""
+        """Compute `median_by_step` of every resample of episodes: (K+1, E, ...) to (R, K+1)."""
         drawn = self.draw(values.shape[1])
         rows = [np.median(step[drawn].reshape(len(drawn), -1), axis=1) for step in values]
         return np.stack(rows, axis=1)
@@ -67,10 +67,10 @@ def angle_summary(
     """Summarize the angle errors of any forecast.
 
     Args:
-        errors: float (K+1, E, P), in rad.
+        errors: float (K+1, E, P), angle errors in rad.
         dt: seconds per step.
         lyapunov_seconds: Lyapunov time of the environment; None if unknown.
-        bootstrap: of the intervals.
+        bootstrap: bootstrap that computes the intervals.
     """
     median = median_by_step(errors)
     resampled = bootstrap.medians(errors)  # (R, K+1)
@@ -130,8 +130,8 @@ def horizon(median: np.ndarray, threshold: float = THRESHOLD) -> int:
     """Largest k whose median error, and that of every earlier step, is below the threshold.
 
     Args:
-        median: float (K+1,), in rad, from `median_by_step`.
-        threshold: in rad.
+        median: float (K+1,), median errors in rad, from `median_by_step`.
+        threshold: threshold in rad.
 
     Returns:
         A number of steps. 0 also if the error at k = 0 is not below the threshold; K, a lower
@@ -142,22 +142,22 @@ def horizon(median: np.ndarray, threshold: float = THRESHOLD) -> int:
 
 
 def at_reported_steps(by_step: np.ndarray) -> ByStep:
-    """Values float (K+1,) at the reported steps, by k as a string."""
+    """Select the reported steps of values float (K+1,), with k as a string."""
     return {str(k): float(by_step[k]) for k in reported_steps(len(by_step) - 1)}
 
 
 def median_by_step(values: np.ndarray) -> np.ndarray:
-    """Median over all axes but the first: float (K+1, E, ...) to float (K+1,)."""
+    """Compute the median over all axes but the first: float (K+1, E, ...) to float (K+1,)."""
     median: np.ndarray = np.median(values.reshape(len(values), -1), axis=1)
     return median
 
 
 def as_interval(ends: np.ndarray) -> Interval:
-    """The two ends (2,) as numbers."""
+    """Convert the two ends (2,) to numbers."""
     low, high = ends.tolist()
     return low, high
 
 
 def finite(value: float | np.ndarray) -> float | None:
-    """A number that JSON has: None for infinity and NaN."""
+    """Convert to a number that JSON can hold: None for infinity and NaN."""
     return float(value) if np.isfinite(value) else None

@@ -2,7 +2,12 @@
 
 Conventions: angles are in rad, energies in J, PSNR in dB. Keys of step dictionaries are numbers of
 steps k as strings. An interval is [low, high], by bootstrap over held-out episodes. "Median error"
-is the median of |wrap(θ̂ − θ)| over episodes and angles. docs/metrics.md describes every key.
+is the median of |wrap(θ̂ − θ)| over episodes and angles.
+
+To add a metric, add a field here or in ``forecast_metrics.py``, compute it in ``evaluate.py`` or
+``dynamics.py``, show it in ``tables.py`` (terminal) and ``viz/assets/report.html``, and describe its
+key in ``docs/metrics.md``. If the metrics of older runs no longer fit, raise `SCHEMA_VERSION` and
+`Metrics.schema_version`; a field with a default does not need that.
 """
 
 from __future__ import annotations
@@ -34,18 +39,18 @@ SCHEMA_VERSION = 3
 
 @dataclass(frozen=True)
 class RunSummary(Strict):
-    """What a run was made with.
+    """The main settings of a run.
 
     Attributes:
-        name: of the run directory.
+        name: name of the run directory.
         env: id of the environment.
         observation: ``pixels`` or ``vector``.
-        policy: that collected the training data; of a path, its last part.
-        objective: of phase 1.
-        seed: of the run.
+        policy: policy that collected the training data; for a path, its last part.
+        objective: objective of phase 1.
+        seed: random seed of the run.
         latent_dim: size D of the latent.
-        trajectories: training trajectories.
-        epochs: of ``phase1`` and ``phase2``.
+        trajectories: number of training trajectories.
+        epochs: numbers of epochs of ``phase1`` and ``phase2``.
         parameters: part of the model -> number of parameters.
     """
 
@@ -86,7 +91,7 @@ class DataMetrics(Strict):
 
     Attributes:
         train_episodes: number of training episodes.
-        train_steps: environment steps in them.
+        train_steps: number of environment steps in the training episodes.
         train_seeds: lowest and highest seed of training episodes.
         heldout_episodes: number of held-out episodes.
         heldout_seeds: lowest and highest seed of held-out episodes.
@@ -104,9 +109,9 @@ class Statistics(Strict):
     """How intervals were computed.
 
     Attributes:
-        method: in words.
-        confidence: probability that an interval is meant to cover the true value.
-        resamples: of the bootstrap.
+        method: name of the method.
+        confidence: nominal probability that an interval covers the true value.
+        resamples: number of resamples of the bootstrap.
     """
 
     method: str
@@ -119,10 +124,10 @@ class Spread(Strict):
     """Standard deviation of the latent dimensions.
 
     Attributes:
-        min: lowest over dimensions.
-        median: over dimensions.
-        max: highest over dimensions.
-        per_dimension: D values.
+        min: minimum over dimensions.
+        median: median over dimensions.
+        max: maximum over dimensions.
+        per_dimension: standard deviation of each of the D dimensions.
     """
 
     min: float
@@ -159,7 +164,7 @@ class ProbeScore(Strict):
     Attributes:
         r2: target -> R²; 0 for a target that never changes.
         worst_r2: lowest R² of the targets that the readout scores.
-        worst_r2_interval: of `worst_r2`.
+        worst_r2_interval: interval of `worst_r2`.
         rmse: target -> root mean squared error, in the unit of the target.
         angle_rmse_rad: root mean squared error of the angles; None without angles.
     """
@@ -173,12 +178,12 @@ class ProbeScore(Strict):
 
 @dataclass(frozen=True)
 class BaselineScores(Strict):
-    """The same probes on other inputs than the trained encoder's latents.
+    """The same probes on inputs other than the trained encoder's latents.
 
     Attributes:
-        train_observations: that they were fitted on.
-        linear: linear probe.
-        mlp: MLP probe.
+        train_observations: number of training observations that the probes were fitted on.
+        linear: score of the linear probe.
+        mlp: score of the MLP probe.
     """
 
     train_observations: int
@@ -191,13 +196,13 @@ class ProbeMetrics(Strict):
     """What can be read from the latents.
 
     Attributes:
-        train_observations: of training episodes that the probes were fitted on.
-        heldout_observations: that they were scored on.
+        train_observations: number of training observations that the probes were fitted on.
+        heldout_observations: number of held-out observations that they were scored on.
         units: target -> unit; empty where there is none.
-        linear: ridge regression on standardized latents.
-        mlp: MLP with two hidden layers.
-        untrained: the same for an untrained encoder of the same shape.
-        pixels: the same for principal components of the observations.
+        linear: score of a ridge regression on standardized latents.
+        mlp: score of an MLP with two hidden layers.
+        untrained: scores on an untrained encoder of the same shape.
+        pixels: scores on principal components of the observations.
     """
 
     train_observations: int
@@ -216,7 +221,7 @@ class RewardMetrics(Strict):
     Attributes:
         rmse: root mean squared error; None if the model diverged.
         std: standard deviation of the true rewards.
-        r2: None if the true rewards are all equal or the model diverged.
+        r2: R²; None if the true rewards are all equal or the model diverged.
     """
 
     rmse: float | None
@@ -246,8 +251,8 @@ class HeadMetrics(Strict):
 
     Attributes:
         transitions: number of steps.
-        reward: reward head.
-        termination: termination head.
+        reward: errors of the reward head.
+        termination: errors of the termination head.
     """
 
     transitions: int
@@ -260,21 +265,23 @@ class Metrics(Strict):
     """An evaluation on held-out episodes.
 
     Attributes:
-        seed: of the probes and the reference model.
+        seed: random seed of the probes and the reference model.
         dt_seconds: simulated seconds per step.
         data: the episodes used.
         statistics: how intervals were computed.
-        collapse: of the latents.
-        probes: None without true states.
-        forecast: open loop.
-        reference: None if not asked for, or the environment's plug-in has none.
-        lyapunov: None if the environment's plug-in does not measure it.
-        actions: None if no driven episodes were given.
-        energy: None if the environment's plug-in has none or no passive episodes were given.
-        heads: reward and termination.
-        run: what the run was made with; None outside a run directory.
-        reasons: dotted path of a part that is None -> why.
-        schema_version: of this layout.
+        collapse: statistics of the latents.
+        probes: scores of the probes; None without true states.
+        forecast: errors of open-loop forecasts.
+        reference: errors of the reference model; None if it was not requested, or the
+            environment's plug-in has none.
+        lyapunov: largest Lyapunov exponent; None if the environment's plug-in does not compute it.
+        actions: effect of actions; None if no random-action episodes were given.
+        energy: energy drift; None if the environment's plug-in has no energy, or no passive
+            episodes were given.
+        heads: errors of the reward and termination heads.
+        run: main settings of the run; None outside a run directory.
+        reasons: dotted path of a part that is None -> why it is absent.
+        schema_version: version of this layout.
     """
 
     seed: int
@@ -300,7 +307,7 @@ class Metrics(Strict):
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Metrics:
-        """Read what `to_dict` gave.
+        """Read the result of `to_dict`.
 
         Raises:
             ValueError: If the content has another schema version, or is damaged.

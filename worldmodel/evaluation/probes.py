@@ -29,9 +29,9 @@ class Probes:
     """Both probes, fitted on the same latents of training episodes.
 
     Attributes:
-        readout: what they read.
-        linear: predicts targets (N, T) from latents (N, D).
-        mlp: the same.
+        readout: readout whose targets they predict.
+        linear: linear probe, which predicts targets (N, T) from latents (N, D).
+        mlp: MLP probe, which predicts the same.
         observations: number of latents they were fitted on.
     """
 
@@ -54,9 +54,9 @@ def fit_probes(
     Args:
         wm: the world model.
         train_buffer: training episodes, with states.
-        readout: what to read.
+        readout: readout whose targets are predicted.
         settings: hyperparameters; defaults if not given.
-        seed: of the choice of observations and of the MLP probe.
+        seed: random seed of the choice of observations and of the MLP probe.
     """
     settings = settings or Probe()
     episodes, times = wm.frames.sample_times(train_buffer, settings.observations, seed)
@@ -67,12 +67,12 @@ def fit_probes(
 
 
 def states_at(buffer: ReplayBuffer, episodes: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """True states at given times of given episodes, float64 (N, d)."""
+    """Read the true states at given times of given episodes, float64 (N, d)."""
     return buffer.states(episodes, times, 1)[:, 0]
 
 
 def fit_linear_probe(inputs: np.ndarray, targets: np.ndarray) -> Pipeline:
-    """Ridge regression (alpha 1) on standardized inputs.
+    """Fit a ridge regression (alpha 1) on standardized inputs.
 
     Args:
         inputs: float (N, D), latents.
@@ -89,9 +89,9 @@ class MLPProbe:
     """A fitted MLP, on the CPU.
 
     Attributes:
-        net: maps standardized latents to standardized targets.
-        inputs: scales of the latents.
-        outputs: scales of the targets.
+        net: network from standardized latents to standardized targets.
+        inputs: scaler of the latents.
+        outputs: scaler of the targets.
     """
 
     net: nn.Sequential
@@ -108,7 +108,7 @@ class MLPProbe:
         return targets.reshape(*latents.shape[:-1], -1)
 
     def state(self) -> dict[str, Any]:
-        """All that `from_state` needs, as tensors."""
+        """Return everything that `from_state` needs, as tensors."""
         scales = {
             name: torch.as_tensor(np.stack([scaler.mean_, scaler.scale_]))
             for name, scaler in (("inputs", self.inputs), ("outputs", self.outputs))
@@ -117,7 +117,7 @@ class MLPProbe:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> MLPProbe:
-        """Make the probe whose `state` this is."""
+        """Restore a probe from its `state`."""
         scalers = [StandardScaler(), StandardScaler()]
         for scaler, name in zip(scalers, ("inputs", "outputs"), strict=True):
             scaler.mean_, scaler.scale_ = state[name].numpy()
@@ -132,16 +132,16 @@ def fit_mlp_probe(
 ) -> MLPProbe:
     """Fit an MLP with two hidden layers to the standardized targets.
 
-    Minibatch AdamW with a cosine schedule to zero, for `updates` or `max_epochs` if that is less.
-    The last weights are kept: on 60,000 latents the held-out error still falls with more updates,
-    so there is no early stopping. The same arguments give the same probe, and the global random
-    state is untouched.
+    Uses minibatch AdamW with a cosine schedule to zero, for `updates`, or `max_epochs` if that is
+    less. The last weights are kept: on 60,000 latents the held-out error still falls with more
+    updates, so there is no early stopping. The same arguments give the same probe, and the global
+    random state is not changed.
 
     Args:
         inputs: float (N, D), latents.
         targets: float (N, T).
         settings: hyperparameters; defaults if not given.
-        seed: of the first weights and the order of the minibatches.
+        seed: random seed of the initial weights and the order of the minibatches.
     """
     settings = settings or Probe()
     scale_in, scale_out = StandardScaler(), StandardScaler()

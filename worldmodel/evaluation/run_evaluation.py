@@ -39,10 +39,11 @@ def evaluate_run(
     start latents if there are none yet.
 
     Args:
-        run: its model has been trained.
+        run: a run with a trained model.
         train_buffer: the training episodes; opened if not given.
-        reference_updates: of a reference model trained on the true state; 0 for none.
-        callbacks: watch the progress.
+        reference_updates: number of updates of the reference model, which is trained on the true
+            state; 0 for none.
+        callbacks: callbacks that show progress and messages.
 
     Raises:
         RunError: If the run has no trained model, or a file cannot be read.
@@ -60,11 +61,12 @@ def evaluate_runs(
     """Evaluate runs, see `evaluate_run`, and compare several of them in one more report.
 
     Args:
-        runs: at least one.
-        reference_updates: of a reference model trained on the true state; 0 for none, None for
-            `evaluation.reference.updates` of each run.
-        comparison: the report that compares several runs; by default ``comparison.html``.
-        callbacks: watch the progress.
+        runs: one run or more.
+        reference_updates: number of updates of the reference model, which is trained on the true
+            state; 0 for none, None for `evaluation.reference.updates` of each run.
+        comparison: path of the report that compares several runs; by default
+            ``comparison.html``.
+        callbacks: callbacks that show progress and messages.
 
     Raises:
         RunError: If a run has no trained model.
@@ -161,7 +163,7 @@ def _heldout(run: Run, train: ReplayBuffer, callbacks: CallbackList) -> Iterator
 
 
 def _draw(run: Run, metrics: Metrics, heldout: ReplayBuffer, probes: Probes | None) -> None:
-    """Pictures, and a video of held-out episodes that are at least as long as the median."""
+    """Write pictures and a video of held-out episodes that are at least as long as the median."""
     from worldmodel.viz.figures import forecast_plot, reconstruction_figure
     from worldmodel.viz.video import forecast_video
 

@@ -39,12 +39,12 @@ def score_probes(
 
     Args:
         wm: the world model.
-        probes: from `fit_probes`.
+        probes: probes from `fit_probes`.
         train_buffer: training episodes, for the baselines.
         heldout: held-out episodes, with states.
-        latents: float32 (N, D), of all held-out observations, in storage order.
-        settings: of baselines and intervals.
-        seed: of the baselines.
+        latents: float32 (N, D), latents of all held-out observations, in storage order.
+        settings: hyperparameters of baselines and intervals.
+        seed: random seed of the baselines.
     """
     readout, bootstrap = probes.readout, Bootstrap.of(settings)
     episodes, times = wm.frames.times(heldout)
@@ -82,14 +82,14 @@ def score_probe(
     episodes: np.ndarray,
     bootstrap: Bootstrap | None = None,
 ) -> ProbeScore:
-    """Score what a probe read.
+    """Score the predictions of a probe.
 
     Args:
-        readout: names the targets.
-        predicted: float (N, T), targets.
+        readout: readout of the probe.
+        predicted: float (N, T), predicted targets.
         states: float (N, d), true states.
-        episodes: int (N,), episode of each.
-        bootstrap: of the intervals.
+        episodes: int (N,), episode of each prediction.
+        bootstrap: bootstrap that computes the intervals.
     """
     bootstrap = bootstrap or Bootstrap()
     true = readout.targets(states)
@@ -121,7 +121,7 @@ def _sums_by_episode(predicted: np.ndarray, true: np.ndarray, episodes: np.ndarr
 
 
 def _r2(sums: np.ndarray) -> np.ndarray:
-    """R² (..., T) from sums (..., 4, T)."""
+    """Compute R² (..., T) from sums (..., 4, T)."""
     count, total, squares, errors = np.moveaxis(sums, -2, 0)
     variation = squares - total**2 / count
     changes = variation > 1e-12 * count
@@ -133,7 +133,7 @@ def _named(readout: Readout, values: np.ndarray) -> dict[str, float]:
 
 
 def _principal_components(frames: FrameStack, buffer: ReplayBuffer, seed: int) -> Features:
-    """Principal components of observations, fitted on some of a buffer."""
+    """Fit principal components of observations on some observations of a buffer."""
 
     def read(buffer: ReplayBuffer, episodes: np.ndarray, times: np.ndarray) -> Iterator[np.ndarray]:
         for i in range(0, len(episodes), _BATCH):

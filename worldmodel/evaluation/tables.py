@@ -21,7 +21,7 @@ Rows = list[tuple[str, dict[str, str]]]
 
 
 def metrics_table(metrics: Metrics) -> RenderableType:
-    """Lay out an evaluation; print the result with a console of rich."""
+    """Lay out an evaluation; print the result with a rich console."""
     closing = (
         _energy(metrics.energy) if metrics.energy else "",
         _heads(metrics.heads),
@@ -33,7 +33,9 @@ def metrics_table(metrics: Metrics) -> RenderableType:
         _angles(metrics),
         Text(_horizon(metrics)),
         _frames(metrics.forecast),
-        _actions(actions) if actions else Text(f"No driven forecasts: {reasons['actions']}."),
+        _actions(actions)
+        if actions
+        else Text(f"No forecasts under random actions: {reasons['actions']}."),
         _probes(probes) if probes else Text(f"No probes: {reasons['probes']}."),
         Text("\n" + "\n".join(line for line in closing if line)),
     )
@@ -155,7 +157,7 @@ def _labelled(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def _label(name: str) -> str:
-    """Greek letters as in formulas: ``sin_theta1`` to ``sinθ1``."""
+    """Shorten the name of a target for a narrow column: ``sin_theta1`` becomes ``sinθ1``."""
     return re.sub("_(?=θ)", "", name.replace("theta", "θ").replace("omega", "ω"))
 
 
@@ -170,7 +172,7 @@ def _maybe(value: float | None, form: str, absent: str = "–") -> str:
 
 
 def _table(title: str, corner: str, rows: Rows) -> RenderableType:
-    """A table that keeps numbers and words whole; names of rows wrap first if it is too wide."""
+    """Lay out rows as a table; if it is too wide, names of rows wrap and numbers stay whole."""
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     table.padding, table.show_edge, table.pad_edge = (0, 1, 0, 0), False, False
     words = [word for name, _ in rows for word in name.split()]

@@ -1,4 +1,10 @@
-"""The report: one offline HTML page on one run or several, built from their metrics and media."""
+"""The report: one offline HTML page on one run or several, built from their metrics and media.
+
+``assets/report.html`` places numbers by their dotted path in ``metrics.json``, e.g.
+``show(i, "forecast.angle.horizon.seconds", ".2f")``. To show a new metric, define it in
+``evaluation/metrics.py`` or ``forecast_metrics.py``, compute it in ``evaluation/evaluate.py`` or
+``dynamics.py``, and place it in ``assets/report.html``; this module needs no change.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +40,10 @@ class ReportRun:
     """One run in a report.
 
     Attributes:
-        name: of the run directory.
-        metrics: of the run.
-        media: from `gather_media`; None leaves out the player and the map of the latent space.
+        name: name of the run directory.
+        metrics: metrics of the run.
+        media: result of `gather_media`; None leaves out the player and the map of the latent
+            space.
     """
 
     name: str
@@ -50,8 +57,8 @@ def write_report(path: str | Path, runs: Sequence[ReportRun]) -> None:
     The same runs give the same bytes. The file is written completely or not at all.
 
     Args:
-        path: of the HTML file.
-        runs: at least one; if there are several, the report starts with a comparison.
+        path: path of the HTML file.
+        runs: one run or more; with several, the report starts with a comparison.
 
     Raises:
         ValueError: If there are no runs.
@@ -63,12 +70,12 @@ def write_report(path: str | Path, runs: Sequence[ReportRun]) -> None:
 
 
 def insert_agents(run: Path) -> None:
-    """Put the comparison in ``rl/compare.json`` of a run into its ``report.html``.
+    """Insert the comparison in ``rl/compare.json`` of a run into its ``report.html``.
 
     Does nothing if either file is missing.
 
     Args:
-        run: a run directory.
+        run: path of a run directory.
 
     Raises:
         RunError: If ``rl/compare.json`` is damaged.
@@ -76,7 +83,7 @@ def insert_agents(run: Path) -> None:
     comparison, page = run / "rl" / "compare.json", run / "report.html"
     if not (comparison.exists() and page.exists()):
         return
-    content = read_json(comparison, f"`worldmodel rl compare {run}` writes it again")
+    content = read_json(comparison, f"run `worldmodel rl compare {run}` to rewrite it")
     before, _, rest = page.read_text(encoding="utf-8").partition(AGENTS_START)
     _, _, after = rest.partition(AGENTS_END)
     write_text(page, before + AGENTS_START + _render_agents(content) + AGENTS_END + after)
@@ -104,7 +111,7 @@ def _render(runs: Sequence[ReportRun]) -> str:
 
 
 def _template(name: str) -> Template:
-    """Load a template; variables that are not given are errors."""
+    """Load a template; undefined variables are errors."""
     environment = Environment(
         loader=PackageLoader("worldmodel.viz", "assets"),
         autoescape=True,
@@ -121,13 +128,13 @@ def _asset(name: str) -> str:
 
 
 def _hash(text: str) -> str:
-    """The source expression that allows a text in a content security policy."""
+    """Return the source expression that allows a text in a content security policy."""
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return f"'sha256-{digest}'"
 
 
 def _json(value: Any) -> Markup:
-    """Encode as JSON that cannot end the script element that holds it."""
+    """Encode a value as JSON that cannot close the script element around it."""
     text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c"))
 
@@ -143,12 +150,12 @@ def _show(
     """Format one number of metrics.json, marked with its place there.
 
     Args:
-        metrics: of all runs.
-        index: of the run.
+        metrics: metrics of all runs.
+        index: index of the run.
         path: keys and list indices, joined by dots.
         form: format specification; ``s`` for texts.
-        unit: written behind the number.
-        absent: written if there is no number.
+        unit: unit that is written behind the number.
+        absent: text that is written if there is no number.
     """
     value: Any = metrics[index]
     for key in path.split("."):
@@ -192,9 +199,9 @@ def _chart(
 
     Args:
         curves: name -> points with `key` and `mean`.
-        key: of the horizontal axis.
-        scale: what values of `key` are divided by.
-        title: of the horizontal axis.
+        key: key of the horizontal axis.
+        scale: divisor of the values of `key`.
+        title: title of the horizontal axis.
         marks: name -> a single point.
     """
     points = [*(point for curve in curves.values() for point in curve), *marks.values()]
@@ -227,7 +234,7 @@ def _chart(
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers that enclose an interval."""
+    """Return round numbers that enclose an interval."""
     raw = max(high - low, 1e-9) / _TICKS
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= raw * (1 - 1e-9))
