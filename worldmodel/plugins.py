@@ -1,9 +1,11 @@
 """What the toolkit may know about one environment: a plug-in, registered for its ids.
 
 A plug-in gives names and units to the true state, and optionally energy, Lyapunov exponents, a
-reference model of the true state, goals for planning and defaults of the configuration. All of it
-serves evaluation; nothing here is used for training. An environment without a plug-in gets
-`EnvPlugin`, which knows the numbers of its state and nothing else.
+reference model of the true state, goals for planning and defaults of the configuration. Evaluation
+and planning goals use it, and so do rollouts from a given state, agents on the true state, and
+time axes. The training of a world model uses only `EnvPlugin.config_defaults`, and never the true
+state. An environment without a plug-in gets `EnvPlugin`, which knows the numbers of its state and
+nothing else.
 """
 
 from __future__ import annotations
@@ -34,15 +36,16 @@ _plugins: dict[str, type[EnvPlugin]] = {}
 
 
 class Readout(Protocol):
-    """What probes read from latents: numbers that the true state determines.
+    """What probes read from latents: numbers that are determined by the true state.
 
-    One is made for states of d numbers by ``Readout(state_dim)``; `evaluation.readout` chooses it.
+    `evaluation.readout` selects a class, and ``Readout(state_dim)`` makes one for states of d
+    numbers.
 
     Attributes:
-        names: of the T targets.
-        units: of the T targets, empty strings where there is none.
-        num_scored: how many of the first targets the worst R² is taken over.
-        angle_names: of the P angles among the state's numbers; empty if there is none.
+        names: names of the T targets.
+        units: units of the T targets, empty strings where there is none.
+        num_scored: number of leading targets over which the worst R² is taken.
+        angle_names: names of the P angles among the numbers of the state; empty if there is none.
     """
 
     names: tuple[str, ...]
@@ -99,15 +102,15 @@ class EnvPlugin:
     """Knowledge about an environment; subclass it and `register_plugin` the class.
 
     Attributes:
-        config_defaults: nested values below those that the user gives, as
-            ``{"objective": {"horizon": 16}}``.
+        config_defaults: nested defaults of the configuration, e.g.
+            ``{"objective": {"horizon": 16}}``; the user's values take precedence.
         default_goal: goal of `Run.plan` if none is given.
-        state_dim: numbers d in the states that it knows; None for any number.
-        energy: maps states (N, d) to energies (N,) in J; None if there is none to compute.
+        state_dim: size d of the states that the plug-in knows; None for any size.
+        energy: function from states (N, d) to energies (N,) in J; None if there is no energy.
 
     Args:
-        env_id: a registered environment.
-        env_kwargs: passed to its constructor.
+        env_id: id of a registered environment.
+        env_kwargs: arguments of its constructor.
     """
 
     config_defaults: ClassVar[Mapping[str, Any]] = {}
@@ -126,8 +129,8 @@ class EnvPlugin:
         """Largest Lyapunov exponents of trajectories, measured over `seconds` each.
 
         Args:
-            states: float64 (N, d), where they start.
-            seconds: of simulated time.
+            states: float64 (N, d), initial states.
+            seconds: simulated time of each trajectory.
 
         Returns:
             float64 (N,), per second; None if unknown.
@@ -147,13 +150,14 @@ class EnvPlugin:
         """Angle errors of a reference model that is trained on the true state.
 
         Args:
-            wm: the world model, for its action vectors.
+            wm: the world model, which converts actions to action vectors.
             train_buffer: training episodes, with states.
-            states: float64 (E, K+1, d), held-out.
-            actions: (E, K, A), or (E, K) if discrete, that lead from each to the next.
+            states: float64 (E, K+1, d), states of held-out episodes.
+            actions: (E, K, A), or (E, K) if discrete, actions that lead from each state to the
+                next.
             settings: hyperparameters.
-            updates: of the reference model's weights.
-            seed: of weights and batches.
+            updates: number of updates of the reference model.
+            seed: random seed of weights and batches.
 
         Returns:
             float64 (K+1, E, P) in rad; None if the plug-in has no reference model.
@@ -161,11 +165,11 @@ class EnvPlugin:
         return None
 
     def goal_test(self, goal: str) -> Callable[[np.ndarray], bool] | None:
-        """A test of whether a true state (d,) is at the named goal; None for an unknown goal."""
+        """Function that tells whether a true state (d,) is at a goal; None for an unknown goal."""
         return None
 
     def goal_description(self, goal: str) -> str:
-        """What `goal_test` tests, in words."""
+        """Describe in words what `goal_test` tests."""
         return goal
 
     def state_env(self) -> tuple[str, dict[str, Any]]:
@@ -180,7 +184,7 @@ class EnvPlugin:
         """Simulated seconds per step.
 
         The argument `dt` if the environment is given one, else the inverse of
-        ``metadata["render_fps"]``, 30 where it is not declared, as in Gymnasium's own recorder.
+        ``metadata["render_fps"]``, which defaults to 30 as in Gymnasium's own recorder.
         """
         if "dt" in self.env_kwargs:
             return float(self.env_kwargs["dt"])
@@ -194,11 +198,11 @@ class EnvPlugin:
 
 
 def register_plugin(env_ids: Sequence[str], plugin: type[EnvPlugin]) -> None:
-    """Use a plug-in for some environments.
+    """Register a plug-in for some environments.
 
     Args:
-        env_ids: ids without a leading ``module:``.
-        plugin: the class.
+        env_ids: ids of the environments, without a leading ``module:``.
+        plugin: class of the plug-in.
     """
     _plugins.update(dict.fromkeys(env_ids, plugin))
 
@@ -215,8 +219,8 @@ def choose_readout(name: str, plugin: EnvPlugin, state_dim: int) -> Readout:
 
     Args:
         name: ``auto`` for the plug-in's, or a name that `READOUTS` resolves.
-        plugin: of the environment.
-        state_dim: numbers d in a state.
+        plugin: plug-in of the environment.
+        state_dim: size d of a state.
     """
     if name == "auto":
         return plugin.readout(state_dim)
@@ -228,7 +232,7 @@ def find_plugin(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> Env
     """Make the plug-in of an environment.
 
     Args:
-        env_id: a registered environment, perhaps as ``module:id``.
-        env_kwargs: passed to its constructor.
+        env_id: id of a registered environment, ``id`` or ``module:id``.
+        env_kwargs: arguments of its constructor.
     """
     return plugin_class(env_id)(env_id, env_kwargs or {})
