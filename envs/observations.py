@@ -67,7 +67,7 @@ class PixelObserver:
         task: The task that is observed.
         image_size: Height and width of a frame in pixels.
         grayscale: Whether frames have one channel instead of three.
-        frame_stack: Frames S per observation.
+        frame_stack: Number S of frames per observation.
 
     Raises:
         ValueError: If an argument is not valid.
@@ -92,7 +92,7 @@ class CoordinateObserver:
 
     Args:
         task: The task that is observed.
-        frame_stack: States S per observation.
+        frame_stack: Number S of states per observation.
 
     Raises:
         ValueError: If `frame_stack` is not a positive integer.
@@ -144,7 +144,7 @@ def vector_observer(task: Task, observation: str, frame_stack: int) -> Observer:
     Args:
         task: The task that is observed.
         observation: `"coordinates"` or `"state"`.
-        frame_stack: States S per observation of coordinates; checked in either case.
+        frame_stack: Number S of states per observation of coordinates; checked in either case.
 
     Raises:
         ValueError: If an argument is not valid.

@@ -267,7 +267,7 @@ def start_history(states: Floats, stack: int) -> Floats:
 
     Args:
         states: Start states, (N, 4) float64.
-        stack: States S in a history.
+        stack: Number S of states in a history.
 
     Returns:
         Histories, (N, S, 4) float64.

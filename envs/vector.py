@@ -263,11 +263,11 @@ class DoublePendulumVectorEnv(_PendulumVectorEnv):
 
     Args:
         num_envs: Number of pendulums N.
-        max_episode_steps: Steps after which an episode is truncated, or None for no limit.
+        max_episode_steps: Number of steps until truncation, or None for no limit.
         autoreset_mode: An `AutoresetMode` or its value, `"NextStep"`, `"SameStep"` or `"Disabled"`.
         render_mode: None, or `"rgb_array"`, with which `render` returns a tuple of frames.
         observation: `"coordinates"` or `"state"`.
-        frame_stack: Steps per observation of coordinates.
+        frame_stack: Number of steps per observation of coordinates.
         render_size: Height and width of rendered frames in pixels.
         **task: The fields of `Task`, see `DoublePendulumEnv`.
 
@@ -298,12 +298,12 @@ class DoublePendulumPixelsVectorEnv(_PendulumVectorEnv):
 
     Args:
         num_envs: Number of pendulums N.
-        max_episode_steps: Steps after which an episode is truncated, or None for no limit.
+        max_episode_steps: Number of steps until truncation, or None for no limit.
         autoreset_mode: An `AutoresetMode` or its value, `"NextStep"`, `"SameStep"` or `"Disabled"`.
         render_mode: None, or `"rgb_array"`, with which `render` returns a tuple of frames.
         image_size: Height and width of a frame in pixels.
         grayscale: Whether frames have one channel instead of three.
-        frame_stack: Frames per observation.
+        frame_stack: Number of frames per observation.
         render_size: Height and width of rendered frames in pixels.
         **task: The fields of `Task`, see `DoublePendulumEnv`.
 

@@ -1,4 +1,4 @@
-"""Files of runs and buffers: written whole or not at all, and read without trust."""
+"""Files of runs and buffers: written completely or not at all, and validated when read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`, with its suffix, that replaces it on success.
+    """Yield a temporary path beside `path`, with its suffix, that replaces it on success.
 
     On failure the temporary file is removed and `path` stays as it was.
     """
@@ -30,16 +30,16 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file as a whole."""
+    """Write a text file, completely or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON as a whole.
+    """Write a JSON file, completely or not at all.
 
     Raises:
-        ValueError: `content` holds NaN or infinity, which JSON does not have.
+        ValueError: If `content` holds NaN or infinity, which JSON does not have.
     """
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
@@ -48,11 +48,11 @@ def read_json(path: Path, hint: str) -> dict[str, Any]:
     """Read a JSON object.
 
     Args:
-        path: the file.
+        path: path of the file.
         hint: how to fix a damaged file, for the message.
 
     Raises:
-        RunError: the file is missing or damaged.
+        RunError: If the file is missing or damaged.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -66,10 +66,10 @@ def read_json(path: Path, hint: str) -> dict[str, Any]:
 
 
 def save_tensors(path: Path, content: dict[str, Any]) -> None:
-    """Write a dictionary of tensors, numbers and strings as a whole.
+    """Write a dictionary of tensors, numbers and strings, completely or not at all.
 
-    The bytes depend on the content alone: torch writes the name of a file that it opens itself
-    into the archive, so it is handed an open one.
+    The bytes depend only on the content: torch would write the name of a file that it opens itself
+    into the archive, so it gets an open file.
     """
     import torch
 
@@ -81,12 +81,12 @@ def load_tensors(path: Path, hint: str, device: torch.device | str = "cpu") -> d
     """Read what `save_tensors` wrote; nothing in the file is executed.
 
     Args:
-        path: the file.
+        path: path of the file.
         hint: how to fix a missing or damaged file, for the message.
-        device: where the tensors go.
+        device: device of the tensors.
 
     Raises:
-        RunError: the file is missing or damaged.
+        RunError: If the file is missing or damaged.
     """
     import torch
 

@@ -60,7 +60,7 @@ class PendulumReadout:
     `InvertibleReadout`.
 
     Args:
-        energy: maps states (N, 4) to energies (N,) in J.
+        energy: function from states (N, 4) to energies (N,) in J.
     """
 
     names: tuple[str, ...] = (*TARGETS, "energy")
@@ -181,10 +181,10 @@ def lyapunov_exponents(
     direction of fastest growth, are left out.
 
     Args:
-        step: advances states (N, 4) [θ1, θ2, ω1, ω2] by `dt`.
-        starts: float64 (N, 4), in rad and rad/s.
+        step: function that advances states (N, 4) [θ1, θ2, ω1, ω2] by `dt`.
+        starts: float64 (N, 4), initial states in rad and rad/s.
         dt: seconds per step.
-        seconds: measured, after the first 5 s.
+        seconds: simulated time that is measured, after the first 5 s.
         offset: distance of the neighbour.
 
     Returns:
@@ -213,14 +213,14 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 class ReferenceModel:
-    """The world model's kind of predictor on the true state (sin θ, cos θ, ω / scale).
+    """A predictor like the world model's, on the true state (sin θ, cos θ, ω / scale).
 
-    What a forecast from pixels could reach if its encoder were perfect and its latent small.
+    It shows what a forecast from pixels could reach with a perfect encoder and a small latent.
 
     Args:
-        wm: the world model, for its action vectors.
+        wm: the world model, which converts actions to action vectors.
         action_dim: size A of an action vector.
-        omega_scale: what angular velocities are divided by, in rad/s.
+        omega_scale: divisor of angular velocities, in rad/s.
         hidden: width of the hidden layers.
     """
 
@@ -250,7 +250,7 @@ class ReferenceModel:
         """Angle errors of forecasts from the true state.
 
         Args:
-            states: float64 (B, K+1, 4), in rad and rad/s.
+            states: float64 (B, K+1, 4), true states in rad and rad/s.
             actions: (B, K, A), or (B, K) if discrete, as recorded.
 
         Returns:
@@ -275,11 +275,11 @@ def train_reference(
     state is untouched.
 
     Args:
-        wm: the world model, for its action vectors.
+        wm: the world model, which converts actions to action vectors.
         buffer: training episodes, with states.
-        settings: of the optimization; the horizon is cut to the longest episode.
-        updates: of the weights, at least 1.
-        seed: of the first weights and the windows.
+        settings: hyperparameters; the horizon is limited by the longest episode.
+        updates: number of updates, at least 1.
+        seed: random seed of the initial weights and the windows.
     """
     import torch
     from torch.nn.functional import mse_loss

@@ -1,4 +1,4 @@
-"""The directory of a run: its files, written whole and read without trust.
+"""The directory of a run: its files, written atomically and validated when read.
 
 ::
 
@@ -7,7 +7,7 @@
                       latents), probe.pt
     checkpoint.pt     what resumption needs
     metrics.json      the evaluation on held-out episodes
-    report.html       the same to look at, in one file
+    report.html       the same as one page that opens offline
     forecast.mp4  reconstruction.png  forecast.png
     tensorboard/      training curves
     rl/               agents
@@ -40,8 +40,8 @@ class RunDirectory:
     """The files of a run; `Run` opens what is in them.
 
     Args:
-        path: the directory.
-        device: where the model goes: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        path: path of the directory.
+        device: device of the model: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
     """
 
     def __init__(self, path: str | Path, device: str = "auto") -> None:
@@ -53,10 +53,10 @@ class RunDirectory:
 
     @classmethod
     def create(cls, config: Config) -> Self:
-        """Make ``<output_dir>/<environment>_<timestamp>`` with the configuration in it.
+        """Create ``<output_dir>/<environment>_<timestamp>`` with the configuration in it.
 
         Raises:
-            RunError: If the directory cannot be made.
+            RunError: If the directory cannot be created.
         """
         stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
         base = config.output_dir / f"{_directory_name(config)}_{stamp}"
@@ -84,13 +84,13 @@ class RunDirectory:
         """The configuration that the run was made with.
 
         Raises:
-            RunError: If this is no run directory, or its configuration is damaged.
+            RunError: If this is not a run directory, or its configuration is damaged.
         """
         path = self.path / "config.yaml"
         if not path.is_file():
             raise RunError(
                 f"{self.path} is not a run directory: it has no config.yaml; give a directory that "
-                "`worldmodel train` made, such as results/pendulum_image_20260101_120000"
+                "`worldmodel train` created, such as results/pendulum_image_20260101_120000"
             )
         try:
             return validate(read_yaml(path))
@@ -130,7 +130,7 @@ class RunDirectory:
         return load_tensors(path, "train the run again") if path.exists() else None
 
     def save_metrics(self, metrics: Metrics) -> None:
-        """Write the evaluation."""
+        """Write the metrics of the evaluation."""
         write_json(self.path / "metrics.json", metrics.to_dict())
         self.__dict__["metrics"] = metrics
 
@@ -160,7 +160,7 @@ class RunDirectory:
         try:
             return ModelSpec.model_validate_json(self._spec_path.read_text(encoding="utf-8"))
         except OSError as error:
-            _ = self.config  # names what is no run directory at all
+            _ = self.config  # a clearer error if this is not a run directory at all
             raise RunError(f"{self.path} holds no model yet: {self._resume_hint}") from error
         except ValidationError as error:
             raise RunError(f"{self._spec_path} is damaged: {error}") from error
@@ -179,7 +179,7 @@ class RunDirectory:
 
     @property
     def _evaluate_hint(self) -> str:
-        return f"`worldmodel evaluate {self.path}` writes it again"
+        return f"run `worldmodel evaluate {self.path}` to rewrite it"
 
 
 def _directory_name(config: Config) -> str:

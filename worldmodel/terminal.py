@@ -1,4 +1,4 @@
-"""What the commands need of a terminal: progress, messages, errors, tables and exit statuses."""
+"""Terminal output of the commands: progress, messages, errors, tables and exit statuses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TerminalProgress(Callback):
     """Shows progress and messages on stderr: live bars on a terminal, a line per tenth elsewhere.
 
     Args:
-        console: where to write; stderr if not given.
+        console: console to write to; by default stderr.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -57,7 +57,7 @@ class TerminalProgress(Callback):
 
 
 class _Lines:
-    """A line whenever another tenth is done."""
+    """Prints a line whenever another tenth is done."""
 
     def __init__(self, console: Console, name: str, total: int, start: int) -> None:
         self.console, self.name, self.total, self.start = console, name, total, start
@@ -116,7 +116,7 @@ def _duration(seconds: float) -> str:
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Turn a user's mistake into one line on stderr and the exit status."""
+    """Turn an expected error into one line on stderr and an exit status."""
     from gymnasium.error import Error as GymnasiumError
 
     from worldmodel.errors import InterruptedRunError, ReplayBufferError, RunError
@@ -145,7 +145,7 @@ def fail(message: str, status: int) -> NoReturn:
 
 
 def print_values(values: Mapping[str, Any], as_json: bool) -> None:
-    """Print on stdout, as YAML or as one JSON object."""
+    """Print values on stdout, as YAML or as one JSON object."""
     import yaml
 
     text = (
@@ -168,7 +168,7 @@ def print_metrics(runs: Sequence[Metrics], as_json: bool) -> None:
 
 
 def print_table(table: RenderableType) -> None:
-    """Print a table of rich on stdout; a narrow terminal wraps lines and crops no number."""
+    """Print a rich table on stdout; a narrow terminal wraps lines and crops no number."""
     from rich.console import Console
 
     console = Console(soft_wrap=False, highlight=False)

@@ -32,12 +32,13 @@ class Domain(nn.Module):
     All arguments are buffers, so the domain of a world model is moved with it by ``.to(device)``.
 
     Args:
-        mean: float32 (D,), of the training latents.
-        whitening: float32 (D, D); (z - mean) @ whitening has unit covariance on training latents.
+        mean: float32 (D,), mean of the training latents.
+        whitening: float32 (D, D), matrix for which (z - mean) @ whitening has unit covariance on
+            training latents.
         radius: distance beyond which a latent is out of distribution.
-        low: float32 (D,), bounds of the observation space: the minimum over the training latents,
-            less a quarter of their range.
-        high: float32 (D,), likewise, above the maximum.
+        low: float32 (D,), lower bounds of the observation space: the minimum over the training
+            latents, less a quarter of their range.
+        high: float32 (D,), upper bounds: the maximum, plus a quarter of the range.
     """
 
     mean: Tensor
@@ -81,7 +82,7 @@ def fit_domain(wm: WorldModel, buffer: ReplayBuffer, settings: Evaluation, seed:
     Args:
         wm: the world model.
         buffer: training episodes.
-        settings: `domain_observations` is how many observations are used, at most, and
+        settings: hyperparameters: `domain_observations` is the maximum number of observations, and
             `domain_error_rate` the fraction of them that counts as out of distribution.
         seed: random seed of the choice of observations.
 
@@ -100,10 +101,10 @@ def domain_of(latents: Tensor, shaping: np.ndarray, error_rate: float) -> Domain
 
     Args:
         latents: float32 (N, D).
-        shaping: bool (N,), latents that shape the ellipsoid; the others set its radius. Latents of
-            one episode resemble each other, so they belong to the same side.
-        error_rate: fraction of latents like those of `latents` that counts as out of
-            distribution, in (0, 1).
+        shaping: bool (N,), mask of the latents that shape the ellipsoid; the others set its radius.
+            Latents of one episode are similar, so they should all be in the same group.
+        error_rate: fraction of latents such as `latents` that counts as out of distribution, in
+            (0, 1).
 
     Returns:
         The domain, on the device of the latents.
@@ -143,7 +144,7 @@ def require_domain(wm: WorldModel) -> Domain:
     """
     if wm.domain is None:
         raise ValueError(
-            "this model has no domain for out-of-distribution detection; fit one by "
+            "this model has no domain for out-of-distribution detection; fit one with "
             "wm.domain = fit_domain(wm, buffer, config.evaluation)"
         )
     return wm.domain
@@ -157,7 +158,7 @@ def start_latents(wm: WorldModel, buffer: ReplayBuffer, count: int, seed: int = 
     Args:
         wm: the world model.
         buffer: training episodes.
-        count: observations, at most.
+        count: maximum number of observations.
         seed: random seed of the choice of observations.
 
     Returns:
@@ -173,13 +174,13 @@ def reset_latents(
 ) -> Tensor:
     """Encode the first observations of an environment's episodes.
 
-    An observation at reset repeats its one frame, so its latent is one of rest.
+    An observation at reset repeats a single frame, so its latent represents a state of rest.
 
     Args:
         wm: the world model.
         env: an environment with the model's observations, see `Run.make_env`.
         count: number M of resets.
-        seed: random seed of the first reset; the following ones count up.
+        seed: random seed of the first reset; later resets use consecutive seeds.
 
     Returns:
         float32 (M, D), on the model's device.

@@ -1,4 +1,4 @@
-"""`LatentEnv`, one imagined episode at a time, and how `gym.make` opens a run."""
+"""`LatentEnv`, one imagined episode at a time, and the functions behind `gym.make` of a run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LatentEnv(gym.Env[np.ndarray, Any]):
     ## Observation Space
 
     The latent, a `Box` of float32 (D,). Its bounds are `wm.domain.low` and `wm.domain.high`: the
-    range of each number on training observations, and a quarter of that range more on both sides.
+    range of each dimension on training observations, extended by a quarter of it on both sides.
 
     ## Rewards
 
@@ -63,7 +63,7 @@ class LatentEnv(gym.Env[np.ndarray, Any]):
     `gym.make("worldmodel/Latent-v0", run=run)` takes the model of `run`, a run directory or a
     `Run`. There, `starts` is `"data"` (training observations), `"resets"` (first observations of
     the real environment's episodes) or an array of observations, uint8 (M, H, W, S*C); and `device`
-    is where a model is loaded to, as in `worldmodel.load`.
+    is the device of the model, as in `worldmodel.load`.
 
     ```python
     >>> import gymnasium as gym
@@ -140,7 +140,7 @@ class LatentEnv(gym.Env[np.ndarray, Any]):
         return observations[0], {"out_of_domain": bool(info["out_of_domain"][0])}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Predict the next latent and the outcome of the transition, as `LatentVectorEnv.step`."""
+        """Predict the next latent and the outcome, see `LatentVectorEnv.step`."""
         z, reward, terminated, truncated, info = self._envs.step(np.asarray(action)[None])
         self._show()
         outside = {"out_of_domain": bool(info["out_of_domain"][0])}
@@ -182,11 +182,11 @@ def make_latent_env(
     """Make the environment of ``gym.make("worldmodel/Latent-v0", run=run)``.
 
     Args:
-        run: a run, or a run directory.
-        starts: where episodes start: ``"data"`` at training observations, ``"resets"`` at first
-            observations of the real environment's episodes, or at given observations, uint8
-            (M, H, W, S*C), or float32 (M, S*d).
-        device: where the model of a run directory is loaded to, see `worldmodel.load`.
+        run: a run, or the path of a run directory.
+        starts: observations at which episodes start: ``"data"`` for training observations,
+            ``"resets"`` for first observations of the real environment's episodes, or an array of
+            observations, uint8 (M, H, W, S*C), or float32 (M, S*d).
+        device: device of the model if `run` is a path, see `worldmodel.load`.
         settings: further arguments of `LatentEnv`.
 
     Raises:
@@ -207,10 +207,10 @@ def make_latent_vector_env(
     """Make the environments of ``gym.make_vec("worldmodel/Latent-v0", num_envs=1024, run=run)``.
 
     Args:
-        run: a run, or a run directory.
+        run: a run, or the path of a run directory.
         num_envs: number N of episodes.
-        starts: where episodes start, see `make_latent_env`.
-        device: where the model of a run directory is loaded to, see `worldmodel.load`.
+        starts: observations at which episodes start, see `make_latent_env`.
+        device: device of the model if `run` is a path, see `worldmodel.load`.
         settings: further arguments of `LatentVectorEnv`.
 
     Raises:

@@ -226,7 +226,7 @@ class LatentVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return tuple(np.repeat(frame, 3 // frame.shape[-1], axis=-1) for frame in frames)
 
     def _checked(self, actions: np.ndarray) -> np.ndarray:
-        """Actions that the model takes, those of a Box clipped to its bounds."""
+        """Validate actions, and clip those of a Box to its bounds."""
         actions = np.asarray(actions)
         if actions.shape != self.action_space.shape:
             raise ValueError(
@@ -273,7 +273,7 @@ class LatentVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return {"out_of_domain": outside, "_out_of_domain": np.ones(self.num_envs, np.bool_)}
 
     def _final(self, ended: np.ndarray, outside: np.ndarray) -> dict[str, Any]:
-        """The entries of `info` about episodes that ended in a step that also resets them."""
+        """Make the entries of `info` about episodes that ended in a step that also resets them."""
         observation = self._observation()
         final = np.full(self.num_envs, None, dtype=object)
         for i in np.flatnonzero(ended):
@@ -287,7 +287,7 @@ class LatentVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
 
 def _checked_starts(wm: WorldModel, starts: Tensor | None) -> Tensor:
-    """Latents at which episodes start, on the model's device."""
+    """Validate the latents at which episodes start, and move them to the model's device."""
     if starts is None:
         starts = wm.starts
     if starts is None:

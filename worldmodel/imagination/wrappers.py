@@ -95,9 +95,9 @@ class SB3VecEnv(VecEnv):
     """Adapts a Gymnasium vector environment to Stable-Baselines3.
 
     All N environments step in one call, without a process or a copy of the environment for each.
-    Those that end are reset at once; their last observation is in
+    Environments whose episode ends are reset immediately; their last observation is in
     ``infos[i]["terminal_observation"]``, and ``infos[i]["TimeLimit.truncated"]`` says whether the
-    value of that observation counts.
+    value of that observation is bootstrapped.
 
     Args:
         envs: a vector environment with autoreset disabled, so that the last observation is kept.

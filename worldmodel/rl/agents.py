@@ -64,15 +64,15 @@ def train_agent(
 ) -> dict[str, Any]:
     """Train an agent and evaluate it in the real environment.
 
-    The results replace those of an equal configuration in ``rl/NAME`` of the run directory:
-    ``agent.zip``, ``agent.mp4``, ``results.json`` and TensorBoard's events. A stop before that
-    leaves the agent so far in ``unfinished.zip``. With `config.loop.rounds` the agent is trained by
-    `train_with_rounds`.
+    The results replace those of the same configuration in ``rl/NAME`` of the run directory:
+    ``agent.zip``, ``agent.mp4``, ``results.json`` and TensorBoard events. If training is stopped
+    earlier, the agent trained so far is saved as ``unfinished.zip``. With `config.loop.rounds` the
+    agent is trained by `train_with_rounds`.
 
     Args:
         run: A finished run.
-        config: The agent.
-        callbacks: Show progress and messages.
+        config: Configuration of the agent.
+        callbacks: Callbacks that show progress and messages.
 
     Returns:
         The content of ``results.json``: `config`; `steps` of training, whole rollouts; `real_steps`
@@ -84,7 +84,7 @@ def train_agent(
     Raises:
         RunError: If the run is not finished, or a file is damaged.
         ValueError: If the configuration does not fit the run or is inconsistent.
-        InterruptedRunError: If the user stopped it; the agent so far is saved.
+        InterruptedRunError: If the user stopped it; the agent trained so far is saved.
     """
     if config.loop.rounds:
         from worldmodel.rl.loop import train_with_rounds
@@ -104,16 +104,16 @@ def train_agent(
             return finalize(envs, config, agent, curve, folder)
         save_agent(agent, folder / _UNFINISHED)
     raise InterruptedRunError(
-        f"Stopped after {agent.num_timesteps} steps. The agent so far is in "
+        f"Stopped after {agent.num_timesteps} steps. The agent trained so far is in "
         f"{folder / _UNFINISHED}; it was not evaluated, and the same command trains from scratch"
     )
 
 
 def open_envs(run: Run, config: AgentConfig, callbacks: CallbackList) -> AgentEnvs:
-    """Open the environments of an agent, after a check that its configuration fits the run.
+    """Check that the configuration of an agent fits the run, and open the agent's environments.
 
     Raises:
-        ValueError: If it does not.
+        ValueError: If the configuration does not fit the run.
     """
     check_consistent(config)
     envs = AgentEnvs(run, config.on)
@@ -124,7 +124,7 @@ def open_envs(run: Run, config: AgentConfig, callbacks: CallbackList) -> AgentEn
 
 
 def check_consistent(config: AgentConfig) -> None:
-    """Check that the settings of an agent fit each other.
+    """Check that the settings of an agent are consistent.
 
     Raises:
         ValueError: If a setting would have no effect, or the algorithm does not take an argument.
@@ -146,7 +146,7 @@ def check_consistent(config: AgentConfig) -> None:
     if unknown := sorted(config.kwargs.keys() - set(allowed)):
         raise ValueError(
             f"unexpected keyword argument {unknown[0]!r} in agent.kwargs; expected one of "
-            f"{', '.join(allowed)} for {config.algo} (agent.gamma and agent.seed are of their own)"
+            f"{', '.join(allowed)} for {config.algo} (agent.gamma and agent.seed are separate keys)"
         )
 
 
@@ -154,7 +154,7 @@ def check_algorithm(algo: str, actions: spaces.Space[Any]) -> None:
     """Check that an algorithm can act in an action space.
 
     Raises:
-        ValueError: If there is no such algorithm, or it needs other actions.
+        ValueError: If the algorithm is unknown, or does not support the action space.
     """
     if algo not in ALGORITHMS:
         raise ValueError(f"agent.algo is {algo!r}; expected one of {', '.join(ALGORITHMS)}")
@@ -169,7 +169,7 @@ def check_algorithm(algo: str, actions: spaces.Space[Any]) -> None:
 
 
 def results_folder(run: Run, config: AgentConfig) -> Path:
-    """Directory of an agent's results: readable, and another one wherever the results differ."""
+    """Directory of an agent's results: a readable name for each configuration of the agent."""
     return run.path / "rl" / _name(config)
 
 
@@ -196,7 +196,7 @@ def _name(config: AgentConfig) -> str:
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"loop": {"noise": 0.1}}`` as ``{"loop_noise": 0.1}``."""
+    """Flatten nested settings: ``{"loop": {"noise": 0.1}}`` becomes ``{"loop_noise": 0.1}``."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict) and value:
@@ -218,11 +218,11 @@ def _digest(text: str) -> str:
 def make_agent(config: AgentConfig, envs: VecEnv, tensorboard: Path | None = None) -> BaseAlgorithm:
     """Make an untrained agent.
 
-    The settings do not depend on the view, so that agents differ by what they observe alone;
-    images get Stable-Baselines3's own convolutional network.
+    The settings do not depend on the view, so that agents differ only in what they observe; images
+    get Stable-Baselines3's own convolutional network.
 
     Args:
-        config: The agent.
+        config: Configuration of the agent.
         envs: Training environments.
         tensorboard: Directory of the training curves.
     """
@@ -240,7 +240,7 @@ def make_agent(config: AgentConfig, envs: VecEnv, tensorboard: Path | None = Non
 
 
 def _built_in(algo: str, num_envs: int) -> dict[str, Any]:
-    """Settings where the defaults of Stable-Baselines3 do not suit many environments at once."""
+    """Settings that replace Stable-Baselines3's defaults, which suit few parallel environments."""
     if algo == "ppo":
         n_steps = max(1, _PPO_ROLLOUT // num_envs // _PPO_MINIBATCHES) * _PPO_MINIBATCHES
         return {
@@ -261,9 +261,9 @@ def load_agent(algo: str, path: Path, hint: str = "train it again", **kwargs: An
 
     Args:
         algo: A key of `ALGORITHMS`.
-        path: The ``.zip`` file.
+        path: Path of the ``.zip`` file.
         hint: How to fix a missing or damaged file, for the message.
-        kwargs: Passed on to Stable-Baselines3.
+        kwargs: Further arguments of Stable-Baselines3's `load`.
 
     Raises:
         RunError: If the file is missing or damaged.
@@ -275,7 +275,7 @@ def load_agent(algo: str, path: Path, hint: str = "train it again", **kwargs: An
 
 
 def save_agent(agent: BaseAlgorithm, path: Path) -> None:
-    """Write an agent, whole or not at all."""
+    """Write an agent, completely or not at all."""
     with replacing(path) as temporary:
         agent.save(temporary)
 
@@ -291,12 +291,12 @@ def learn(
     """Train an agent for `config.steps` more steps, on one thread unless on pixels.
 
     Args:
-        agent: Trained in place.
-        envs: For evaluations on validation seeds, `config.eval_points` of them.
-        config: The agent.
-        curve: Gets the evaluations.
+        agent: Agent that is trained in place.
+        envs: The agent's environments, for `config.eval_points` evaluations on validation seeds.
+        config: Configuration of the agent.
+        curve: Learning curve to which the evaluations are added.
         task: Name of the task for `callbacks`.
-        callbacks: Show progress.
+        callbacks: Callbacks that show progress.
 
     Returns:
         Whether the user stopped it.
@@ -336,9 +336,9 @@ def finalize(
 
     Args:
         envs: The agent's environments.
-        config: The agent's configuration.
+        config: Configuration of the agent.
         agent: The trained agent.
-        curve: Its learning curve.
+        curve: Learning curve of the agent.
         folder: Directory of the results.
         more: Further entries of the results.
 
@@ -371,7 +371,7 @@ def finalize(
 
 
 def result_summary(results: dict[str, Any]) -> dict[str, Any]:
-    """Reduce the results of an agent to what fits a terminal."""
+    """Select the results of an agent that are shown in a terminal."""
     real = results["real"]
     shown = {
         "trained on": results["config"]["on"],

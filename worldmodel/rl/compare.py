@@ -31,15 +31,15 @@ def compare_agents(
 ) -> dict[str, Any]:
     """Train and evaluate agents on every view with the same budget, and compare them.
 
-    Agents that `train_agent` has finished are reused, so a stopped comparison goes on. Runs that
-    were trained on vectors have no agents on pixels.
+    Agents that `train_agent` has finished are reused, so a stopped comparison can be continued.
+    Runs that were trained on vectors have no agents on pixels.
 
     Args:
         run: A finished run.
-        config: The agents; its `on` and `seed` are replaced.
-        seeds: Seeds of the agents.
+        config: Configuration of the agents; its `on` and `seed` are replaced.
+        seeds: Random seeds of the agents.
         pixels: Whether to include agents on pixels, which take longest by far.
-        callbacks: Show progress and messages.
+        callbacks: Callbacks that show progress and messages.
 
     Returns:
         The content of ``rl/compare.json`` of the run, which its ``report.html`` shows: `algo`,
@@ -51,7 +51,7 @@ def compare_agents(
 
     Raises:
         RunError: If the run is not finished, or a file is damaged.
-        ValueError: If the configuration does not fit the run, is inconsistent or asks for the loop.
+        ValueError: If the configuration does not fit the run, is inconsistent or has loop rounds.
         InterruptedRunError: If the user stopped it.
     """
     if config.loop.rounds:
@@ -148,7 +148,7 @@ def _row(rows: list[dict[str, Any]], state: float, threshold: float) -> dict[str
 
 
 def _median_at_threshold(rows: list[dict[str, Any]], key: str, threshold: float) -> float | None:
-    """Median over seeds of where the curve first reaches the threshold."""
+    """Median over seeds of the point at which the curve first reaches the threshold."""
     reached = [
         next((p[key] for p in row["curve"] if p["mean"] >= threshold), float("inf")) for row in rows
     ]

@@ -1,4 +1,4 @@
-"""Environments that agents are trained and evaluated in, for each view of a run."""
+"""Environments in which agents are trained and evaluated, for each view of a run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class AgentEnvs:
 
     - ``state``: the real environment, observed by its true state;
     - ``latent``: the real environment, observed through the frozen encoder;
-    - ``dream``: the world model alone; its agents are evaluated as those on latents;
+    - ``dream``: the world model alone; its agents are evaluated like agents on latents;
     - ``pixels``: the real environment, observed by its frames.
 
     Args:
@@ -42,7 +42,7 @@ class AgentEnvs:
         on: The view.
 
     Attributes:
-        action_space: Of one environment.
+        action_space: Action space of one environment.
 
     Raises:
         RunError: If the run is not finished.
@@ -71,8 +71,8 @@ class AgentEnvs:
         """Make the environments that the agent is trained in, seeded, for Stable-Baselines3.
 
         Args:
-            config: The agent; `config.on` must be the view.
-            ensemble: For the uncertainty penalty of imagined rewards.
+            config: Configuration of the agent; `config.on` must be the view.
+            ensemble: Ensemble for the uncertainty penalty of imagined rewards.
         """
         set_random_seed(config.seed)
         envs: VecEnv = VecMonitor(SB3VecEnv(self._unmonitored(config, ensemble)))
@@ -110,7 +110,7 @@ class AgentEnvs:
 
 
 def default_num_envs(config: AgentConfig) -> int:
-    """Environments at once: as configured, else 128 dreams or 32 real environments."""
+    """Number of parallel environments: as configured, else 128 dreams or 32 real environments."""
     return config.num_envs or (128 if config.on == "dream" else 32)
 
 
@@ -120,7 +120,7 @@ def state_envs(config: Config, num_envs: int, render_mode: str | None = None) ->
     The environment's plug-in says how; without one, the environment's own observation is a vector.
 
     Raises:
-        ValueError: If the observation is no vector.
+        ValueError: If the observation is not a vector.
     """
     env_id, kwargs = find_plugin(config.env.id, config.env.kwargs).state_env()
     spec = find_spec(env_id)

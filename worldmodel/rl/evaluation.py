@@ -25,7 +25,7 @@ _MAX_VIDEO_STEPS = 1_000
 
 
 class Predicts(Protocol):
-    """What chooses actions: an agent of Stable-Baselines3, or anything with its `predict`."""
+    """Anything that chooses actions with the `predict` method of Stable-Baselines3's agents."""
 
     def predict(
         self, observation: np.ndarray, *, deterministic: bool = ...
@@ -34,7 +34,7 @@ class Predicts(Protocol):
 
 
 Evaluate = Callable[[Predicts], dict[str, Any]]
-"""Plays an agent in the real environment, see `evaluate_policy`."""
+"""A function that evaluates an agent in the real environment, see `evaluate_policy`."""
 
 
 def heldout_seeds(config: AgentConfig) -> range:
@@ -43,7 +43,7 @@ def heldout_seeds(config: AgentConfig) -> range:
 
 
 def validation_seeds(config: AgentConfig) -> range:
-    """Seeds of the episodes of learning curves, and of choices that rest on them."""
+    """Seeds of the episodes of learning curves, and of choices that are based on them."""
     return split_seeds("validation", config.eval_episodes)
 
 
@@ -53,13 +53,13 @@ def evaluate_policy(
     """Play one episode per seed with deterministic actions.
 
     Args:
-        agent: Chooses the actions.
-        envs: As many environments as seeds, with autoreset disabled.
+        agent: Agent that chooses the actions.
+        envs: Vector environment with autoreset disabled, of as many environments as seeds.
         seeds: Seeds of the environments' resets.
-        max_steps: Steps after which an episode without end is cut.
+        max_steps: Number of steps after which an episode without an end is cut off.
 
     Returns:
-        `returns` and `steps` per episode; `mean`, `std`, `min` and `max` of the returns; and
+        `returns` and `steps` of each episode; `mean`, `std`, `min` and `max` of the returns; and
         `reward_per_step`, the mean over all steps.
     """
     first: Any = list(seeds)
@@ -102,8 +102,8 @@ class Curve:
     """A learning curve.
 
     Attributes:
-        points: Per evaluation on validation seeds, `steps` and `seconds` of training so far, and
-            `mean` (of the return) and `reward_per_step` in the real environment.
+        points: For each evaluation on validation seeds, `steps` and `seconds` of training so far,
+            and `mean` (of the return) and `reward_per_step` in the real environment.
         seconds: Training time so far, without the evaluations.
     """
 
@@ -115,12 +115,12 @@ class EvalCallback(BaseCallback):
     """Evaluates the agent during training, reports progress, and stops when the user asks.
 
     Args:
-        curve: Gets one point per evaluation.
-        evaluate: Plays the agent in the real environment.
-        interval: Steps between evaluations.
-        total: Step at which the training ends.
-        advance: Reports progress.
-        stop: Whether the user asked to stop.
+        curve: Learning curve, to which every evaluation adds a point.
+        evaluate: Function that evaluates the agent in the real environment.
+        interval: Number of steps between evaluations.
+        total: Step at which training ends.
+        advance: Function that reports progress.
+        stop: Flag that tells whether the user asked to stop.
     """
 
     def __init__(
@@ -176,13 +176,13 @@ class EvalCallback(BaseCallback):
 
 
 def record_video(envs: AgentEnvs, agent: Predicts, seed: int, path: Path, algo: str) -> Path:
-    """Record one episode in the real environment, with the reward below; return `path`.
+    """Record one episode in the real environment, with its rewards below; return `path`.
 
     Args:
         envs: The agent's environments.
-        agent: Chooses the actions.
+        agent: Agent that chooses the actions.
         seed: Seed of the episode.
-        path: The video file to write.
+        path: Path of the video file.
         algo: Name of the algorithm, for the label.
     """
     env = envs.run.config.env

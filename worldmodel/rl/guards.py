@@ -23,17 +23,17 @@ from worldmodel.phases import predictor_phase
 from worldmodel.run import Run
 
 _SCALE_TRANSITIONS = 4096
-"""Training transitions that the unit of disagreement is the median of, at most."""
+"""Maximum number of training transitions whose median disagreement is the unit."""
 _REWARD_SAMPLES = 4096
-"""First transitions of imagined episodes that the lowest reward is taken over, at most."""
+"""Maximum number of first transitions of imagined episodes to estimate the lowest reward."""
 
 
 class PredictorEnsemble:
     """Predictors of the same latent, trained from different initial weights.
 
     Args:
-        predictors: At least two.
-        scale: Their median disagreement on training data.
+        predictors: Two predictors or more.
+        scale: Median disagreement of the predictors on training data.
 
     Raises:
         ValueError: If there are fewer than two predictors.
@@ -76,10 +76,11 @@ def train_ensemble(
     Args:
         wm: The world model, which encodes the episodes.
         buffer: Training episodes.
-        settings: Size of the ensemble and its training.
-        optimization: Optimization of each predictor; the learning rate is that of `settings`.
+        settings: Size of the ensemble and hyperparameters of its training.
+        optimization: Hyperparameters of each predictor's optimization; the learning rate is that
+            of `settings`.
         seed: Random seed of episodes, weights and batches.
-        callbacks: Show progress.
+        callbacks: Callbacks that show progress.
     """
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(buffer.num_episodes)[: settings.episodes])
@@ -113,7 +114,7 @@ def save_ensemble(path: Path, ensemble: PredictorEnsemble) -> None:
 
 
 def load_ensemble(path: Path, wm: WorldModel) -> PredictorEnsemble:
-    """Read what `save_ensemble` wrote, onto the model's device.
+    """Read an ensemble that `save_ensemble` wrote, onto the model's device.
 
     Raises:
         RunError: If the file is missing or damaged.
@@ -177,7 +178,7 @@ class LeavingTerminates(gym.vector.VectorWrapper):
     """Imagined episodes that leave the domain terminate, at the lowest value: r_min / (1 - gamma).
 
     Args:
-        env: The dream, perhaps wrapped.
+        env: The dream, or a wrapper of it.
         dream: The dream itself.
         gamma: Discount factor, below 1.
     """
@@ -200,7 +201,7 @@ class DisagreementPenalty(gym.vector.VectorWrapper):
     """Rewards are lowered in proportion to the ensemble's disagreement.
 
     Args:
-        env: The dream, perhaps wrapped.
+        env: The dream, or a wrapper of it.
         dream: The dream itself.
         ensemble: Predictors of the same latent.
         penalty: Reward per unit of disagreement.

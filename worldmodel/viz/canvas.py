@@ -30,13 +30,13 @@ _LABEL_SIZE, _CAPTION_SIZE = 17, 15
 
 
 def panel_size(height: int, width: int) -> tuple[int, int]:
-    """Height and width in pixels at which a frame of that height and width is shown."""
+    """Return the height and width in pixels at which a frame of a given size is shown."""
     scale = PANEL / max(height, width)
     return round(height * scale), round(width * scale)
 
 
 def panel_origin(index: int, height: int, width: int) -> tuple[int, int]:
-    """Top and left pixel of a panel that shows frames of that height and width."""
+    """Return the top and left pixel of a panel that shows frames of a given size."""
     return _STRIP, _MARGIN + index * (panel_size(height, width)[1] + _GAP)
 
 
@@ -66,9 +66,9 @@ def compose(
 
     Args:
         frames: P frames uint8 (H, W, C) of one size, C 1 or 3.
-        labels: P labels, above the panels.
-        caption: below the panels, on the left.
-        note: below the panels, on the right.
+        labels: P labels, drawn above the panels.
+        caption: text below the panels, on the left.
+        note: text below the panels, on the right.
 
     Returns:
         uint8 (H', W', 3), both sides even, as video codecs require.
@@ -102,10 +102,10 @@ def curve_strip(
     """Draw values against time.
 
     Args:
-        values: the newest last; at most `span` + 1 of them are drawn. NaN is drawn at `high`.
-        span: steps from the left to the right edge.
-        title: what the values are, with the unit; the newest value is written beside it.
-        width: in pixels.
+        values: values, newest last; at most `span` + 1 of them are drawn. NaN is drawn at `high`.
+        span: number of steps from the left to the right edge.
+        title: name of the values, with their unit; the newest value is written beside it.
+        width: width in pixels.
         low: value at the lower end of the scale.
         high: value at the upper end; values beyond the scale are drawn at its ends.
 

@@ -41,17 +41,17 @@ def reconstruction_figure(
 ) -> None:
     """Write a PNG of held-out frames with their reconstructions, and of one forecast.
 
-    The upper strip shows up to 8 frames, each of another episode and at a random time, above their
-    reconstructions. The lower strip shows the true frames of one episode above the open-loop
+    The upper strip shows up to 8 frames, each from a different episode and at a random time, above
+    their reconstructions. The lower strip shows the true frames of one episode above the open-loop
     forecast of the same steps. The file is written completely or not at all.
 
     Args:
         wm: a world model with a decoder.
         frames: uint8 (E, L, H, W, C) of held-out episodes, C 1 or 3, L > S.
         actions: (E, L-1, A), or (E, L-1) if discrete, as recorded.
-        path: of the PNG.
+        path: path of the PNG.
         dt: seconds per step.
-        seed: of the choice of episodes and times.
+        seed: random seed of the choice of episodes and times.
 
     Raises:
         ValueError: If the model has no decoder, or the episodes are too short for one step.
@@ -73,8 +73,8 @@ def forecast_plot(metrics: Metrics, path: str | Path) -> None:
     is one. The file is written completely or not at all.
 
     Args:
-        metrics: of an evaluation with angles.
-        path: of the PNG.
+        metrics: metrics of an evaluation with angles.
+        path: path of the PNG.
 
     Raises:
         ValueError: If there are no angle errors.
@@ -107,8 +107,8 @@ class Strip:
     """Rows of frames under one title.
 
     Attributes:
-        title: above the rows.
-        rows: label -> uint8 (N, H, W, C), C 1 or 3, as many frames in each row.
+        title: title above the rows.
+        rows: label -> frames uint8 (N, H, W, C), C 1 or 3, with the same N in each row.
         headings: N texts above the columns, or none.
     """
 
@@ -118,7 +118,7 @@ class Strip:
 
     @property
     def columns(self) -> int:
-        """N, frames per row."""
+        """Number N of frames per row."""
         return len(next(iter(self.rows.values())))
 
 

@@ -1,4 +1,4 @@
-"""The error of a forecast: in angles where a probe reads them from latents, else in latents."""
+"""The error of a forecast: of angles if a probe reads them from latents, else of latents."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ForecastError(Protocol):
         Args:
             imagined: float32 (N, D), imagined latents.
             real: float32 (N, D), latents of the real observations.
-            states: float64 (N, d), true states; None if the environment does not give them.
+            states: float64 (N, d), true states; None if the environment does not report them.
 
         Returns:
             float (N,).
@@ -43,8 +43,8 @@ class AngleError:
     """The mean absolute error of the angles that a probe reads: a `ForecastError` in rad.
 
     Args:
-        probe: reads the targets of the readout from latents.
-        readout: turns targets and true states into angles.
+        probe: probe that reads the targets of the readout from latents.
+        readout: readout that converts targets and true states to angles.
     """
 
     title: str = "angle error, rad"
@@ -54,7 +54,7 @@ class AngleError:
         self.probe, self.readout = probe, readout
 
     def per_angle(self, imagined: np.ndarray, states: np.ndarray) -> np.ndarray:
-        """Absolute errors (N, P) in rad of each angle; π where a latent is not finite."""
+        """Measure absolute errors (N, P) of all angles in rad; π where a latent is not finite."""
         angles = self.readout.angles(self.probe.predict(imagined))
         return angle_errors(angles, self.readout.true_angles(states))
 
@@ -103,7 +103,7 @@ def forecast_error(run: Run, states: np.ndarray | None) -> ForecastError:
 
     Args:
         run: a finished run.
-        states: float64 (..., d), true states of the environment; None if it does not give them.
+        states: float64 (..., d), true states; None if the environment does not report them.
     """
     if run.probe is not None and states is not None:
         return AngleError(run.probe, run.readout(states.shape[-1]))

@@ -41,11 +41,12 @@ class Media:
     """JSON values for the page.
 
     Attributes:
-        player: `episodes`, each with `seed` and `errors` (K+1, of the forecast at every step),
-            `measure` of the errors, `steps` K+1, and `sheet`, whose tiles are, for each episode,
-            ground truth, forecast and reconstruction at every step. None without a decoder.
-        latent: `x` and `y` of N latents in two dimensions, `quantities` (`name`, `unit`,
-            `cyclic`, N `values`), and `sheet`, a tile for each (None for vectors).
+        player: content of the player: `episodes`, each with `seed` and `errors` (K+1, of the
+            forecast at every step); `measure` of the errors; `steps` K+1; and `sheet`, whose tiles
+            are, for each episode, ground truth, forecast and reconstruction at every step. None
+            without a decoder.
+        latent: content of the map: `x` and `y` of N latents in two dimensions, `quantities`
+            (`name`, `unit`, `cyclic`, N `values`), and `sheet`, a tile for each (None for vectors).
     """
 
     player: dict[str, Any] | None
@@ -67,15 +68,16 @@ def gather_media(
         heldout: held-out episodes.
         probes: fitted probes. If they read angles, forecasts are measured by angle errors, else by
             frame errors. None if there are no true states.
-        energy: energies of true states, for environments whose readout does not include them.
-        seed: of the choice of latents.
+        energy: function from true states (N, d) to energies (N,), for environments whose readout
+            does not include them.
+        seed: random seed of the choice of latents.
     """
     player = None if wm.decoder is None else _player(wm, heldout, probes)
     return Media(player, _latent_map(wm, heldout, probes, energy, seed))
 
 
 def readable(name: str) -> str:
-    """The name of a target for people: ``sin_theta1`` becomes ``sin θ1``."""
+    """Make the name of a target readable: ``sin_theta1`` becomes ``sin θ1``."""
     for word, letter in _GREEK.items():
         name = name.replace(word, letter)
     return name.replace("_", " ")
@@ -86,7 +88,7 @@ def sprite_sheet(frames: np.ndarray, side: int) -> dict[str, Any]:
 
     Args:
         frames: uint8 (N, H, W, C), C 1 or 3.
-        side: longest side of a tile in pixels; larger frames are shrunk to it.
+        side: longest side of a tile in pixels; larger frames are reduced to it.
 
     Returns:
         `uri`, `width` and `height` of a tile, and `columns`: tile i is in column i % columns and

@@ -36,15 +36,15 @@ def rollout(
 
     Args:
         run: a finished run.
-        policy: chooses the actions, see `collect`; of a run directory, its model plans every step.
-            By default the policy that collected the run's data.
+        policy: policy that chooses the actions, see `collect`; for a run directory, its model
+            plans every step. By default the policy that collected the run's data.
         seed: random seed of the environment and the policy.
-        state: true state to start in; by default one as in the run's data.
-        steps: imagined steps, at most; the environment may end the episode earlier. They start
-            when there are enough real frames for one observation.
+        state: true state to start in; by default it is drawn as in the run's data.
+        steps: maximum number of imagined steps; the environment may end the episode earlier. They
+            start when there are enough real frames for one observation.
         output: path of the video; by default ``rollout.mp4`` in the run directory.
-        window: show a window instead of writing a video.
-        callbacks: watch the progress.
+        window: whether to show a window instead of writing a video.
+        callbacks: callbacks that show progress and messages.
 
     Returns:
         `steps`, `seed`, `policy`, `measure` (of the error), `error` (step as a string -> error),
@@ -97,7 +97,7 @@ def parse_state(text: str) -> list[float]:
         return [float(word) for word in text.replace(",", " ").split()]
     except ValueError as error:
         raise ValueError(
-            f'--state is {text!r}; expected numbers, as in --state "3.1 0 0 0"'
+            f'--state is {text!r}; expected numbers, e.g. --state "3.1 0 0 0"'
         ) from error
 
 
@@ -108,8 +108,8 @@ def rollout_frames(
 
     Args:
         played: the episode.
-        errors: (K+1,), of the forecast at steps 0 to K.
-        error: what was measured.
+        errors: (K+1,), errors of the forecast at steps 0 to K.
+        error: the error measure that `errors` were computed with.
         dt: seconds per step.
 
     Yields:
@@ -161,7 +161,7 @@ def _play_episode(
 
 
 def _planner_if_run(policy: str | Path | Policy) -> str | Path | Policy:
-    """A run directory becomes the policy that plans every step with its model."""
+    """Replace a run directory by the policy that plans every step with its model."""
     if isinstance(policy, Policy) or not (Path(policy) / "config.yaml").is_file():
         return policy
     return planner_of(Run(policy))

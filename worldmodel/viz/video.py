@@ -36,8 +36,8 @@ class Scene(NamedTuple):
         forecast: uint8 (K+1, H, W, C), decoded from latents that are predicted open loop from the
             observation at k = 0.
         reconstruction: uint8 (K+1, H, W, C), decoded from the latents of the true observations.
-        latents: float32 (K+1, D), of the forecast.
-        encoded: float32 (K+1, D), of the true observations.
+        latents: float32 (K+1, D), latents of the forecast.
+        encoded: float32 (K+1, D), latents of the true observations.
     """
 
     truth: np.ndarray
@@ -102,7 +102,7 @@ def forecast_video(
         wm: a world model with a decoder.
         frames: uint8 (E, L, H, W, C), C 1 or 3, L > S.
         actions: (E, L-1, A), or (E, L-1) if discrete, as recorded.
-        path: ends in ``.mp4`` (H.264, yuv420p) or ``.gif``.
+        path: path of the video, which ends in ``.mp4`` (H.264, yuv420p) or ``.gif``.
         dt: seconds per step.
         fps: frames per second; by default 1 / dt, which is real time.
         states: float64 (E, L, d), true states, to show the angle error of the forecast.
@@ -110,7 +110,7 @@ def forecast_video(
 
     Raises:
         ValueError: If the model has no decoder, the episodes are too short for one step, the
-            suffix is another, or only one of `states` and `probes` is given.
+            suffix is neither ``.mp4`` nor ``.gif``, or only one of `states` and `probes` is given.
         FileNotFoundError: If the directory of `path` does not exist.
         OSError: If the file cannot be written.
     """
@@ -151,7 +151,7 @@ def _note(errors: np.ndarray, names: tuple[str, ...]) -> str:
 
 
 def check_video_path(path: str | Path) -> Path:
-    """Check, before anything is computed, that a video can be written there.
+    """Check, before anything is computed, that a video can be written to a path.
 
     Raises:
         ValueError: If the suffix is neither ``.mp4`` nor ``.gif``.
@@ -161,7 +161,7 @@ def check_video_path(path: str | Path) -> Path:
     if path.suffix not in _WRITERS:
         raise ValueError(f"cannot write a video to {path}; give a path that ends in .mp4 or .gif")
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"the directory {path.parent} does not exist; make it first")
+        raise FileNotFoundError(f"the directory {path.parent} does not exist; create it first")
     return path
 
 
@@ -169,12 +169,12 @@ def write_video(path: str | Path, images: Iterable[np.ndarray], fps: float) -> N
     """Write an mp4 or a GIF, completely or not at all.
 
     Args:
-        path: ends in ``.mp4`` or ``.gif``.
-        images: uint8 (H, W, 3) each, both sides even.
+        path: path of the video, which ends in ``.mp4`` or ``.gif``.
+        images: images uint8 (H, W, 3), both sides even.
         fps: frames per second.
 
     Raises:
-        ValueError: If the suffix is another.
+        ValueError: If the suffix is neither ``.mp4`` nor ``.gif``.
         FileNotFoundError: If the directory does not exist.
         OSError: If the file cannot be written.
     """
@@ -187,12 +187,12 @@ def write_mp4(path: Path, images: Iterable[np.ndarray], fps: float) -> None:
     """Write an mp4 that every player opens: H.264, yuv420p, index at the front.
 
     Args:
-        path: ends in ``.mp4``.
-        images: uint8 (H, W, 3) each, both sides even.
+        path: path of the video, which ends in ``.mp4``.
+        images: images uint8 (H, W, 3), both sides even.
         fps: frames per second.
 
     Raises:
-        OSError: If the file does not hold all frames in the end, as on a full disk.
+        OSError: If the file does not hold all frames in the end, e.g. on a full disk.
     """
     images = iter(images)
     first = next(images)
@@ -222,8 +222,8 @@ def write_gif(path: Path, images: Iterable[np.ndarray], fps: float) -> None:
     """Write a looping GIF with one palette for all frames, so that colors do not flicker.
 
     Args:
-        path: ends in ``.gif``.
-        images: uint8 (H, W, 3) each; all are held in memory.
+        path: path of the GIF, which ends in ``.gif``.
+        images: images uint8 (H, W, 3); all are held in memory.
         fps: frames per second; GIF rounds the duration of a frame to 10 ms.
     """
     frames = list(images)

@@ -1,4 +1,4 @@
-"""pygame window with keyboard input, and driving a real environment and its world model by it."""
+"""A pygame window with keyboard input, to drive a real environment and its world model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from worldmodel.viz.forecast_error import forecast_error
 from worldmodel.viz.video import decode_newest
 
 KEY_PAIRS = (("a", "d"), ("j", "l"), ("s", "w"), ("k", "i"))
-"""Keys that set one number of a Box action to its low and to its high end."""
+"""Keys that set one dimension of a Box action to its lowest and to its highest value."""
 
 QUIT_KEYS = frozenset({"q", "escape"})
 SPEEDS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
@@ -38,11 +38,11 @@ class Window:
     If the user closes it, later images are dropped and nothing else happens.
 
     Args:
-        title: of the window.
+        title: title of the window.
 
     Attributes:
-        closed: whether it has been closed.
-        held: names of the keys that are down, as pygame names them.
+        closed: whether the window has been closed.
+        held: pygame's names of the keys that are held down.
     """
 
     def __init__(self, title: str) -> None:
@@ -56,7 +56,7 @@ class Window:
         """Show an image.
 
         Args:
-            image: uint8 (H, W, 3).
+            image: image uint8 (H, W, 3).
 
         Returns:
             Names of the keys pressed since the last call, in order.
@@ -76,7 +76,7 @@ class Window:
             self._clock.tick(fps)
 
     def close(self) -> None:
-        """Close the window for good; does nothing if it is closed already."""
+        """Close the window permanently; does nothing if it is closed already."""
         if self._screen is not None:
             _import_pygame().display.quit()
             self._screen = None
@@ -108,7 +108,7 @@ def require_display(alternative: str = "") -> None:
     """Check, before anything is computed, that there is a display for a window.
 
     Args:
-        alternative: what else the user may do, put before "start a virtual display".
+        alternative: another way to proceed, named before "start a virtual display".
 
     Raises:
         OSError: If there is no display.
@@ -122,16 +122,16 @@ def require_display(alternative: str = "") -> None:
 
 
 class Keyboard:
-    """Turns the keys that are down into actions of a space.
+    """Converts the keys that are held down to actions of a space.
 
-    Each number of a Box action has a pair of keys and is in the middle of its bounds without them.
-    Discrete actions have the digits from 1; the last digit pressed stays chosen.
+    Each dimension of a Box action has a pair of keys, and is in the middle of its bounds if neither
+    is held. Discrete actions have the digits from 1; the last digit pressed stays selected.
 
     Args:
-        space: a flat Box of at most 4 numbers, or a Discrete of at most 9.
+        space: action space, a flat Box of at most 4 dimensions or a Discrete of at most 9 actions.
 
     Raises:
-        ValueError: If there are more numbers or actions than keys.
+        ValueError: If there are more dimensions or actions than keys.
     """
 
     def __init__(self, space: gym.Space[Any]) -> None:
@@ -149,7 +149,7 @@ class Keyboard:
 
     @property
     def help(self) -> str:
-        """What the keys do."""
+        """Short description of the keys."""
         if isinstance(self._space, gym.spaces.Discrete):
             return f"1 to {self._space.n}: choose the action"
         assert self._space.shape is not None
@@ -157,7 +157,7 @@ class Keyboard:
         return "   ".join(f"{low}/{high}: action {i}" for i, (low, high) in enumerate(pairs, 1))
 
     def action(self, held: Collection[str]) -> np.ndarray:
-        """The action for the keys that are down."""
+        """Return the action for the keys that are held down."""
         if isinstance(self._space, gym.spaces.Discrete):
             digits = [int(key) - 1 for key in held if key.isdigit() and key != "0"]
             self._chosen = next((d for d in digits if d < self._space.n), self._chosen)
@@ -181,11 +181,11 @@ class PlaySession:
 
     Args:
         run: a finished run, with a decoder.
-        env: its real environment, from `Run.make_env`.
-        seed: of the first reset.
+        env: the run's real environment, from `Run.make_env`.
+        seed: random seed of the first reset.
 
     Attributes:
-        errors: of the prediction at each step since the model last encoded an observation.
+        errors: errors of the prediction at each step since the model last encoded an observation.
         paused: whether time stands still.
         quit: whether the user wants to quit.
     """
@@ -223,7 +223,7 @@ class PlaySession:
             self._speed = int(np.clip(self._speed + change, 0, len(SPEEDS) - 1))
 
     def advance(self, held: Collection[str]) -> None:
-        """Take the steps that are due in the time of one image, with these keys down."""
+        """Take the steps that are due in the time of one image, with these keys held down."""
         if not self.paused:
             self._pending_steps += SPEEDS[self._speed] / (self.fps * self._run.dt)
         while self._pending_steps >= 1.0 - 1e-9:
@@ -231,7 +231,7 @@ class PlaySession:
             self._step(self._keyboard.action(held))
 
     def image(self) -> np.ndarray:
-        """Draw both, and the error of the prediction: uint8 (H, W, 3)."""
+        """Draw both environments above the error of the prediction, uint8 (H, W, 3)."""
         real = self._wm.frames.newest(self._observation)
         imagined = decode_newest(self._wm, self._z)[0]
         labels = ("real environment", "imagined" + ", out of distribution" * self._outside)
@@ -284,7 +284,7 @@ def play(run: Run, *, seed: int = 20_000, callbacks: Sequence[Callback] = ()) ->
     Args:
         run: a finished run.
         seed: random seed of the first reset.
-        callbacks: receive messages.
+        callbacks: callbacks that receive messages.
 
     Raises:
         RunError: If the run is not finished.
