@@ -5,8 +5,8 @@ steps k as strings. An interval is [low, high], by bootstrap over held-out episo
 is the median of |wrap(θ̂ − θ)| over episodes and angles.
 
 To add a metric, add a field here or in ``forecast_metrics.py``, compute it in ``evaluate.py`` or
-``dynamics.py``, show it in ``tables.py`` (terminal) and ``viz/assets/report.html``, and describe its
-key in ``docs/metrics.md``. If the metrics of older runs no longer fit, raise `SCHEMA_VERSION` and
+``dynamics.py``, show it in ``tables.py`` (terminal) and ``viz/assets/report.html``, and describe
+it in ``docs/metrics.md``. If the metrics of older runs no longer fit, raise `SCHEMA_VERSION` and
 `Metrics.schema_version`; a field with a default does not need that.
 """
 
