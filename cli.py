@@ -53,12 +53,12 @@ RunArgument = Annotated[Path, typer.Argument(help="A run directory.", metavar="R
 Set = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Any configuration key, as phase1.learning_rate=1e-3."
+        "--set", metavar="KEY=VALUE", help="Any configuration key, e.g. phase1.learning_rate=1e-3."
     ),
 ]
 KeyValues = Annotated[
     list[str] | None,
-    typer.Option(metavar="KEY=VALUE", help="Arguments of the environment, as start=uniform."),
+    typer.Option(metavar="KEY=VALUE", help="Arguments of the environment, e.g. start=uniform."),
 ]
 
 
@@ -78,6 +78,10 @@ def _given(**options: Any) -> dict[str, Any]:
 @app.command()
 def train(
     env: Annotated[str | None, typer.Option(help=ENV_HELP)] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SOURCE", help="Own data instead of collecting; may be repeated."),
+    ] = None,
     mode: Annotated[str | None, typer.Option(help="pendulum_image or pendulum (vectors).")] = None,
     preset: Annotated[str, typer.Option(help="smoke, quick or standard.")] = "quick",
     config: Annotated[Path | None, typer.Option(help="YAML file.", metavar="FILE")] = None,
@@ -86,8 +90,18 @@ def train(
     size: Annotated[int | None, typer.Option(help="Trajectories (default: 10000).")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps per trajectory (default: 30).")] = None,
     policy: Annotated[str | None, typer.Option(help=POLICY_HELP)] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of phase 1.")] = None,
-    decoder_epochs: Annotated[int | None, typer.Option(help="Epochs of phase 2.")] = None,
+    updates: Annotated[
+        int | None, typer.Option(min=1, help="Updates of phase 1 (default: 1563).")
+    ] = None,
+    decoder_updates: Annotated[
+        int | None, typer.Option(min=1, help="Updates of phase 2 (default: 469).")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of phase 1, instead of updates.")
+    ] = None,
+    decoder_epochs: Annotated[
+        int | None, typer.Option(help="Epochs of phase 2, instead of updates.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Batch size of both phases.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the frames in pixels.")] = None,
     objective: Annotated[str | None, typer.Option(help=OBJECTIVE_HELP)] = None,
@@ -99,19 +113,22 @@ def train(
     resume: Annotated[Path | None, typer.Option(help="Resume a run.", metavar="RUN")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a world model and evaluate it, in 10 minutes at most on two cores."""
+    """Train a world model and evaluate it, in about 6 minutes on two cores by default."""
     with user_errors():
         from worldmodel import training
         from worldmodel.config import build_config, from_options, parse_settings, read_yaml
 
         options = from_options(
             env=env,
+            data=data or None,
             mode=mode,
             observation=observation,
             env_kwargs=parse_settings(env_kwargs) or None,
             size=size,
             steps=steps,
             policy=policy,
+            updates=updates,
+            decoder_updates=decoder_updates,
             epochs=epochs,
             decoder_epochs=decoder_epochs,
             batch_size=batch_size,
@@ -169,7 +186,7 @@ def evaluate(
 def rollout(
     run: RunArgument,
     seed: Annotated[
-        int, typer.Option(min=0, help="Random seed of the environment and the policy.")
+        int, typer.Option(min=0, help="Random seed; 20000 is the first held-out one.")
     ] = 20_000,
     state: Annotated[
         str | None,
@@ -183,6 +200,7 @@ def rollout(
     steps: Annotated[int, typer.Option(min=1, help="Maximum imagined steps.")] = 100,
     output: Video = None,
     window: Annotated[bool, typer.Option("--window", help="Show it in a window instead.")] = False,
+    settings: Set = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -190,7 +208,7 @@ def rollout(
     with user_errors():
         from worldmodel.viz.rollout import parse_state
 
-        result = _open(run, device).rollout(
+        result = _open(run, device, settings).rollout(
             policy=policy,
             seed=seed,
             state=None if state is None else parse_state(state),
@@ -206,11 +224,12 @@ def rollout(
 def play(
     run: RunArgument,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the first reset.")] = 20_000,
+    settings: Set = None,
     device: Device = "auto",
 ) -> None:
     """Drive the real and the imagined environment together with the keyboard."""
     with user_errors():
-        _open(run, device).play(seed=seed, callbacks=[TerminalProgress()])
+        _open(run, device, settings).play(seed=seed, callbacks=[TerminalProgress()])
 
 
 @app.command()

@@ -1,10 +1,24 @@
-"""Puts this folder on the import path, so that tests import `tiny_env` and the like by name."""
+"""Puts this folder on the import path, so that tests import `tiny_env` and the like by name.
 
+Tests use one thread each: `pytest -n 2` runs them on two cores.
+"""
+
+import os
 import shutil
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
+import torch
 
 import worldmodel
+
+
+@pytest.fixture(autouse=True)
+def _restore_denormals():
+    """Training flushes denormal numbers in its whole process."""
+    yield
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

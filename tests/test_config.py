@@ -23,7 +23,7 @@ from worldmodel.errors import ConfigError
 
 def test_one_set_of_defaults_serves_python_and_the_command_line():
     assert Config() == build_config()
-    assert (Config().phase1.epochs, Config().phase2.epochs) == (20, 6)
+    assert (Config().phase1.updates, Config().phase2.updates) == (1563, 469)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

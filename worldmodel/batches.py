@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.data import ReplayBuffer, Windows
+from worldmodel.hyperparameters import Budget
 from worldmodel.models import WorldModel
 
 
@@ -62,9 +63,11 @@ class WindowSampler:
             )
         self._pass: tuple[int, np.ndarray] = (-1, self.episodes)
 
-    def updates(self, epochs: int) -> int:
-        """Number of batches in `epochs` passes."""
-        return math.ceil(epochs * len(self.episodes) / self.batch_size)
+    def updates(self, budget: Budget) -> int:
+        """Number of batches that a budget allows."""
+        if budget.epochs is None:
+            return budget.updates or 0
+        return math.ceil(budget.epochs * len(self.episodes) / self.batch_size)
 
     def _order(self, epoch: int) -> np.ndarray:
         if self._pass[0] != epoch:

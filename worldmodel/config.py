@@ -37,15 +37,15 @@ from worldmodel.registry import reference
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
         "data": {"size": 64, "steps": 16, "validation_size": 16, "heldout_size": 32},
-        "phase1": {"epochs": 4, "batch_size": 32},
+        "phase1": {"updates": 8, "batch_size": 32},
         "refinement": {"updates": 20},
-        "phase2": {"epochs": 4, "batch_size": 32, "head_updates": 20},
+        "phase2": {"updates": 8, "batch_size": 32, "head_updates": 20},
     },
     "quick": {},
     "standard": {
-        "phase1": {"epochs": 100, "weight_decay": 0.1},
+        "phase1": {"updates": 7813, "weight_decay": 0.1},
         "refinement": {"updates": 1000},
-        "phase2": {"epochs": 60},
+        "phase2": {"updates": 4688},
     },
 }
 """What each preset changes in `Config`: seconds, minutes and about an hour on two cores."""
@@ -59,12 +59,16 @@ MODES: dict[str, dict[str, Any]] = {
 OPTIONS: dict[str, tuple[str, ...]] = {
     "env": ("env.id",),
     "env_kwargs": ("env.kwargs",),
+    "data": ("data.sources",),
     "observation": ("observation",),
+    "observation_key": ("env.observation_key",),
     "size": ("data.size",),
     "steps": ("data.steps",),
     "policy": ("data.policy",),
     "state_key": ("data.state_key",),
     "data_dir": ("data.dir",),
+    "updates": ("phase1.updates",),
+    "decoder_updates": ("phase2.updates",),
     "epochs": ("phase1.epochs",),
     "decoder_epochs": ("phase2.epochs",),
     "batch_size": ("phase1.batch_size", "phase2.batch_size"),
@@ -94,14 +98,18 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 def override(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`merge`, without values of `base` that were derived from what `changes` sets.
 
-    A resolved configuration holds the weights of its objective, the offsets of its horizon and the
-    encoder of its observation; another objective, horizon or observation has its own.
+    A resolved configuration holds the weights of its objective, the offsets of its horizon, the
+    encoder of its observation, and updates or epochs; changing the first removes the second.
     """
     derived = {
         ("objective", "name"): ("objective", [*OBJECTIVE_WEIGHTS["vicreg"]]),
         ("objective", "horizon"): ("objective", ["offsets"]),
         ("objective", "offsets"): ("objective", ["horizon"]),
         ("observation",): ("model", ["encoder"]),
+        ("phase1", "epochs"): ("phase1", ["updates"]),
+        ("phase1", "updates"): ("phase1", ["epochs"]),
+        ("phase2", "epochs"): ("phase2", ["updates"]),
+        ("phase2", "updates"): ("phase2", ["epochs"]),
     }
     cleaned = {k: dict(v) if isinstance(v, Mapping) else v for k, v in base.items()}
     for path, (section, keys) in derived.items():
@@ -159,16 +167,14 @@ class Config(Section):
         sections = {name: values.get(name) or {} for name in ("env", "data", "objective", "model")}
         if not all(isinstance(section, dict) for section in sections.values()):
             return values  # reported by the validation of the section
-        plugin = plugin_class(str(sections["env"].get("id", DEFAULT_ENV)))
+        plugin = plugin_class(sections["env"].get("id", DEFAULT_ENV))
         filled = merge(plugin.config_defaults, values)
-        default = plugin.config_defaults.get("objective", {}).get("horizon")
-        if default is not None:
-            objective = dict(sections["objective"])
-            if not {"horizon", "offsets"} & objective.keys():
-                steps = sections["data"].get("steps", Data().steps)
-                longest = longest_horizon(steps, values.get("frame_stack", 2))
-                objective["horizon"] = min(default, longest)
-            filled["objective"] = objective
+        default = filled.get("objective", {}).get("horizon", Objective().horizon)
+        filled["objective"] = sections["objective"]
+        if not {"horizon", "offsets"} & sections["objective"].keys():
+            steps = sections["data"].get("steps", Data().steps)
+            longest = longest_horizon(steps, values.get("frame_stack", 2))
+            filled["objective"] = {**sections["objective"], "horizon": min(default, longest)}
         if filled.get("observation") == "vector":
             filled["model"] = {"encoder": "mlp", **sections["model"]}
         return filled
@@ -176,7 +182,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _check_window(self) -> Self:
         longest = longest_horizon(self.data.steps, self.frame_stack)
-        if self.objective.horizon > longest:
+        if self.objective.horizon > longest and not self.data.sources:
             raise ValueError(
                 f"objective.horizon {self.objective.horizon} does not fit trajectories of "
                 f"{self.data.steps} steps with {self.frame_stack} stacked frames: at most {longest}"
@@ -209,7 +215,7 @@ def parse_setting(text: str) -> dict[str, Any]:
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"{text!r} is not a setting; write key=value, as in phase1.epochs=20")
+        raise ConfigError(f"{text!r} is not a setting; write key=value, e.g. phase1.updates=2000")
     try:
         parsed = yaml.load(value, _Loader)
     except yaml.YAMLError as error:
@@ -285,7 +291,24 @@ def build_config(*layers: Mapping[str, Any], preset: str = "quick") -> Config:
     for layer in layers:
         values = override(values, layer)
     _import_env_module(values)
-    return validate(values)
+    return validate(_adopt_env(values))
+
+
+def _adopt_env(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Own data has the environment and policy that it names, unless others are given."""
+    data = values.get("data")
+    sources = data.get("sources") if isinstance(data, Mapping) else None
+    env = values.get("env") or {}
+    if not sources or not isinstance(env, Mapping) or "id" in env:
+        return values
+    from worldmodel.data.own_data import known_env
+
+    found = known_env(sources, str(values.get("observation", "pixels")))
+    settings: dict[str, Any] = {"env": {"id": found.get("id")}}
+    if found.get("kwargs"):
+        settings["data"] = {"env_kwargs": found["kwargs"]}
+    settings = merge(settings, {"data": {"policy": found.get("policy") or "recorded"}})
+    return merge(settings, values)
 
 
 def _import_env_module(values: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from worldmodel.registry import (
     DECODERS,
@@ -40,22 +40,40 @@ class Env(Section):
     """The environment that the model learns.
 
     Attributes:
-        id: a registered Gymnasium id, ``module:id``, or the ``module:Name`` of a class or factory.
+        id: a registered Gymnasium id, ``module:id``, or the ``module:Name`` of a class or factory;
+            None for own data without an environment.
         kwargs: passed to its constructor; JSON values.
+        observation_key: entry of Dict observations; None for the only one that fits.
     """
 
-    id: str = DEFAULT_ENV
+    id: str | None = DEFAULT_ENV
     kwargs: dict[str, Any] = {}
+    observation_key: str | None = None
+
+
+def _as_sources(value: Any) -> Any:
+    """One source or several; paths that exist become absolute, for use from anywhere."""
+    sources = [value] if isinstance(value, str | Path) else value
+    if not isinstance(sources, list | tuple):
+        return sources
+    paths = [Path(source) if isinstance(source, str | Path) else source for source in sources]
+    return [
+        str(path.absolute() if isinstance(path, Path) and path.exists() else source)
+        for path, source in zip(paths, sources)
+    ]
 
 
 class Data(Section):
     """Trajectories to train on.
 
     Attributes:
-        size: training trajectories.
+        sources: own data to train on instead of collecting: replay buffers, HDF5 files,
+            ``minari:ID``, or the ``module:Name`` of a function that yields episodes.
+        size: training trajectories, at most those of the own data.
         steps: transitions per trajectory; the environment may end it earlier.
         policy: ``passive``, ``random`` (held actions), ``mixed``, the path of an agent saved by
-            Stable-Baselines3, a run directory (its model plans), or ``module:Name``.
+            Stable-Baselines3, a run directory (its model plans), or ``module:Name``; ``recorded``
+            for own data of an unknown policy.
         env_kwargs: override the environment's own while collecting.
         validation_size: trajectories with validation seeds, to monitor training.
         heldout_size: trajectories with held-out seeds, to evaluate the trained model.
@@ -63,6 +81,7 @@ class Data(Section):
         dir: where datasets are cached, one folder per configuration.
     """
 
+    sources: Annotated[tuple[str, ...], BeforeValidator(_as_sources)] = ()
     size: int = Field(10_000, ge=8)
     steps: int = Field(30, ge=2)
     policy: str = "passive"
@@ -170,16 +189,41 @@ class Optimization(Section):
     max_grad_norm: float | None = Field(None, gt=0)
 
 
-class Phase1(Optimization):
+class Budget(Optimization):
+    """How long a phase trains on windows of the trajectories.
+
+    Attributes:
+        updates: number of weight updates; None where `epochs` decides.
+        epochs: passes over the trajectories, with one random window of each per pass, instead of
+            `updates`. Few or long trajectories make a pass short, so `updates` suits any data.
+    """
+
+    updates: int | None = Field(1, ge=1)
+    epochs: int | None = Field(None, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("epochs") is not None:
+            return {"updates": None, **values}
+        return values
+
+    @model_validator(mode="after")
+    def _check_budget(self) -> Self:
+        if (self.updates is None) == (self.epochs is None):
+            raise ValueError(f"updates={self.updates} and epochs={self.epochs}: set one of the two")
+        return self
+
+
+class Phase1(Budget):
     """Training of the encoder and the predictor.
 
     Attributes:
-        epochs: passes over the trajectories, with one random window of each per pass.
         ema_start: first momentum of the target encoder.
         ema_end: last momentum of the target encoder; in between it follows a cosine.
     """
 
-    epochs: int = Field(20, ge=1)
+    updates: int | None = Field(1563, ge=1)
     weight_decay: float = Field(1e-2, ge=0)
     max_grad_norm: float | None = Field(5.0, gt=0)
     ema_start: float = Field(0.99, ge=0, le=1)
@@ -204,17 +248,16 @@ class Refinement(Optimization):
     max_grad_norm: float | None = Field(5.0, gt=0)
 
 
-class Phase2(Optimization):
+class Phase2(Budget):
     """Training of the decoder and the heads on the frozen encoder.
 
     Attributes:
-        epochs: passes over the trajectories, with one random window of each per pass.
-        min_updates: if the epochs make fewer updates, the heads alone go on learning.
+        min_updates: if there are fewer updates, the heads alone go on learning.
         head_updates: number of those further updates; 0 for none.
         head_batch_size: transitions per further update.
     """
 
-    epochs: int = Field(6, ge=1)
+    updates: int | None = Field(469, ge=1)
     min_updates: int = Field(400, ge=0)
     head_updates: int = Field(1000, ge=0)
     head_batch_size: int = Field(256, ge=8)

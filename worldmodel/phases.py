@@ -34,6 +34,8 @@ from worldmodel.objectives import Forecast
 from worldmodel.optim import Phase, Terms, cosine
 from worldmodel.registry import OBJECTIVES
 
+MIN_VALIDATION_WINDOWS = 16
+
 
 def jepa_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -> Phase:
     """Phase 1: train the encoder and the predictor; the target encoder follows.
@@ -48,7 +50,7 @@ def jepa_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -> Phase
     generator = torch.Generator().manual_seed(config.seed)
     length = model.frames.window(settings.horizon)
     sampler = WindowSampler(buffer, length, phase.batch_size, seed=(config.seed, 1))
-    updates = sampler.updates(phase.epochs)
+    updates = sampler.updates(phase)
 
     def loss(update: int) -> tuple[Tensor, Terms]:
         forecast = predict_targets(model, sampler.batch(update, model), settings)
@@ -185,7 +187,7 @@ def decoder_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -> Ph
         return _sum(terms)
 
     parameters = [p for p in model.parameters() if p.requires_grad]
-    return Phase("phase 2", parameters, loss, phase, sampler.updates(phase.epochs))
+    return Phase("phase 2", parameters, loss, phase, sampler.updates(phase))
 
 
 def remaining_heads_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -> Phase | None:
@@ -200,7 +202,7 @@ def remaining_heads_phase(model: WorldModel, buffer: ReplayBuffer, config: Confi
         None if phase 2 had `phase2.min_updates`, or no further updates are configured.
     """
     phase = config.phase2
-    done = _transition_sampler(model, buffer, config).updates(phase.epochs)
+    done = _transition_sampler(model, buffer, config).updates(phase)
     if done >= phase.min_updates or not phase.head_updates:
         return None
     for part in (model.encoder, model.predictor):
@@ -243,6 +245,17 @@ def heads_phase(
     return Phase("heads", parameters, loss, settings, updates)
 
 
+def planned_updates(model: WorldModel, buffer: ReplayBuffer, config: Config) -> dict[str, int]:
+    """Number of updates of ``phase1``, ``refinement`` and ``phase2`` on given data."""
+    length = model.frames.window(config.objective.horizon)
+    sampler = WindowSampler(buffer, length, config.phase1.batch_size, seed=(config.seed, 1))
+    return {
+        "phase1": sampler.updates(config.phase1),
+        "refinement": config.refinement.updates,
+        "phase2": _transition_sampler(model, buffer, config).updates(config.phase2),
+    }
+
+
 def head_losses(model: WorldModel, step: Transition) -> Terms:
     """The loss of every head; see `worldmodel.models.heads.HEADS`.
 
@@ -270,9 +283,10 @@ def freeze(module: nn.Module) -> None:
 
 
 def validation_batch(model: WorldModel, validation: ReplayBuffer, config: Config) -> Batch:
-    """One window of every validation episode."""
+    """One window of every validation episode, or several where there are few episodes."""
     length = model.frames.window(config.objective.horizon)
-    sampler = WindowSampler(validation, length, validation.num_episodes, seed=(0,))
+    count = max(validation.num_episodes, MIN_VALIDATION_WINDOWS)
+    sampler = WindowSampler(validation, length, count, seed=(0,))
     return sampler.batch(0, model)
 
 

@@ -109,7 +109,7 @@ class EnvPlugin:
         energy: function from states (N, d) to energies (N,) in J; None if there is no energy.
 
     Args:
-        env_id: id of a registered environment.
+        env_id: id of a registered environment; empty for data without one.
         env_kwargs: arguments of its constructor.
     """
 
@@ -188,6 +188,8 @@ class EnvPlugin:
         """
         if "dt" in self.env_kwargs:
             return float(self.env_kwargs["dt"])
+        if not self.env_id:
+            return 1.0 / _DEFAULT_FPS
         from worldmodel.data.adapters import make_single
 
         env: gym.Env[Any, Any] = make_single(self.env_id, self.env_kwargs)
@@ -207,11 +209,11 @@ def register_plugin(env_ids: Sequence[str], plugin: type[EnvPlugin]) -> None:
     _plugins.update(dict.fromkeys(env_ids, plugin))
 
 
-def plugin_class(env_id: str) -> type[EnvPlugin]:
+def plugin_class(env_id: str | None) -> type[EnvPlugin]:
     """The plug-in registered for an environment; `EnvPlugin` itself if there is none."""
     for module in _MODULES:
         importlib.import_module(module)
-    return _plugins.get(env_id.rpartition(":")[2], EnvPlugin)
+    return _plugins.get(str(env_id).rpartition(":")[2], EnvPlugin)
 
 
 def choose_readout(name: str, plugin: EnvPlugin, state_dim: int) -> Readout:
@@ -228,11 +230,11 @@ def choose_readout(name: str, plugin: EnvPlugin, state_dim: int) -> Readout:
     return readout
 
 
-def find_plugin(env_id: str, env_kwargs: Mapping[str, Any] | None = None) -> EnvPlugin:
+def find_plugin(env_id: str | None, env_kwargs: Mapping[str, Any] | None = None) -> EnvPlugin:
     """Make the plug-in of an environment.
 
     Args:
-        env_id: id of a registered environment, ``id`` or ``module:id``.
+        env_id: id of a registered environment, ``id`` or ``module:id``; None for data without one.
         env_kwargs: arguments of its constructor.
     """
-    return plugin_class(env_id)(env_id, env_kwargs or {})
+    return plugin_class(env_id)(env_id or "", env_kwargs or {})

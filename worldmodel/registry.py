@@ -51,7 +51,7 @@ class Registry:
         Raises:
             ConfigError: it is neither. Nothing is imported.
         """
-        if name in self._references or _is_reference(name):
+        if name in self._references or is_reference(name):
             return name
         raise ConfigError(
             f"unknown {self.kind} {name!r}; expected one of {', '.join(self.names)}, or module:Name"
@@ -111,7 +111,8 @@ def _import(target: str) -> Any:
     return found
 
 
-def _is_reference(name: str) -> bool:
+def is_reference(name: str) -> bool:
+    """Whether a name looks like ``module:Name``."""
     if name in _IN_PROCESS:
         return True
     module, colon, attribute = name.partition(":")

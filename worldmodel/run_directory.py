@@ -15,7 +15,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ValidationError
 
-from worldmodel.config import MODES, Config, dump, read_yaml, validate
+from worldmodel.config import MODES, Config, dump, override, read_yaml, validate
 from worldmodel.errors import ConfigError, RunError
 from worldmodel.files import load_tensors, save_tensors, write_json, write_text
 from worldmodel.models import ModelSpec, WorldModel
@@ -96,6 +96,16 @@ class RunDirectory:
             return validate(read_yaml(path))
         except ConfigError as error:
             raise RunError(f"{path} is damaged: {error}") from error
+
+    def change_config(self, changes: Mapping[str, Any]) -> None:
+        """Change the configuration of the run, also on disk.
+
+        Args:
+            changes: nested values.
+        """
+        config = validate(override(self.config.model_dump(mode="json"), changes))
+        write_text(self.path / "config.yaml", dump(config))
+        self.__dict__["config"] = config
 
     @property
     def finished(self) -> bool:
@@ -184,6 +194,10 @@ class RunDirectory:
 
 def _directory_name(config: Config) -> str:
     """The mode of the original command line where the run has one, else the environment."""
+    if config.env.id is None:
+        from worldmodel.data.own_data import source_name
+
+        return source_name(config.data.sources)
     for mode, values in MODES.items():
         if values == {"env": {"id": config.env.id}, "observation": config.observation}:
             return mode

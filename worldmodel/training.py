@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch
 
 from worldmodel.callbacks import (
@@ -18,8 +19,11 @@ from worldmodel.callbacks import (
     deferred_interrupt,
 )
 from worldmodel.config import Config, build_config, from_options
+from worldmodel.data import FrameStack, ReplayBuffer
 from worldmodel.data.datasets import Datasets, check_data, open_datasets
+from worldmodel.data.own_data import OwnSource, as_sources
 from worldmodel.errors import InterruptedRunError
+from worldmodel.hyperparameters import Data
 from worldmodel.models import ModelSpec, WorldModel, check_parts, choose_device
 from worldmodel.objectives import check_objective
 from worldmodel.optim import Phase, tune_cpu
@@ -42,6 +46,7 @@ PHASES: dict[str, Callable[[WorldModel, Any, Config], Phase | None]] = {
 def train(
     env: str | type[gym.Env[Any, Any]] | Callable[..., gym.Env[Any, Any]] | None = None,
     *,
+    data: OwnSource | Sequence[OwnSource] | Sequence[Mapping[str, Any]] | None = None,
     preset: str = "quick",
     config: Config | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -53,6 +58,10 @@ def train(
 
     Args:
         env: a Gymnasium id, ``module:id``, an environment class, or a factory.
+        data: own data to train on instead of collecting: the path of a replay buffer or HDF5
+            file, ``minari:ID``, a `ReplayBuffer`, a function that yields episodes, several of
+            these, or a list of episodes (dicts with the arguments of `ReplayBuffer.add_episode`).
+            The environment is that of the data, where it names one, unless `env` is given.
         preset: ``smoke``, ``quick`` or ``standard``.
         config: a whole configuration, instead of `env`, `preset`, `settings` and `options`.
         settings: nested values of any other key of the configuration, as in
@@ -78,9 +87,11 @@ def train(
         >>> run = worldmodel.train(env="DoublePendulumPixels-v0", preset="quick")  # doctest: +SKIP
     """
     if config is None:
+        if data is not None:
+            options["data"] = as_sources(data, Path(options.get("data_dir") or Data().dir))
         layers = from_options(env=env, **options)
         config = build_config(layers, settings or {}, preset=preset)
-    elif env is not None or settings or options or preset != "quick":
+    elif env is not None or data is not None or settings or options or preset != "quick":
         raise TypeError("config is a whole configuration: give it without other options")
     _check(config)
     return _train(Run.create(config), callbacks, progress)
@@ -107,8 +118,7 @@ def _check(config: Config) -> None:
     """Find mistakes in the configuration before anything is written."""
     choose_device(config.device)
     READOUTS.resolve(config.evaluation.readout)
-    env = check_data(config)
-    spec = ModelSpec.of(config, env.source.shape, env.action_space)
+    spec = ModelSpec.of(config, *check_data(config))
     check_parts(spec)
     check_objective(config.objective, spec.latent_dim, spec.actions.dim)
 
@@ -121,12 +131,39 @@ def _train(run: Run, callbacks: Sequence[Callback], progress: bool) -> Run:
     watching.on_message(f"Run directory: {run.path}")
     try:
         with open_datasets(run.config, [watching]) as datasets:
+            fit_horizon(run, datasets.train, watching)
             model = _run_phases(run, datasets, watching)
             run.set_model(model)
-            evaluate_run(run, train_buffer=datasets.train, callbacks=[watching])
+            evaluate_run(run, datasets=datasets, callbacks=[watching])
     except KeyboardInterrupt as error:
         raise InterruptedRunError(_resume_hint(run)) from error
     return run
+
+
+def fit_horizon(run: Run, train: ReplayBuffer, callbacks: CallbackList) -> None:
+    """Lower the objective's horizon where most training episodes are too short for it.
+
+    The new horizon is the median number of steps after the first observation, and is written into
+    the run's configuration.
+
+    Raises:
+        ValueError: If most episodes are too short for one step.
+    """
+    config, frames = run.config, FrameStack(run.config.frame_stack)
+    steps = frames.steps(int(np.quantile(train.lengths, 0.5, method="lower")))
+    if steps < 1:
+        raise ValueError(
+            f"most of the {len(train)} training episodes have fewer than the {frames.window(1)} "
+            f"frames that {frames.size} stacked frames and one step need; lower frame_stack, or "
+            "train on longer episodes"
+        )
+    if steps < config.objective.horizon:
+        callbacks.on_message(
+            f"objective.horizon is lowered from {config.objective.horizon} to {steps}: half of the "
+            "training episodes have no more steps",
+            warning=True,
+        )
+        run.change_config({"objective": {"horizon": steps}})
 
 
 def _run_phases(run: Run, datasets: Datasets, callbacks: CallbackList) -> WorldModel:
@@ -142,7 +179,7 @@ def _run_phases(run: Run, datasets: Datasets, callbacks: CallbackList) -> WorldM
         model.load_state_dict(checkpoint["model"])
     state = TrainingState(run, model, datasets.validation)
     monitor = CollapseMonitor(lambda text: callbacks.on_message(text, warning=True))
-    callbacks = CallbackList([monitor, TensorBoardLogger(), callbacks])
+    callbacks = CallbackList([monitor, callbacks, TensorBoardLogger()])
     callbacks.on_train_start(state)
     names = list(PHASES)
     try:
@@ -185,11 +222,14 @@ def _run_phase(phase: Phase, state: TrainingState, callbacks: CallbackList) -> N
                 )
             if stop:
                 raise InterruptedRunError(_resume_hint(state.run))
+    if interrupt.requested:  # after the last check
+        raise InterruptedRunError(_resume_hint(state.run))
 
 
 def _log(state: TrainingState, callbacks: CallbackList) -> None:
     losses = {name: float(term) for name, term in state.losses.items()}
-    state.note = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
+    shown = {name: value for name, value in losses.items() if name != "skipped" or value}
+    state.note = ", ".join(f"{name} {value:.4f}" for name, value in shown.items())
     tag = state.phase.replace(" ", "")
     state.scalars = {f"{tag}/{name}": value for name, value in losses.items()}
     callbacks.on_log(state)

@@ -69,7 +69,7 @@ def new_model(config: Config, buffer: ReplayBuffer) -> WorldModel:
 
 
 def make_phase(model: WorldModel, buffer: ReplayBuffer, config: Config, updates: int) -> Phase:
-    """Make phase 1 with schedules over `updates` instead of `phase1.epochs`."""
+    """Make phase 1 with schedules over `updates` instead of `phase1.updates`."""
     phase, settings = jepa_phase(model, buffer, config), config.phase1
 
     def update_momentum(update: int) -> None:

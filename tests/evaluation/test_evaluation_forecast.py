@@ -53,7 +53,7 @@ def angles_of(model, buffer):
 
 def frames_of(model, buffer):
     episodes = ForecastEpisodes.of(model, buffer)
-    return frame_errors(episodes, episodes.forecast())
+    return frame_errors(episodes, episodes.forecast(), buffer)
 
 
 def test_a_model_that_runs_ahead_has_exactly_its_lead_as_error(tmp_path):
@@ -173,11 +173,13 @@ def test_the_newest_decoded_frame_is_compared_with_the_true_frame_of_the_same_st
     assert list(errors.mse) == [step for step in REPORTED_STEPS if step <= LAST]
 
 
-def test_steps_end_with_the_shortest_episode(tmp_path):
-    buffer, _ = heldout(tmp_path, frames=13)
+def test_steps_end_with_the_median_episode_and_shorter_ones_are_left_out(tmp_path):
+    buffer, _ = heldout(tmp_path, frames=26)
+    lengths = np.array([3] * 9 + [13] * 20 + [26] * 11)
+    cut = buffer.select(np.arange(40), np.zeros(40, int), lengths)
     model = TinyModel()
-    assert len(angles_of(model, buffer).forecast) == 12
-    assert list(frames_of(model, buffer).mse) == [0, 5, 10]
+    assert angles_of(model, cut).forecast.shape[:2] == (12, 31)
+    assert list(frames_of(model, cut).mse) == [0, 5, 10]
 
 
 def test_forecasts_use_the_actions_that_are_given(tmp_path):

@@ -81,6 +81,7 @@ def test_the_data_used_is_described(metrics):
     assert metrics.to_dict()["data"] == {
         "train_episodes": 90,
         "train_steps": 90 * 11,
+        "several_actions": False,
         "train_seeds": [0, 89],
         "heldout_episodes": 40,
         "heldout_seeds": [20_000, 20_039],
@@ -368,7 +369,7 @@ def test_runs_are_compared_row_by_row(metrics):
         seed=3,
         latent_dim=8,
         trajectories=90,
-        epochs={"phase1": 7, "phase2": 2},
+        updates={"phase1": 7, "refinement": 4, "phase2": 2},
         parameters={"encoder": 1200},
     )
     runs = [

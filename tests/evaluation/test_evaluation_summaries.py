@@ -117,12 +117,13 @@ def test_exact_frames_have_no_finite_psnr():
     mse = np.random.default_rng(0).uniform(1.0, 2.0, 30)
     ones, zero = np.ones(30), np.zeros(30)
     errors = FrameErrors(
-        {0: zero, 5: mse}, {0: ones, 5: ones / 2}, {0: zero, 5: 4 * mse}, {0: ones}
+        {0: zero, 5: mse}, {0: ones, 5: ones / 2}, {0: zero, 5: 4 * mse}, {0: ones}, 16 * mse
     )
     frames = frame_forecast(errors, BOOTSTRAP)
     assert frames.psnr["0"] is None
     assert frames.psnr["5"] == pytest.approx(psnr(mse))
     assert frames.psnr_persistence["5"] == pytest.approx(psnr(mse) - 6.02, abs=0.01)
+    assert frames.psnr_mean_frame == pytest.approx(psnr(mse) - 12.04, abs=0.01)
     low, high = frames.psnr_interval["5"]
     assert low < psnr(mse) < high < low + 2.0
     assert frames.ssim == {"0": 1.0, "5": 0.5}

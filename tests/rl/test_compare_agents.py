@@ -129,5 +129,5 @@ def test_a_stopped_comparison_says_that_finished_agents_are_kept(run_path, monke
 def test_a_damaged_comparison_is_reported(run_path):
     (run_path / "rl").mkdir()
     (run_path / "rl" / "compare.json").write_text('{"views": ')
-    with pytest.raises(RunError, match=r"compare.json is damaged .* writes it a"):
+    with pytest.raises(RunError, match=r"compare.json is damaged .* rewrites it"):
         insert_agents(run_path)

@@ -255,6 +255,20 @@ class StackedFrames(gym.Wrapper[np.ndarray, Any, Any, Any], gym.utils.RecordCons
         return np.asarray(self._source(lambda: [self.env.render()], batch, np.zeros(1, int))[0])
 
 
+def require_env(config: Config) -> str:
+    """The environment's id.
+
+    Raises:
+        ValueError: If the configuration has own data without an environment.
+    """
+    if config.env.id is None:
+        raise ValueError(
+            "this needs the environment, and the run was trained on data without one: name the "
+            "environment that the data came from with --set env.id=ID, or train with --env ID"
+        )
+    return config.env.id
+
+
 def stored_observation(config: Config) -> str:
     """What is stored of the environment of a configuration, see `frame_source`."""
     return "vector" if config.observation == "vector" else "auto"
@@ -274,7 +288,7 @@ def make_env(
     Raises:
         ValueError: If the environment does not take the arguments.
     """
-    return _stacked(_adapt(config, env_kwargs), config, render_mode)
+    return _stacked(adapt_config(config, env_kwargs), config, render_mode)
 
 
 def make_vec_env(
@@ -291,17 +305,18 @@ def make_vec_env(
     Raises:
         ValueError: If the environment does not take the arguments.
     """
-    adapter = _adapt(config, env_kwargs)
+    adapter = adapt_config(config, env_kwargs)
     if adapter.native and accepts(adapter.spec, "frame_stack"):
         return adapter.make_batch(num_envs, render_mode, frame_stack=config.frame_stack)
     makers = [lambda: _stacked(adapter, config, render_mode)] * num_envs
     return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED)
 
 
-def _adapt(config: Config, env_kwargs: Mapping[str, Any]) -> EnvAdapter:
-    kwargs = {**config.env.kwargs, **env_kwargs}
+def adapt_config(config: Config, env_kwargs: Mapping[str, Any] | None = None) -> EnvAdapter:
+    """The environment of a configuration as frames; see `adapt`."""
+    kwargs = {**config.env.kwargs, **(env_kwargs or {})}
     observation = stored_observation(config)
-    return adapt(config.env.id, kwargs, image_size=config.image_size, observation=observation)
+    return adapt(require_env(config), kwargs, image_size=config.image_size, observation=observation)
 
 
 def _stacked(adapter: EnvAdapter, config: Config, render_mode: str | None) -> StackedFrames:

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from worldmodel.callbacks import Callback, CallbackList
 from worldmodel.config import Config
-from worldmodel.data.adapters import EnvAdapter, stored_observation
+from worldmodel.data.adapters import require_env, stored_observation
 from worldmodel.data.collect import collect, load_or_collect
 from worldmodel.data.header import HEADER_FILE
 from worldmodel.data.policies import Policy
@@ -41,16 +41,23 @@ _SPARE_BYTES = 200 * 2**20
 
 @dataclass(frozen=True)
 class Datasets:
-    """Episodes to train on, and others to monitor the training with."""
+    """Episodes to train on, and others.
+
+    Attributes:
+        train: to train on.
+        validation: to monitor the training with.
+        heldout: to evaluate on; None if they are collected for each evaluation.
+    """
 
     train: ReplayBuffer
     validation: ReplayBuffer
+    heldout: ReplayBuffer | None = None
 
 
 def collect_kwargs(config: Config) -> dict[str, Any]:
     """Arguments of `collect` and `resolve` that describe the environment of a configuration."""
     return {
-        "env_id": config.env.id,
+        "env_id": require_env(config),
         "env_kwargs": {**config.env.kwargs, **config.data.env_kwargs},
         "image_size": config.image_size,
         "observation": stored_observation(config),
@@ -112,6 +119,12 @@ def open_datasets(config: Config, callbacks: Sequence[Callback] = ()) -> Iterato
         OSError: If there is no space for the data, or no permission to write it.
         ReplayBufferError: If the data of an earlier run is damaged.
     """
+    if config.data.sources:
+        from worldmodel.data.own_data import open_own_data
+
+        with open_own_data(config, callbacks) as datasets:
+            yield datasets
+        return
     watching = CallbackList(callbacks)
     train_seeds = training_seeds(config.data.size)
     validation_seeds = split_seeds("validation", config.data.validation_size)
@@ -122,11 +135,11 @@ def open_datasets(config: Config, callbacks: Sequence[Callback] = ()) -> Iterato
         yield Datasets(train, validation)
 
 
-def check_data(config: Config) -> EnvAdapter:
-    """Check, before anything is written, that the data of a configuration can be collected.
+def check_data(config: Config) -> tuple[tuple[int, ...], gym.Space[Any]]:
+    """Check, before anything is written, that the data of a configuration can be had.
 
     Returns:
-        The environment as frames.
+        Shape of a frame, and the space of the actions.
 
     Raises:
         ValueError: If the environment, its spaces or the policy do not fit.
@@ -134,6 +147,12 @@ def check_data(config: Config) -> EnvAdapter:
         ReplayBufferError: If the data of an earlier run is damaged.
     """
     _require_directory(config.data.dir)
+    if config.data.sources:
+        from worldmodel.data.own_data import OwnData
+
+        data = OwnData.of(config)
+        _require_supported(data.action_space)
+        return data.first_frames().shape[1:], data.action_space
     recipe = _recipe(config)
     _require_supported(recipe.env.action_space)
     envs = recipe.make(1)
@@ -149,7 +168,7 @@ def check_data(config: Config) -> EnvAdapter:
         _require_space(
             config.data.dir, recipe, size, "choose another disk with --set data.dir=PATH"
         )
-    return recipe.env
+    return recipe.env.source.shape, recipe.env.action_space
 
 
 @contextmanager

@@ -12,6 +12,7 @@ A buffer is a directory::
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,12 @@ import gymnasium as gym
 import numpy as np
 
 from worldmodel.data.header import Header, episode_rows, lock_for_writing
-from worldmodel.data.storage import EpisodeLog
-from worldmodel.data.windows import (
-    Indices,
-    Windows,
-    aligned_empty,
-    as_indices,
-    check_out,
-    one_start_each,
-    require_length,
-    uniform_starts,
-)
+from worldmodel.data.storage import EpisodeLog, EpisodeTable
+from worldmodel.data.windows import Indices, WindowReader, as_indices, existing_episodes
+from worldmodel.errors import ReplayBufferError
 
 
-class ReplayBuffer:
+class ReplayBuffer(WindowReader):
     """Episodes on disk, read as windows that never cross the end of an episode.
 
     Make one with `create` or `open`. One process may append at a time; any number may read, and
@@ -53,10 +46,13 @@ class ReplayBuffer:
         >>> folder.cleanup()
     """
 
-    def __init__(self, path: Path, header: Header, log: EpisodeLog) -> None:
+    def __init__(
+        self, path: Path, header: Header, log: EpisodeLog, view: EpisodeTable | None = None
+    ) -> None:
         self.path = path
         self._header = header
         self._log = log
+        self._view = view
 
     @classmethod
     def create(
@@ -112,6 +108,57 @@ class ReplayBuffer:
                 lock.release()
             raise
 
+    @classmethod
+    def from_episodes(
+        cls,
+        path: str | Path,
+        episodes: Iterable[Mapping[str, Any]],
+        *,
+        action_space: gym.Space[Any] | None = None,
+    ) -> ReplayBuffer:
+        """Store episodes that are in memory.
+
+        Args:
+            path: a directory that does not exist yet, or is empty.
+            episodes: dicts with the arguments of `add_episode`; `rewards`, `terminated`, `states`
+                and `seed` may be missing.
+            action_space: space of the actions; None infers it from all actions.
+
+        Returns:
+            The buffer, open for reading.
+
+        Raises:
+            ReplayBufferError: If the directory holds anything.
+            ValueError: If there is no episode, or one does not fit the first.
+        """
+        from worldmodel.data.own_data import store_episodes
+
+        return store_episodes(path, episodes, action_space)
+
+    def select(
+        self, episodes: Indices, starts: Indices | None = None, lengths: Indices | None = None
+    ) -> ReplayBuffer:
+        """A read-only view of some episodes, or of a part of each, without copying them.
+
+        Args:
+            episodes: (N,) episodes, which may repeat.
+            starts: (N,) first frame of each part; None for 0.
+            lengths: (N,) frames of each part; None for all up to the end.
+
+        Raises:
+            ValueError: If an episode does not exist, or a part is not within it.
+        """
+        chosen = existing_episodes(episodes, self.num_episodes, self.path)
+        first = np.zeros_like(chosen) if starts is None else as_indices("starts", starts)
+        rest = self.lengths[chosen] - first
+        sizes = rest if lengths is None else as_indices("lengths", lengths)
+        if not len(chosen) == len(first) == len(sizes):
+            raise ValueError("episodes, starts and lengths differ in length")
+        if ((first < 0) | (sizes < 1) | (sizes > rest)).any():
+            raise ValueError(f"a part of an episode of {self.path} is not within it")
+        view = self._episodes.select(chosen, first, sizes)
+        return ReplayBuffer(self.path, self._header, self._log, view)
+
     @property
     def frame_shape(self) -> tuple[int, ...]:
         """Shape of one frame."""
@@ -140,12 +187,12 @@ class ReplayBuffer:
     @property
     def num_episodes(self) -> int:
         """Complete episodes."""
-        return len(self._log.episodes)
+        return len(self._episodes)
 
     @property
     def num_frames(self) -> int:
         """Frames in all episodes."""
-        return self._log.episodes.num_frames
+        return self._episodes.num_frames
 
     @property
     def num_transitions(self) -> int:
@@ -155,17 +202,17 @@ class ReplayBuffer:
     @property
     def lengths(self) -> np.ndarray:
         """Frames per episode, int64 (E,), read-only."""
-        return self._log.episodes.lengths
+        return self._episodes.lengths
 
     @property
     def seeds(self) -> np.ndarray:
         """Seed each episode was reset with, int64 (E,), read-only; -1 where unknown."""
-        return self._log.episodes.seeds
+        return self._episodes.seeds
 
     @property
     def terminated(self) -> np.ndarray:
         """Whether each episode ended by termination, bool (E,), read-only."""
-        return self._log.episodes.terminated
+        return self._episodes.terminated
 
     def __len__(self) -> int:
         return self.num_episodes
@@ -210,6 +257,8 @@ class ReplayBuffer:
         """
         if seed is not None and not 0 <= seed < 2**63:
             raise ValueError(f"seed is {seed}; expected 0 to 2**63 - 1, or None where unknown")
+        if self._view is not None:
+            raise ReplayBufferError("a view of a buffer is read-only; open the buffer to append")
         rows = episode_rows(self._header, frames, actions, rewards, states)
         self._log.append(rows, -1 if seed is None else int(seed), bool(terminated))
 
@@ -226,175 +275,3 @@ class ReplayBuffer:
     def close(self) -> None:
         """Flush, then release the files and the lock. Closing twice is fine."""
         self._log.close()
-
-    def windows(
-        self, episodes: Indices, starts: Indices, length: int, out: Windows | None = None
-    ) -> Windows:
-        """Read given windows.
-
-        Args:
-            episodes: (B,) episode of each window.
-            starts: (B,) first frame of each window within its episode.
-            length: frames per window, L.
-            out: arrays to fill, from `empty_windows`; None allocates.
-
-        Returns:
-            The windows, each array with B and L (or L-1) in front.
-
-        Raises:
-            ValueError: If an episode does not exist, a window crosses the end of its episode, or
-                `out` does not fit.
-        """
-        return self._read(*self._validated_windows(episodes, starts, length), length, out)
-
-    def sample(
-        self,
-        batch_size: int,
-        length: int,
-        rng: np.random.Generator,
-        episodes: Indices | None = None,
-        out: Windows | None = None,
-    ) -> Windows:
-        """Draw windows uniformly from all that fit, with replacement.
-
-        Args:
-            batch_size: windows to draw, B.
-            length: frames per window, L.
-            rng: random generator.
-            episodes: (E',) episodes to draw from; None for all.
-            out: arrays to fill, from `empty_windows`; None allocates.
-
-        Raises:
-            ValueError: If no window of that length fits, or an argument is out of range.
-        """
-        require_length(length)
-        chosen = None if episodes is None else self._validated_episodes(episodes)
-        lengths = self.lengths if chosen is None else self.lengths[chosen]
-        which, starts = uniform_starts(lengths, length, batch_size, rng)
-        return self._read(which if chosen is None else chosen[which], starts, length, out)
-
-    def episode_windows(
-        self,
-        episodes: Indices,
-        length: int,
-        rng: np.random.Generator,
-        out: Windows | None = None,
-    ) -> Windows:
-        """Draw one window from each given episode, uniformly over that episode's valid starts.
-
-        Args:
-            episodes: (B,) episodes, each at least `length` frames long; see
-                `episodes_of_at_least`.
-            length: frames per window, L.
-            rng: random generator.
-            out: arrays to fill, from `empty_windows`; None allocates.
-
-        Raises:
-            ValueError: If an episode is shorter than `length`, or an argument is out of range.
-        """
-        require_length(length)
-        chosen = self._validated_episodes(episodes)
-        return self._read(chosen, one_start_each(self.lengths[chosen], length, rng), length, out)
-
-    def episodes_of_at_least(self, length: int) -> np.ndarray:
-        """Episodes long enough for a window of `length` frames, int64 (E',), ascending."""
-        return np.flatnonzero(self.lengths >= length)
-
-    def actions(self, episodes: Indices, starts: Indices, length: int) -> np.ndarray:
-        """Read only the actions of given windows, (B, L-1, *action_shape); see `windows`."""
-        episodes, starts = self._validated_windows(episodes, starts, length)
-        out = np.empty(*self._window_layout(len(episodes), length)["actions"])
-        first = self._log.episodes.starts[episodes] + starts - episodes
-        self._gather("actions", first, length - 1, out)
-        return out
-
-    def states(self, episodes: Indices, starts: Indices, length: int) -> np.ndarray:
-        """Read the true states of given windows. For evaluation only: nothing may train on them.
-
-        Args:
-            episodes: (B,) episode of each window.
-            starts: (B,) first frame of each window within its episode.
-            length: frames per window, L.
-
-        Returns:
-            (B, L, state_dim) float64.
-
-        Raises:
-            ValueError: If no states are stored, or a window crosses the end of its episode.
-        """
-        if not self.state_dim:
-            raise ValueError(
-                f"{self.path} stores no states: its environment reported none under state_key"
-            )
-        episodes, starts = self._validated_windows(episodes, starts, length)
-        out = np.empty((len(episodes), length, self.state_dim))
-        self._gather("states", self._log.episodes.starts[episodes] + starts, length, out)
-        return out
-
-    def empty_windows(self, batch_size: int, length: int) -> Windows:
-        """Allocate arrays to pass as `out` again and again."""
-        layout = self._window_layout(batch_size, length)
-        return Windows(*(aligned_empty(shape, dtype) for shape, dtype in layout.values()))
-
-    def _window_layout(
-        self, batch_size: int, length: int
-    ) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-        require_length(length)
-        steps = (batch_size, length - 1)
-        return {
-            "frames": ((batch_size, length, *self.frame_shape), self.frame_dtype),
-            "actions": ((*steps, *self._header.action_shape), self._header.action_dtype),
-            "rewards": (steps, np.dtype(np.float32)),
-            "terminated": (steps, np.dtype(bool)),
-        }
-
-    def _read(
-        self, episodes: np.ndarray, starts: np.ndarray, length: int, out: Windows | None
-    ) -> Windows:
-        if out is None:
-            out = self.empty_windows(len(episodes), length)
-        else:
-            check_out(out, self._window_layout(len(episodes), length))
-        table = self._log.episodes
-        first_frame = table.starts[episodes] + starts
-        self._gather("frames", first_frame, length, out.frames)
-        self._gather("actions", first_frame - episodes, length - 1, out.actions)
-        self._gather("rewards", first_frame - episodes, length - 1, out.rewards)
-        out.terminated[...] = False
-        if length > 1:
-            reaches_end = starts + length == table.lengths[episodes]
-            out.terminated[:, -1] = reaches_end & table.terminated[episodes]
-        return out
-
-    def _gather(self, name: str, first: np.ndarray, length: int, out: np.ndarray) -> None:
-        """Copy `length` rows from each first row (B,) into `out` (B, length, ...)."""
-        rows = self._log.rows(name)
-        if out.size:
-            # The rows are valid; with mode="clip" NumPy copies straight into `out`.
-            np.take(rows, first[:, None] + np.arange(length), axis=0, out=out, mode="clip")
-
-    def _validated_episodes(self, episodes: Indices) -> np.ndarray:
-        chosen = as_indices("episodes", episodes)
-        outside = chosen[(chosen < 0) | (chosen >= self.num_episodes)]
-        if len(outside):
-            raise ValueError(
-                f"episode {outside[0]} does not exist; {self.path} has episodes 0 to "
-                f"{self.num_episodes - 1}"
-            )
-        return chosen
-
-    def _validated_windows(
-        self, episodes: Indices, starts: Indices, length: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        require_length(length)
-        chosen, first = self._validated_episodes(episodes), as_indices("starts", starts)
-        if len(chosen) != len(first):
-            raise ValueError(f"{len(chosen)} episodes but {len(first)} starts; expected as many")
-        outside = (first < 0) | (first + length > self.lengths[chosen])
-        if outside.any():
-            i = np.argmax(outside)
-            raise ValueError(
-                f"window {i} takes frames {first[i]} to {first[i] + length - 1} of episode "
-                f"{chosen[i]}, which has frames 0 to {self.lengths[chosen[i]] - 1}"
-            )
-        return chosen, first

@@ -115,6 +115,7 @@ class EpisodeTable:
     Attributes:
         lengths: frames per episode, int64 (E,).
         starts: row of each episode's first frame, int64 (E,).
+        first_steps: row of each episode's first transition, int64 (E,).
         seeds: seed of each episode, int64 (E,), -1 where unknown.
         terminated: whether each episode ended by termination, bool (E,).
         num_frames: frames in all episodes.
@@ -122,6 +123,7 @@ class EpisodeTable:
 
     lengths: np.ndarray
     starts: np.ndarray
+    first_steps: np.ndarray
     seeds: np.ndarray
     terminated: np.ndarray
 
@@ -131,6 +133,7 @@ class EpisodeTable:
         self._columns = {
             "lengths": lengths,
             "starts": np.cumsum(lengths) - lengths,
+            "first_steps": np.cumsum(lengths - 1) - (lengths - 1),
             "seeds": records["seed"].astype(np.int64),
             "terminated": records["terminated"].astype(bool),
         }
@@ -150,12 +153,25 @@ class EpisodeTable:
         if count == len(self._columns["lengths"]):
             for name, column in self._columns.items():
                 self._columns[name] = np.resize(column, max(64, 2 * count))
-        for column, value in zip(
-            self._columns.values(), (length, self.num_frames, seed, terminated)
-        ):
+        row = (length, self.num_frames, self.num_frames - count, seed, terminated)
+        for column, value in zip(self._columns.values(), row, strict=True):
             column[count] = value
         self.num_frames += length
         self._show(count + 1)
+
+    def select(self, episodes: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> EpisodeTable:
+        """Parts of episodes as episodes of their own; see `ReplayBuffer.select`."""
+        table = EpisodeTable(np.empty(0, RECORD))
+        table._columns = {
+            "lengths": lengths,
+            "starts": self.starts[episodes] + starts,
+            "first_steps": self.first_steps[episodes] + starts,
+            "seeds": self.seeds[episodes],
+            "terminated": self.terminated[episodes] & (starts + lengths == self.lengths[episodes]),
+        }
+        table.num_frames = int(lengths.sum())
+        table._show(len(episodes))
+        return table
 
     def _show(self, count: int) -> None:
         for name, column in self._columns.items():

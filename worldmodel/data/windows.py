@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from worldmodel.data.header import Header
+from worldmodel.data.storage import EpisodeLog, EpisodeTable
 
 _ALIGNMENT = 64
 
@@ -132,3 +136,218 @@ def as_indices(name: str, values: Indices) -> np.ndarray:
             f"{name} is {array.dtype} of shape {array.shape}; expected integers of shape (B,)"
         )
     return array.astype(np.int64, copy=False)
+
+
+def existing_episodes(episodes: Indices, count: int, path: Path) -> np.ndarray:
+    """Episodes of a buffer as int64 (B,), or ValueError if one of them does not exist."""
+    chosen = as_indices("episodes", episodes)
+    outside = chosen[(chosen < 0) | (chosen >= count)]
+    if len(outside):
+        raise ValueError(
+            f"episode {outside[0]} does not exist; {path} has episodes 0 to {count - 1}"
+        )
+    return chosen
+
+
+def starts_within(
+    starts: Indices, length: int, lengths: np.ndarray, episodes: np.ndarray
+) -> np.ndarray:
+    """First frames of windows as int64 (B,), or ValueError if a window leaves its episode.
+
+    Args:
+        starts: first frame of each window.
+        length: frames per window.
+        lengths: int64 (B,), frames of each window's episode.
+        episodes: int64 (B,), for the message.
+    """
+    first = as_indices("starts", starts)
+    if len(episodes) != len(first):
+        raise ValueError(f"{len(episodes)} episodes but {len(first)} starts; expected as many")
+    outside = (first < 0) | (first + length > lengths)
+    if outside.any():
+        i = np.argmax(outside)
+        raise ValueError(
+            f"window {i} takes frames {first[i]} to {first[i] + length - 1} of episode "
+            f"{episodes[i]}, which has frames 0 to {lengths[i] - 1}"
+        )
+    return first
+
+
+class WindowReader:
+    """Reads windows of consecutive frames that never cross the end of an episode.
+
+    The reading half of `ReplayBuffer`, which sets these attributes.
+
+    Attributes:
+        path: directory of the buffer.
+    """
+
+    path: Path
+    _header: Header
+    _log: EpisodeLog
+    _view: EpisodeTable | None
+
+    @property
+    def _episodes(self) -> EpisodeTable:
+        return self._log.episodes if self._view is None else self._view
+
+    def windows(
+        self, episodes: Indices, starts: Indices, length: int, out: Windows | None = None
+    ) -> Windows:
+        """Read given windows.
+
+        Args:
+            episodes: (B,) episode of each window.
+            starts: (B,) first frame of each window within its episode.
+            length: frames per window, L.
+            out: arrays to fill, from `empty_windows`; None allocates.
+
+        Returns:
+            The windows, each array with B and L (or L-1) in front.
+
+        Raises:
+            ValueError: If an episode does not exist, a window crosses the end of its episode, or
+                `out` does not fit.
+        """
+        return self._read(*self._validated_windows(episodes, starts, length), length, out)
+
+    def sample(
+        self,
+        batch_size: int,
+        length: int,
+        rng: np.random.Generator,
+        episodes: Indices | None = None,
+        out: Windows | None = None,
+    ) -> Windows:
+        """Draw windows uniformly from all that fit, with replacement.
+
+        Args:
+            batch_size: windows to draw, B.
+            length: frames per window, L.
+            rng: random generator.
+            episodes: (E',) episodes to draw from; None for all.
+            out: arrays to fill, from `empty_windows`; None allocates.
+
+        Raises:
+            ValueError: If no window of that length fits, or an argument is out of range.
+        """
+        require_length(length)
+        chosen = None if episodes is None else self._validated_episodes(episodes)
+        lengths = self._episodes.lengths if chosen is None else self._episodes.lengths[chosen]
+        which, starts = uniform_starts(lengths, length, batch_size, rng)
+        return self._read(which if chosen is None else chosen[which], starts, length, out)
+
+    def episode_windows(
+        self,
+        episodes: Indices,
+        length: int,
+        rng: np.random.Generator,
+        out: Windows | None = None,
+    ) -> Windows:
+        """Draw one window from each given episode, uniformly over that episode's valid starts.
+
+        Args:
+            episodes: (B,) episodes, each at least `length` frames long; see
+                `episodes_of_at_least`.
+            length: frames per window, L.
+            rng: random generator.
+            out: arrays to fill, from `empty_windows`; None allocates.
+
+        Raises:
+            ValueError: If an episode is shorter than `length`, or an argument is out of range.
+        """
+        require_length(length)
+        chosen = self._validated_episodes(episodes)
+        return self._read(
+            chosen, one_start_each(self._episodes.lengths[chosen], length, rng), length, out
+        )
+
+    def episodes_of_at_least(self, length: int) -> np.ndarray:
+        """Episodes long enough for a window of `length` frames, int64 (E',), ascending."""
+        return np.flatnonzero(self._episodes.lengths >= length)
+
+    def actions(self, episodes: Indices, starts: Indices, length: int) -> np.ndarray:
+        """Read only the actions of given windows, (B, L-1, *action_shape); see `windows`."""
+        episodes, starts = self._validated_windows(episodes, starts, length)
+        out = np.empty(*self._window_layout(len(episodes), length)["actions"])
+        first = self._episodes.first_steps[episodes] + starts
+        self._gather("actions", first, length - 1, out)
+        return out
+
+    def states(self, episodes: Indices, starts: Indices, length: int) -> np.ndarray:
+        """Read the true states of given windows. For evaluation only: nothing may train on them.
+
+        Args:
+            episodes: (B,) episode of each window.
+            starts: (B,) first frame of each window within its episode.
+            length: frames per window, L.
+
+        Returns:
+            (B, L, state_dim) float64.
+
+        Raises:
+            ValueError: If no states are stored, or a window crosses the end of its episode.
+        """
+        if not self._header.state_dim:
+            raise ValueError(
+                f"{self.path} stores no states: its environment reported none under state_key"
+            )
+        episodes, starts = self._validated_windows(episodes, starts, length)
+        out = np.empty((len(episodes), length, self._header.state_dim))
+        self._gather("states", self._episodes.starts[episodes] + starts, length, out)
+        return out
+
+    def empty_windows(self, batch_size: int, length: int) -> Windows:
+        """Allocate arrays to pass as `out` again and again."""
+        layout = self._window_layout(batch_size, length)
+        return Windows(*(aligned_empty(shape, dtype) for shape, dtype in layout.values()))
+
+    def _window_layout(
+        self, batch_size: int, length: int
+    ) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        require_length(length)
+        steps = (batch_size, length - 1)
+        return {
+            "frames": (
+                (batch_size, length, *self._header.frame_shape),
+                np.dtype(self._header.frame_dtype),
+            ),
+            "actions": ((*steps, *self._header.action_shape), self._header.action_dtype),
+            "rewards": (steps, np.dtype(np.float32)),
+            "terminated": (steps, np.dtype(bool)),
+        }
+
+    def _read(
+        self, episodes: np.ndarray, starts: np.ndarray, length: int, out: Windows | None
+    ) -> Windows:
+        if out is None:
+            out = self.empty_windows(len(episodes), length)
+        else:
+            check_out(out, self._window_layout(len(episodes), length))
+        table = self._episodes
+        first_step = table.first_steps[episodes] + starts
+        self._gather("frames", table.starts[episodes] + starts, length, out.frames)
+        self._gather("actions", first_step, length - 1, out.actions)
+        self._gather("rewards", first_step, length - 1, out.rewards)
+        out.terminated[...] = False
+        if length > 1:
+            reaches_end = starts + length == table.lengths[episodes]
+            out.terminated[:, -1] = reaches_end & table.terminated[episodes]
+        return out
+
+    def _gather(self, name: str, first: np.ndarray, length: int, out: np.ndarray) -> None:
+        """Copy `length` rows from each first row (B,) into `out` (B, length, ...)."""
+        rows = self._log.rows(name)
+        if out.size:
+            # The rows are valid; with mode="clip" NumPy copies straight into `out`.
+            np.take(rows, first[:, None] + np.arange(length), axis=0, out=out, mode="clip")
+
+    def _validated_episodes(self, episodes: Indices) -> np.ndarray:
+        return existing_episodes(episodes, len(self._episodes), self.path)
+
+    def _validated_windows(
+        self, episodes: Indices, starts: Indices, length: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        require_length(length)
+        chosen = self._validated_episodes(episodes)
+        return chosen, starts_within(starts, length, self._episodes.lengths[chosen], chosen)

@@ -221,7 +221,8 @@ class _Evaluator:
         latents = self.episodes.forecast()
         frames: FrameForecast | str = "the model has no decoder"
         if self.wm.decoder is not None:
-            frames = frame_forecast(frame_errors(self.episodes, latents), self.bootstrap)
+            errors = frame_errors(self.episodes, latents, self.train)
+            frames = frame_forecast(errors, self.bootstrap)
         return ForecastMetrics(
             angle=self.part_or_none("forecast.angle", self._angle(latents)),
             frames=self.part_or_none("forecast.frames", frames),
@@ -291,14 +292,15 @@ def _data(train: ReplayBuffer, heldout: ReplayBuffer) -> DataMetrics:
     return DataMetrics(
         train_episodes=train.num_episodes,
         train_steps=train.num_transitions,
+        several_actions=has_several_actions(train),
         train_seeds=_range(train.seeds),
         heldout_episodes=heldout.num_episodes,
         heldout_seeds=_range(heldout.seeds),
     )
 
 
-def _range(seeds: np.ndarray) -> tuple[int, int]:
-    return int(np.min(seeds)), int(np.max(seeds))
+def _range(seeds: np.ndarray) -> tuple[int, int] | None:
+    return (int(np.min(seeds)), int(np.max(seeds))) if np.min(seeds) >= 0 else None
 
 
 def _collapse(latents: np.ndarray) -> CollapseMetrics:

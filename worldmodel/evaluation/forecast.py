@@ -24,6 +24,7 @@ REPORTED_STEPS = (0, 5, 10, 20, 30, 40, 60)
 """Steps k at which forecasts are reported."""
 
 _PEAK = 255.0
+_MEAN_FRAMES = 512
 _WINDOW = 7
 _similarity: Callable[..., float] = structural_similarity
 
@@ -61,13 +62,13 @@ def _roll_out(wm: WorldModel, z: torch.Tensor, actions: np.ndarray) -> torch.Ten
 class ForecastEpisodes:
     """Held-out episodes from their first observation on, k = 0 to K.
 
-    K is the last of `REPORTED_STEPS`, or the number of steps of the shortest episode if that is
-    less. Episodes too short for one step are left out.
+    K is the last of `REPORTED_STEPS`, or the median number of steps of the episodes if that is
+    less: shorter episodes are left out, which are less than half.
 
     Attributes:
         wm: the world model.
         buffer: held-out episodes.
-        episodes: int (E,), episodes that are long enough for one step.
+        episodes: int (E,), episodes that are long enough for K steps.
         last: number of steps K.
     """
 
@@ -90,8 +91,9 @@ class ForecastEpisodes:
                 f"the longest of {buffer.num_episodes} episodes has {np.max(buffer.lengths)} "
                 f"frames; a forecast from {wm.frames.size} stacked frames needs at least {needed}"
             )
-        shortest = int(np.min(buffer.lengths[episodes]))
-        return cls(wm, buffer, episodes, min(REPORTED_STEPS[-1], wm.frames.steps(shortest)))
+        median = int(np.quantile(buffer.lengths[episodes], 0.5, method="lower"))
+        last = min(REPORTED_STEPS[-1], wm.frames.steps(median))
+        return cls(wm, buffer, buffer.episodes_of_at_least(wm.frames.window(last)), last)
 
     def forecast(self, actions: np.ndarray | None = None) -> torch.Tensor:
         """Forecast open loop.
@@ -185,18 +187,22 @@ class FrameErrors:
         ssim: structural similarity.
         mse_persistence: squared error of the true frame of k = 0.
         ssim_persistence: structural similarity of the true frame of k = 0.
+        mse_mean_frame: squared error of the mean training frame at k = 0, float64 (E,).
     """
 
     mse: dict[int, np.ndarray]
     ssim: dict[int, np.ndarray]
     mse_persistence: dict[int, np.ndarray]
     ssim_persistence: dict[int, np.ndarray]
+    mse_mean_frame: np.ndarray
 
 
-def frame_errors(episodes: ForecastEpisodes, latents: torch.Tensor) -> FrameErrors:
+def frame_errors(
+    episodes: ForecastEpisodes, latents: torch.Tensor, train: ReplayBuffer
+) -> FrameErrors:
     """Compare decoded forecasts (K+1, E, D) with the true frames, at the reported steps."""
     wm, start = episodes.wm, episodes.frames(0)
-    errors = FrameErrors({}, {}, {}, {})
+    errors = FrameErrors({}, {}, {}, {}, frame_mse(mean_frame(wm, train)[None], start))
     for k in reported_steps(episodes.last):
         true = episodes.frames(k)
         decoded = wm.frames.newest(wm.decode(latents[k]))
@@ -204,6 +210,14 @@ def frame_errors(episodes: ForecastEpisodes, latents: torch.Tensor) -> FrameErro
         errors.mse_persistence[k] = frame_mse(start, true)
         errors.ssim_persistence[k] = ssim(start, true)
     return errors
+
+
+def mean_frame(wm: WorldModel, buffer: ReplayBuffer) -> np.ndarray:
+    """The mean of at most 512 frames of a buffer, float64 (H, W, C)."""
+    episodes, times = wm.frames.sample_times(buffer, _MEAN_FRAMES, seed=0)
+    frames = buffer.windows(episodes, times, 1).frames[:, 0]
+    mean: np.ndarray = frames.mean(axis=0)
+    return mean
 
 
 def latent_forecast(episodes: ForecastEpisodes, latents: torch.Tensor) -> LatentForecast:

@@ -101,6 +101,7 @@ class FrameForecast(Strict):
         psnr: PSNR in dB of the squared error pooled over episodes; None if all frames are exact.
         psnr_interval: interval of `psnr`.
         psnr_persistence: PSNR in dB of the true frame of k = 0.
+        psnr_mean_frame: PSNR in dB of the mean training frame against the true frames of k = 0.
         ssim: mean structural similarity, at most 1.
         ssim_persistence: mean structural similarity of the true frame of k = 0.
     """
@@ -108,6 +109,7 @@ class FrameForecast(Strict):
     psnr: ByStepOrNone
     psnr_interval: dict[str, IntervalOrNone]
     psnr_persistence: ByStepOrNone
+    psnr_mean_frame: float | None
     ssim: ByStep
     ssim_persistence: ByStep
 

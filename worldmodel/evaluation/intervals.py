@@ -121,6 +121,7 @@ def frame_forecast(errors: FrameErrors, bootstrap: Bootstrap) -> FrameForecast:
         psnr={str(k): finite(psnr(mse)) for k, mse in errors.mse.items()},
         psnr_interval={str(k): interval(mse) for k, mse in errors.mse.items()},
         psnr_persistence={str(k): finite(psnr(mse)) for k, mse in errors.mse_persistence.items()},
+        psnr_mean_frame=finite(psnr(errors.mse_mean_frame)),
         ssim={str(k): float(np.mean(v)) for k, v in errors.ssim.items()},
         ssim_persistence={str(k): float(np.mean(v)) for k, v in errors.ssim_persistence.items()},
     )

@@ -32,6 +32,7 @@ from worldmodel.evaluation.forecast_metrics import (
 
 if TYPE_CHECKING:
     from worldmodel.config import Config
+    from worldmodel.data import ReplayBuffer
     from worldmodel.models import WorldModel
 
 SCHEMA_VERSION = 3
@@ -43,31 +44,33 @@ class RunSummary(Strict):
 
     Attributes:
         name: name of the run directory.
-        env: id of the environment.
+        env: id of the environment; None for own data without one.
         observation: ``pixels`` or ``vector``.
         policy: policy that collected the training data; for a path, its last part.
         objective: objective of phase 1.
         seed: random seed of the run.
         latent_dim: size D of the latent.
         trajectories: number of training trajectories.
-        epochs: numbers of epochs of ``phase1`` and ``phase2``.
+        updates: numbers of updates of ``phase1``, ``refinement`` and ``phase2``.
         parameters: part of the model -> number of parameters.
     """
 
     name: str
-    env: str
+    env: str | None
     observation: str
     policy: str
     objective: str
     seed: int
     latent_dim: int
     trajectories: int
-    epochs: dict[str, int]
+    updates: dict[str, int]
     parameters: dict[str, int]
 
     @classmethod
-    def of(cls, config: Config, model: WorldModel, path: Path) -> RunSummary:
-        """Summarize a run from its configuration, its model and its directory."""
+    def of(cls, config: Config, model: WorldModel, path: Path, train: ReplayBuffer) -> RunSummary:
+        """Summarize a run from its configuration, its model, its directory and its data."""
+        from worldmodel.phases import planned_updates
+
         return cls(
             name=path.resolve().name,
             env=config.env.id,
@@ -76,8 +79,8 @@ class RunSummary(Strict):
             objective=config.objective.name,
             seed=config.seed,
             latent_dim=model.spec.latent_dim,
-            trajectories=config.data.size,
-            epochs={"phase1": config.phase1.epochs, "phase2": config.phase2.epochs},
+            trajectories=train.num_episodes,
+            updates=planned_updates(model, train, config),
             parameters={
                 name: sum(p.numel() for p in part.parameters())
                 for name, part in model.parts().items()
@@ -92,16 +95,18 @@ class DataMetrics(Strict):
     Attributes:
         train_episodes: number of training episodes.
         train_steps: number of environment steps in the training episodes.
-        train_seeds: lowest and highest seed of training episodes.
+        several_actions: whether the training episodes hold more than one action.
+        train_seeds: lowest and highest seed of training episodes; None where unknown.
         heldout_episodes: number of held-out episodes.
-        heldout_seeds: lowest and highest seed of held-out episodes.
+        heldout_seeds: lowest and highest seed of held-out episodes; None where unknown.
     """
 
     train_episodes: int
     train_steps: int
-    train_seeds: tuple[int, int]
+    several_actions: bool
+    train_seeds: tuple[int, int] | None
     heldout_episodes: int
-    heldout_seeds: tuple[int, int]
+    heldout_seeds: tuple[int, int] | None
 
 
 @dataclass(frozen=True)
@@ -261,6 +266,21 @@ class HeadMetrics(Strict):
 
 
 @dataclass(frozen=True)
+class RunWarning(Strict):
+    """Something that failed, see `worldmodel.evaluation.warnings`.
+
+    Attributes:
+        name: short name of what failed.
+        message: what failed, with its figure.
+        fix: what to do about it.
+    """
+
+    name: str
+    message: str
+    fix: str
+
+
+@dataclass(frozen=True)
 class Metrics(Strict):
     """An evaluation on held-out episodes.
 
@@ -281,6 +301,7 @@ class Metrics(Strict):
         heads: errors of the reward and termination heads.
         run: main settings of the run; None outside a run directory.
         reasons: dotted path of a part that is None -> why it is absent.
+        warnings: what failed; empty for a good run.
         schema_version: version of this layout.
     """
 
@@ -298,6 +319,7 @@ class Metrics(Strict):
     heads: HeadMetrics
     run: RunSummary | None = None
     reasons: dict[str, str] = field(default_factory=dict)
+    warnings: list[RunWarning] = field(default_factory=list)
     schema_version: Literal[3] = 3
 
     def to_dict(self) -> dict[str, Any]:

@@ -16,9 +16,11 @@ from worldmodel.errors import RunError
 from worldmodel.evaluation.evaluate import HeldOut, evaluate, missing_angles, missing_states
 from worldmodel.evaluation.metrics import Metrics, RunSummary
 from worldmodel.evaluation.probes import Probes, fit_probes
+from worldmodel.evaluation.warnings import find_warnings
 from worldmodel.imagination.domain import fit_domain, start_latents
 
 if TYPE_CHECKING:
+    from worldmodel.data.datasets import Datasets
     from worldmodel.run import Run
     from worldmodel.viz.report import ReportRun
 
@@ -29,7 +31,7 @@ VIDEO_EPISODES = 4
 def evaluate_run(
     run: Run,
     *,
-    train_buffer: ReplayBuffer | None = None,
+    datasets: Datasets | None = None,
     reference_updates: int = 0,
     callbacks: Sequence[Callback] = (),
 ) -> Metrics:
@@ -40,7 +42,7 @@ def evaluate_run(
 
     Args:
         run: a run with a trained model.
-        train_buffer: the training episodes; opened if not given.
+        datasets: datasets of the run; opened if not given.
         reference_updates: number of updates of the reference model, which is trained on the true
             state; 0 for none.
         callbacks: callbacks that show progress and messages.
@@ -48,7 +50,7 @@ def evaluate_run(
     Raises:
         RunError: If the run has no trained model, or a file cannot be read.
     """
-    return _evaluate(run, train_buffer, reference_updates, CallbackList(callbacks)).metrics
+    return _evaluate(run, datasets, reference_updates, CallbackList(callbacks)).metrics
 
 
 def evaluate_runs(
@@ -99,20 +101,20 @@ def evaluate_runs(
 
 def _evaluate(
     run: Run,
-    train_buffer: ReplayBuffer | None,
+    datasets: Datasets | None,
     reference_updates: int,
     callbacks: CallbackList,
 ) -> ReportRun:
-    if train_buffer is None:
-        with run.datasets([callbacks]) as datasets:
-            return _evaluate(run, datasets.train, reference_updates, callbacks)
+    if datasets is None:
+        with run.datasets([callbacks]) as opened:
+            return _evaluate(run, opened, reference_updates, callbacks)
     from worldmodel.viz.media import gather_media
     from worldmodel.viz.report import ReportRun, insert_agents, write_report
 
-    model, settings, train = run.model, run.config.evaluation, train_buffer
+    model, settings, train = run.model, run.config.evaluation, datasets.train
     callbacks.on_message("Evaluating on held-out episodes ...")
     readout = run.readout(train.state_dim)
-    with _heldout(run, train, callbacks) as heldout:
+    with _heldout(run, datasets, callbacks) as heldout:
         probes = None
         if missing_states(train) is None:
             probes = fit_probes(model, train, readout, settings.probe)
@@ -126,7 +128,8 @@ def _evaluate(
             reference_updates=reference_updates,
             probes=probes,
         )
-        metrics = replace(metrics, run=RunSummary.of(run.config, model, run.path))
+        metrics = replace(metrics, run=RunSummary.of(run.config, model, run.path, train))
+        metrics = replace(metrics, warnings=find_warnings(metrics))
         run.save_metrics(metrics)
         if not run.has_imagination:
             starts = start_latents(model, train, settings.starts)
@@ -147,19 +150,29 @@ def _evaluate(
 
 
 @contextmanager
-def _heldout(run: Run, train: ReplayBuffer, callbacks: CallbackList) -> Iterator[HeldOut]:
-    """Collect held-out episodes: as in training, under random and under passive actions."""
-    policies = {"main": run.config.data.policy, "driven": "random"}
+def _heldout(run: Run, datasets: Datasets, callbacks: CallbackList) -> Iterator[HeldOut]:
+    """Held-out episodes: as in training, under random and under passive actions.
+
+    Those that own data does not hold are collected if the environment is known.
+    """
+    main = run.config.data.policy
+    policies = {"main": main, "driven": "random"}
     if run.plugin.energy is not None:
         policies["passive"] = "passive"
+    known = {} if datasets.heldout is None else {main: datasets.heldout}
     with ExitStack() as stack:
-        collected = {
-            policy: stack.enter_context(
-                evaluation_set("heldout", run.config, train.seeds, policy, callbacks=[callbacks])
-            )
-            for policy in dict.fromkeys(policies.values())
-        }
-        yield HeldOut(**{name: collected[policy] for name, policy in policies.items()})
+        for policy in dict.fromkeys(policies.values()):
+            if policy not in known and run.config.env.id is not None:
+                seeds = datasets.train.seeds
+                episodes = evaluation_set(
+                    "heldout", run.config, seeds, policy, callbacks=[callbacks]
+                )
+                known[policy] = stack.enter_context(episodes)
+        yield HeldOut(
+            main=known[main],
+            driven=known.get("random", known[main]),
+            passive=known.get(policies.get("passive", "")),
+        )
 
 
 def _draw(run: Run, metrics: Metrics, heldout: ReplayBuffer, probes: Probes | None) -> None:

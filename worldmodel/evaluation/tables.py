@@ -12,7 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from worldmodel.evaluation.forecast_metrics import ActionMetrics, EnergyMetrics, ForecastMetrics
-from worldmodel.evaluation.metrics import CollapseMetrics, HeadMetrics, Metrics, ProbeMetrics
+from worldmodel.evaluation.metrics import (
+    CollapseMetrics,
+    HeadMetrics,
+    Metrics,
+    ProbeMetrics,
+    RunWarning,
+)
 
 _COMPARED_STEPS = ("5", "10", "20", "40")
 
@@ -29,6 +35,7 @@ def metrics_table(metrics: Metrics) -> RenderableType:
     )
     actions, probes, reasons = metrics.actions, metrics.probes, metrics.reasons
     return Group(
+        *map(_warning, metrics.warnings),
         Text(_heading(metrics)),
         _angles(metrics),
         Text(_horizon(metrics)),
@@ -61,12 +68,12 @@ def _column(metrics: Metrics) -> dict[str, str]:
     error = angle.error if angle else {}
     return {
         "name": run.name,
-        "environment": run.env,
+        "environment": run.env or "–",
         "policy": run.policy,
         "objective": run.objective,
         "seed": str(run.seed),
         "trajectories": str(run.trajectories),
-        "epochs of phase 1": str(run.epochs["phase1"]),
+        "updates of phase 1": f"{run.updates['phase1']:,d}",
         "parameters of the encoder": f"{run.parameters['encoder']:,d}",
         **{f"angle error, k = {k}, rad": _maybe(error.get(k), ".3f") for k in _COMPARED_STEPS},
         "horizon, s": _maybe(angle.horizon.seconds if angle else None, ".2f"),
@@ -77,11 +84,15 @@ def _column(metrics: Metrics) -> dict[str, str]:
     }
 
 
+def _warning(warning: RunWarning) -> RenderableType:
+    return Text.assemble(("Warning: ", "bold yellow"), warning.message, " ", warning.fix, "\n")
+
+
 def _heading(metrics: Metrics) -> str:
     data, statistics = metrics.data, metrics.statistics
-    first, last = data.heldout_seeds
+    seeds = "" if data.heldout_seeds is None else ", seeds {} to {}".format(*data.heldout_seeds)
     return (
-        f"{data.heldout_episodes} held-out episodes, seeds {first} to {last}; "
+        f"{data.heldout_episodes} held-out episodes{seeds}; "
         f"{statistics.confidence:.0%} intervals by bootstrap over episodes"
     )
 

@@ -83,7 +83,7 @@ def insert_agents(run: Path) -> None:
     comparison, page = run / "rl" / "compare.json", run / "report.html"
     if not (comparison.exists() and page.exists()):
         return
-    content = read_json(comparison, f"`worldmodel rl compare {run}` writes it again")
+    content = read_json(comparison, f"`worldmodel rl compare {run}` rewrites it")
     before, _, rest = page.read_text(encoding="utf-8").partition(AGENTS_START)
     _, _, after = rest.partition(AGENTS_END)
     write_text(page, before + AGENTS_START + _render_agents(content) + AGENTS_END + after)

@@ -62,8 +62,9 @@ def rollout(
     path = None if window else check_video_path(output or run.path / "rollout.mp4")
     if window:
         require_display("write a video with --output, or ")
-    policy = policy or run.config.data.policy
-    if policy != run.config.data.policy:
+    recorded = run.config.data.policy
+    policy = policy or ("random" if recorded == "recorded" else recorded)
+    if policy != recorded:
         run.warn_if_one_action(callback)
     episode = _play_episode(run, policy, seed, state, steps)
     played = scene(run.model, episode.frames, episode.actions)

@@ -24,7 +24,7 @@ def run_summary(name: str, seed: int = 0) -> RunSummary:
         seed=seed,
         latent_dim=8,
         trajectories=60,
-        epochs={"phase1": 3, "phase2": 2},
+        updates={"phase1": 3, "refinement": 4, "phase2": 2},
         parameters={"encoder": 1234},
     )
 

@@ -1,0 +1,286 @@
+"""Own data: every source gives the training of the same episodes collected from an environment."""
+
+import json
+
+import gymnasium as gym
+import h5py
+import minari
+import numpy as np
+import pytest
+import torch
+from minari.data_collector import EpisodeBuffer
+from tiny_env import TinyEnv
+
+import worldmodel
+from worldmodel.data import ReplayBuffer, collect
+from worldmodel.data.own_data import infer_action_space, stored_frames
+
+SIZE = 16
+SETTINGS = {
+    "model": {"latent_dim": 8, "width": 4, "hidden": 32},
+    "data": {"size": 12, "heldout_size": 8, "validation_size": 8, "steps": 12},
+    "evaluation": {"steps": 12, "resamples": 20, "probe": {"updates": 10}},
+}
+KWARGS = {"size": SIZE, "length": [12, 12], "terminates": True}
+
+
+def train(tmp_path, **options):
+    return worldmodel.train(
+        preset="smoke",
+        image_size=SIZE,
+        batch_size=8,
+        settings=SETTINGS,
+        data_dir=tmp_path / "data",
+        output_dir=tmp_path / "results",
+        progress=False,
+        **options,
+    )
+
+
+def comparable(run):
+    metrics = run.metrics.to_dict()
+    weights = {
+        path.name: {k: v.tolist() for k, v in torch.load(path, weights_only=True).items()}
+        for path in (run.path / "models").glob("*.pth")
+    }
+    return json.dumps([{k: metrics[k] for k in ("data", "forecast", "heads", "collapse")}, weights])
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory):
+    """A run from the environment, and the episodes that it used, as buffers."""
+    folder = tmp_path_factory.mktemp("collected")
+    run = train(folder, env=TinyEnv, policy="random", env_kwargs=KWARGS)
+    paths = []
+    for name, seeds in {
+        "train": range(12),
+        "validation": range(10_000, 10_008),
+        "heldout": range(20_000, 20_008),
+    }.items():
+        paths.append(folder / name)
+        collect(
+            "tiny_env:TinyEnv",
+            paths[-1],
+            episodes=len(seeds),
+            seeds=seeds,
+            steps=12,
+            policy="random",
+            env_kwargs=KWARGS,
+            image_size=SIZE,
+        ).close()
+    return run, paths
+
+
+def episodes_of(paths):
+    for path in paths:
+        with ReplayBuffer.open(path) as buffer:
+            for i, length in enumerate(buffer.lengths.tolist()):
+                windows = buffer.windows([i], [0], length)
+                yield {
+                    "frames": windows.frames[0],
+                    "actions": windows.actions[0],
+                    "rewards": windows.rewards[0],
+                    "terminated": bool(buffer.terminated[i]),
+                    "states": buffer.states([i], [0], length)[0],
+                    "seed": int(buffer.seeds[i]),
+                }
+
+
+def write_rows(path, episodes):
+    """The layout of stable-worldmodel: one row per frame, the action leads to the next row."""
+    columns = {name: [] for name in ("pixels", "action", "reward", "terminated", "state")}
+    lengths, seeds = [], []
+    for e in episodes:
+        last = np.full((1, *e["actions"].shape[1:]), np.nan)
+        columns["pixels"].append(e["frames"])
+        columns["action"].append(np.concatenate([e["actions"], last]))
+        columns["reward"].append(np.concatenate([[0.0], e["rewards"]]))
+        columns["terminated"].append(np.arange(len(e["frames"])) == len(e["actions"]))
+        columns["state"].append(e["states"])
+        lengths.append(len(e["frames"]))
+        seeds.append(e["seed"])
+    with h5py.File(path, "w") as file:
+        for name, parts in columns.items():
+            file[name] = np.concatenate(parts)
+        file["ep_len"], file["ep_seed"] = np.array(lengths), np.array(seeds)
+        file["ep_offset"] = np.cumsum(lengths) - lengths
+
+
+def test_arrays_buffers_and_hdf5_give_the_run_of_the_same_episodes(collected, tmp_path):
+    run, paths = collected
+    write_rows(tmp_path / "rows.h5", episodes_of(paths))
+    env = {"env": TinyEnv, "policy": "random", "env_kwargs": KWARGS}
+    for data in (list(map(str, paths)), list(episodes_of(paths)), tmp_path / "rows.h5"):
+        own = train(tmp_path, data=data, **env)
+        assert comparable(own) == comparable(run)
+        assert own.config.env.id == run.config.env.id
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:minari")
+def test_a_minari_dataset_gives_its_episodes(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    rng, recorded = np.random.default_rng(0), []
+    for steps in (14, 12) * 6:
+        recorded.append(
+            EpisodeBuffer(
+                seed=None,
+                observations={"pixels": rng.integers(0, 256, (steps + 1, 20, 20, 3), np.uint8)},
+                actions=rng.integers(0, 2, steps),
+                rewards=list(np.arange(steps, dtype=float)),
+                terminations=[False] * (steps - 1) + [steps == 14],
+                truncations=[False] * (steps - 1) + [steps == 12],
+                infos={"state": np.arange(3.0 * (steps + 1)).reshape(-1, 3)},
+            )
+        )
+    image = gym.spaces.Box(0, 255, (20, 20, 3), np.uint8)
+    minari.create_dataset_from_buffers(
+        "cartpole/random-v0",
+        recorded,
+        env="CartPole-v1",
+        observation_space=gym.spaces.Dict({"pixels": image}),
+        action_space=gym.spaces.Discrete(2),
+    )
+    run = train(tmp_path, data="minari:cartpole/random-v0")
+    assert run.config.env.id == "CartPole-v1"
+    assert run.config.data.policy == "recorded"
+    with run.datasets() as data, ReplayBuffer.open(data.train.path) as whole:
+        assert (whole.lengths - 1).tolist() == [14, 12] * 6
+        assert whole.terminated.tolist() == [True, False] * 6
+        assert whole.action_space == gym.spaces.Discrete(2)
+        assert whole.frame_shape == (SIZE, SIZE, 3)
+        assert whole.states([3], [1], 1).tolist() == [[[3.0, 4.0, 5.0]]]
+        read = whole.windows([3], [0], 13)
+        assert read.actions[0].tolist() == recorded[3].actions.tolist()
+        assert read.rewards[0].tolist() == list(range(12))
+    assert run.make_env().reset(seed=0)[0].shape == (SIZE, SIZE, 6)
+
+
+def test_d4rl_transitions_end_where_the_file_says(tmp_path):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "d4rl.hdf5"
+    with h5py.File(path, "w") as file:
+        file["observations"] = np.arange(120.0)[:, None].repeat(3, 1)
+        file["next_observations"] = np.arange(1.0, 121.0)[:, None].repeat(3, 1)
+        file["actions"] = rng.uniform(-1, 1, (120, 2))
+        file["rewards"] = np.arange(120.0)
+        file["terminals"] = np.arange(120) % 20 == 9
+        file["timeouts"] = np.arange(120) % 20 == 19
+    run = train(tmp_path, data=path, observation="vector")
+    assert run.config.env.id is None
+    with run.datasets() as data, ReplayBuffer.open(data.train.path) as whole:
+        assert whole.lengths.tolist() == [11] * 12
+        assert whole.terminated.tolist() == [True, False] * 6
+        second = whole.windows([1], [0], 11)
+        assert second.frames[0, :, 0].tolist() == list(range(10, 21))
+        assert second.rewards[0].tolist() == list(range(10, 20))
+        assert whole.action_space == gym.spaces.Box(-1, 1, (2,))
+
+
+def test_without_an_environment_everything_works_but_what_needs_one(collected, tmp_path):
+    run = train(tmp_path, data=list(episodes_of(collected[1])))
+    assert run.config.env.id is None
+    assert run.path.name.startswith("episodes_")
+    assert (run.path / "report.html").exists()
+    dreams = run.imagine(num_envs=2)
+    dreams.reset(seed=0)
+    assert dreams.step(dreams.action_space.sample())[0].shape == (2, 8)
+    for act in (run.make_env, run.plan, run.rollout, lambda: run.train_agent(on="latent")):
+        with pytest.raises(ValueError, match=r"needs the environment.*--set env.id=ID"):
+            act()
+    named = run.with_settings({"env": {"id": "tiny_env:TinyEnv", "kwargs": KWARGS}})
+    assert named.make_env().reset(seed=0)[0].shape == (SIZE, SIZE, 6)
+
+
+def test_episodes_are_split_without_overlap_and_the_same_for_every_seed(collected, tmp_path):
+    content = [{**e, "seed": None} for e in episodes_of(collected[1])]
+    runs = [train(tmp_path, data=content, seed=seed) for seed in (0, 1)]
+    parts = []
+    for run in runs:
+        with run.datasets() as data:
+            found = [
+                [b.states([i], [0], 1)[0, 0, 1] for i in range(len(b))]
+                for b in (data.train, data.validation, data.heldout)
+            ]
+        assert [len(part) for part in found] == [12, 2, 2]  # data.size limits the first
+        assert len({state for part in found for state in part}) == 16
+        parts.append(found)
+    assert parts[0] == parts[1]
+    assert runs[0].metrics.data.heldout_seeds is None
+
+
+def own_episodes():
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        yield {
+            "frames": rng.integers(0, 256, (300, 20, 20, 3), np.uint8),
+            "actions": rng.integers(0, 3, 299),
+        }
+
+
+def test_a_function_gives_long_episodes_which_are_evaluated_in_parts(tmp_path):
+    run = train(tmp_path, data=own_episodes)
+    assert run.config.data.sources == ("test_own_data:own_episodes",)
+    with run.datasets() as data:
+        assert data.train.frame_shape == (SIZE, SIZE, 3)
+        assert data.heldout.lengths.tolist() == [13] * 8
+        assert data.train.action_space == gym.spaces.Discrete(3)
+    assert list(run.metrics.forecast.latent.error) == ["0", "5", "10"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("nowhere", "does not exist; expected the directory of a replay buffer"),
+        ("minari:no/such-v0", "no local Minari dataset 'no/such-v0'.*minari download"),
+        ("missing.h5", "does not exist; expected an HDF5 file"),
+        ([], "data is empty"),
+        ([{"frames": np.zeros((3, 8, 8, 3)), "actions": np.zeros(2)}], "float64.*expected uint8"),
+        ([{"frames": np.zeros((3, 8, 8, 3), np.uint8)}], "expected a dict with frames, actions"),
+        (
+            [{"frames": np.zeros((4, 16, 16, 3), np.uint8), "actions": np.zeros((3, 1))}] * 3,
+            "has 3 episodes of at least 3 frames; expected 10 or more",
+        ),
+    ],
+)
+def test_data_that_cannot_be_used_is_refused_with_the_reason(tmp_path, monkeypatch, data, message):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        train(tmp_path, data=data)
+
+
+def test_data_of_a_buffer_names_no_code_to_import(tmp_path, collected):
+    """A buffer of `module:Name` is data: only a registered id becomes the environment."""
+    _, paths = collected
+    run = train(tmp_path, data=[str(path) for path in paths])
+    assert run.config.env.id is None
+
+
+def test_frames_are_brought_into_the_stored_layout():
+    images = np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3)
+    assert (stored_frames(np.moveaxis(images, -1, 1), None) == images).all()
+    assert stored_frames(images[..., 0], None).shape == (2, 8, 8, 1)
+    assert stored_frames(images, 16).shape == (2, 16, 16, 3)
+    assert stored_frames(np.zeros((2, 5)), None).dtype == np.float32
+
+
+def test_action_spaces_are_the_smallest_usual_ones():
+    box = gym.spaces.Box
+    assert infer_action_space([np.array([0, 2]), np.array([1])]) == gym.spaces.Discrete(3)
+    assert infer_action_space([np.array([[0.5], [-0.2]])]) == box(-1, 1, (1,))
+    wide = infer_action_space([np.array([[-2.0, 1.0], [3.0, 1.0]])])
+    assert wide == box(np.float32([-2, 0.5]), np.float32([3, 1.5]))
+
+
+def test_a_view_reads_what_the_buffer_holds(collected):
+    with ReplayBuffer.open(collected[1][0]) as buffer:
+        view = buffer.select([5, 2], [3, 0], [6, 13])
+        assert view.lengths.tolist() == [6, 13]
+        assert view.terminated.tolist() == [False, True]
+        part, whole = view.windows([0], [1], 4), buffer.windows([5], [4], 4)
+        assert all((a == b).all() for a, b in zip(part, whole))
+        assert (view.states([1], [0], 13) == buffer.states([2], [0], 13)).all()
+        with pytest.raises(ValueError, match="read-only"):
+            view.add_episode(*(None,) * 4)
+        with pytest.raises(ValueError, match="not within it"):
+            buffer.select([0], [0], [14])

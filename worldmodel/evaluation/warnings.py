@@ -1,0 +1,174 @@
+"""What failed in a run, by its metrics: each warning with its figure and how to fix it.
+
+Shown in the terminal and at the top of the report. The thresholds are loose: a warning means that
+a part is of no use, not that it could be better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from worldmodel.callbacks import COLLAPSED_RANK
+from worldmodel.evaluation.forecast_metrics import ActionErrors
+from worldmodel.evaluation.metrics import Metrics, RunWarning
+
+CHECKED_STEP = 10
+"""Forecasts are checked at the last reported step up to this one."""
+
+MIN_ACTION_EFFECT = 1.05
+"""Ratio of the errors under shuffled and true actions below which actions have no effect."""
+
+MIN_REWARD_R2 = 0.1
+MIN_RECALL = 0.5
+MAX_FALSE_POSITIVE_RATE = 0.1
+MIN_TERMINATIONS = 10
+MIN_UPDATES = {"phase1": 400, "phase2": 150}
+MIN_EPISODES = 20
+MIN_STEPS = 2000
+
+
+def find_warnings(metrics: Metrics) -> list[RunWarning]:
+    """Find what failed.
+
+    Args:
+        metrics: an evaluation; its own warnings are ignored.
+    """
+    checks = (_collapse, _decoder, _forecast, _actions, _reward, _termination, _data, _updates)
+    return [warning for check in checks for warning in check(metrics)]
+
+
+def _collapse(metrics: Metrics) -> Iterator[RunWarning]:
+    rank = metrics.collapse.effective_rank
+    if rank < COLLAPSED_RANK:
+        yield RunWarning(
+            "collapse",
+            f"The representation collapsed: the effective rank of the latents is {rank:.2f} of "
+            f"{metrics.collapse.dimensions}.",
+            "Use --objective vicreg, raise objective.variance_weight, or train longer (--updates).",
+        )
+
+
+def _decoder(metrics: Metrics) -> Iterator[RunWarning]:
+    frames = metrics.forecast.frames
+    if frames is None or frames.psnr_mean_frame is None:
+        return
+    psnr = frames.psnr["0"]
+    if psnr is not None and psnr <= frames.psnr_mean_frame:
+        yield RunWarning(
+            "decoder",
+            f"The decoder is worse than the mean frame: {psnr:.1f} dB at k = 0, where the mean "
+            f"training frame has {frames.psnr_mean_frame:.1f} dB.",
+            "Train phase 2 longer (--decoder-updates), or try another encoder (--encoder).",
+        )
+
+
+def _forecast(metrics: Metrics) -> Iterator[RunWarning]:
+    latent = metrics.forecast.latent
+    k = _checked(latent.error)
+    if k is None or not latent.persistence[k]:
+        return
+    error, persistence = latent.error[k], latent.persistence[k]
+    if error is None or (persistence is not None and error >= persistence):
+        shown = "diverges" if error is None else f"has an error of {error:.2f}"
+        yield RunWarning(
+            "forecast",
+            f"Forecasts are no better than persistence: after {k} steps the latent {shown}, where "
+            f"repeating the first latent has {persistence:.2f} (in units of the variance).",
+            "Train phase 1 longer (--updates), on more data (--size), or on longer episodes "
+            "(--steps).",
+        )
+
+
+def _actions(metrics: Metrics) -> Iterator[RunWarning]:
+    actions = metrics.actions
+    if not metrics.data.several_actions:
+        if metrics.energy is None:  # such an environment moves by itself
+            yield RunWarning(
+                "one_action",
+                "The training data holds one action only: the model cannot know what actions do.",
+                "Collect with --policy random, or with a policy of your own.",
+            )
+        return
+    if actions is None:
+        return
+    ratios = {k: ratio for k, ratio in _action_effect(actions.latent).items() if k != "0"}
+    if ratios and max(ratios.values()) < MIN_ACTION_EFFECT:
+        k, ratio = max(ratios.items(), key=lambda item: item[1])
+        yield RunWarning(
+            "actions",
+            "Actions have no effect on forecasts: with the actions of another episode the error "
+            f"after {k} steps is {ratio:.2f} times that with the true ones.",
+            "Collect with actions that are held for some steps (--policy random), train longer "
+            "(--updates), or skip frames where one step changes little (--frame-skip).",
+        )
+
+
+def _action_effect(errors: ActionErrors) -> dict[str, float]:
+    """Error under shuffled actions over the error under true ones, by step."""
+    ratios = {}
+    for k, true in errors.true.items():
+        shuffled = errors.shuffled[k]
+        if true and shuffled is not None:
+            ratios[k] = shuffled / true
+    return ratios
+
+
+def _reward(metrics: Metrics) -> Iterator[RunWarning]:
+    reward = metrics.heads.reward
+    if reward.std > 1e-6 and (reward.r2 is None or reward.r2 < MIN_REWARD_R2):
+        shown = "is not finite" if reward.r2 is None else f"has an R² of {reward.r2:.2f}"
+        yield RunWarning(
+            "reward",
+            f"Rewards were not learned: the predicted reward {shown} on held-out steps.",
+            "Rewards may be too rare in the data: collect more (--size) or with a better policy; "
+            "do not train agents in the dream of this model.",
+        )
+
+
+def _termination(metrics: Metrics) -> Iterator[RunWarning]:
+    heads = metrics.heads.termination
+    recall, false_positives = heads.recall, heads.false_positive_rate
+    if heads.terminations >= MIN_TERMINATIONS and recall is not None and recall < MIN_RECALL:
+        yield RunWarning(
+            "termination",
+            f"Terminations were not learned: {recall:.0%} of {heads.terminations} held-out "
+            "terminations are predicted.",
+            "Train the heads longer (--set phase2.head_updates=3000), or collect more episodes "
+            "that terminate (--size, --steps).",
+        )
+    if false_positives is not None and false_positives > MAX_FALSE_POSITIVE_RATE:
+        yield RunWarning(
+            "false_terminations",
+            f"The model predicts terminations that do not happen, on {false_positives:.0%} of the "
+            "other held-out steps.",
+            "Train the heads longer (--set phase2.head_updates=3000).",
+        )
+
+
+def _data(metrics: Metrics) -> Iterator[RunWarning]:
+    episodes, steps = metrics.data.train_episodes, metrics.data.train_steps
+    if episodes < MIN_EPISODES or steps < MIN_STEPS:
+        yield RunWarning(
+            "data",
+            f"The model was trained on {episodes} episodes of {steps} steps in all, too few to "
+            "cover most environments.",
+            "Collect more with --size and --steps.",
+        )
+
+
+def _updates(metrics: Metrics) -> Iterator[RunWarning]:
+    updates = metrics.run.updates if metrics.run else {}
+    few = {name: updates[name] for name, least in MIN_UPDATES.items() if updates[name] < least}
+    if few:
+        shown = " and ".join(f"{count} in {name}" for name, count in few.items())
+        yield RunWarning(
+            "updates",
+            f"The model was trained for few updates: {shown}.",
+            "Train longer with --updates and --decoder-updates, or --preset quick.",
+        )
+
+
+def _checked(values: Mapping[str, object]) -> str | None:
+    """The last reported step up to `CHECKED_STEP`; None if there is none but 0."""
+    steps = [int(k) for k in values if 0 < int(k) <= CHECKED_STEP]
+    return str(max(steps)) if steps else None
