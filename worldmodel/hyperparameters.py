@@ -17,6 +17,7 @@ from worldmodel.registry import (
     PLANNERS,
     PREDICTORS,
     READOUTS,
+    WRAPPERS,
 )
 
 DEFAULT_ENV = "DoublePendulumPixels-v0"
@@ -42,10 +43,16 @@ class Env(Section):
     Attributes:
         id: a registered Gymnasium id, ``module:id``, or the ``module:Name`` of a class or factory.
         kwargs: passed to its constructor; JSON values.
+        wrappers: ``module:Name`` of classes or functions that are applied to it, innermost first.
+        observation_key: entry of a Dict observation to learn from; None for the only usable one.
+        frame_skip: how often each action is repeated; a step has the sum of the rewards.
     """
 
     id: str = DEFAULT_ENV
     kwargs: dict[str, Any] = {}
+    wrappers: tuple[Annotated[str, AfterValidator(WRAPPERS.check)], ...] = ()
+    observation_key: str | None = None
+    frame_skip: int = Field(1, ge=1)
 
 
 class Data(Section):
