@@ -68,6 +68,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "policy": ("data.policy",),
     "state_key": ("data.state_key",),
     "data_dir": ("data.dir",),
+    "workers": ("data.workers",),
     "epochs": ("phase1.epochs",),
     "decoder_epochs": ("phase2.epochs",),
     "batch_size": ("phase1.batch_size", "phase2.batch_size"),
