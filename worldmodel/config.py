@@ -60,6 +60,8 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "env": ("env.id",),
     "env_kwargs": ("env.kwargs",),
     "data": ("data.sources",),
+    "wrappers": ("env.wrappers",),
+    "frame_skip": ("env.frame_skip",),
     "observation": ("observation",),
     "observation_key": ("env.observation_key",),
     "size": ("data.size",),
@@ -69,6 +71,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "data_dir": ("data.dir",),
     "updates": ("phase1.updates",),
     "decoder_updates": ("phase2.updates",),
+    "workers": ("data.workers",),
     "epochs": ("phase1.epochs",),
     "decoder_epochs": ("phase2.epochs",),
     "batch_size": ("phase1.batch_size", "phase2.batch_size"),
@@ -273,10 +276,15 @@ def from_options(mode: str | None = None, **options: Any) -> dict[str, Any]:
                 "settings={...} for any other key of the configuration"
             )
         if value is not None:
-            plain = reference(value) if callable(value) else value
+            items = value if isinstance(value, list | tuple) else None
+            plain = _plain(value) if items is None else [_plain(item) for item in items]
             for key in OPTIONS[name]:
                 values = merge(values, nested(key, plain))
     return values
+
+
+def _plain(value: Any) -> Any:
+    return reference(value) if callable(value) else value
 
 
 def build_config(*layers: Mapping[str, Any], preset: str = "quick") -> Config:
@@ -304,11 +312,10 @@ def _adopt_env(values: Mapping[str, Any]) -> Mapping[str, Any]:
     from worldmodel.data.own_data import known_env
 
     found = known_env(sources, str(values.get("observation", "pixels")))
-    settings: dict[str, Any] = {"env": {"id": found.get("id")}}
-    if found.get("kwargs"):
-        settings["data"] = {"env_kwargs": found["kwargs"]}
-    settings = merge(settings, {"data": {"policy": found.get("policy") or "recorded"}})
-    return merge(settings, values)
+    keys = ("frame_skip", "observation_key")
+    adopted = {"id": found.get("id"), **{key: found[key] for key in keys if key in found}}
+    recorded = {"policy": found.get("policy") or "recorded", "env_kwargs": found.get("kwargs", {})}
+    return merge({"env": adopted, "data": recorded}, values)
 
 
 def _import_env_module(values: Mapping[str, Any]) -> None:

@@ -132,7 +132,7 @@ def _train(run: Run, callbacks: Sequence[Callback], progress: bool) -> Run:
     try:
         with open_datasets(run.config, [watching]) as datasets:
             fit_horizon(run, datasets.train, watching)
-            model = _run_phases(run, datasets, watching)
+            model = run_phases(run, datasets, watching)
             run.set_model(model)
             evaluate_run(run, datasets=datasets, callbacks=[watching])
     except KeyboardInterrupt as error:
@@ -166,7 +166,7 @@ def fit_horizon(run: Run, train: ReplayBuffer, callbacks: CallbackList) -> None:
         run.change_config({"objective": {"horizon": steps}})
 
 
-def _run_phases(run: Run, datasets: Datasets, callbacks: CallbackList) -> WorldModel:
+def run_phases(run: Run, datasets: Datasets, callbacks: CallbackList) -> WorldModel:
     """Train what is left to train; returns the model, frozen."""
     config, buffer = run.config, datasets.train
     tune_cpu()

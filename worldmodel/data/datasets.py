@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from worldmodel.callbacks import Callback, CallbackList
 from worldmodel.config import Config
-from worldmodel.data.adapters import require_env, stored_observation
+from worldmodel.data.adapters import env_options, require_env
 from worldmodel.data.collect import collect, load_or_collect
 from worldmodel.data.header import HEADER_FILE
 from worldmodel.data.policies import Policy
@@ -59,9 +59,8 @@ def collect_kwargs(config: Config) -> dict[str, Any]:
     return {
         "env_id": require_env(config),
         "env_kwargs": {**config.env.kwargs, **config.data.env_kwargs},
-        "image_size": config.image_size,
-        "observation": stored_observation(config),
         "state_key": config.data.state_key,
+        **env_options(config),
     }
 
 
@@ -217,6 +216,7 @@ def evaluation_set(
                 seeds=seeds,
                 steps=config.evaluation.steps if steps is None else steps,
                 policy=policy,
+                workers=config.data.workers,
                 progress=advance,
                 **settings,
             )
@@ -235,7 +235,9 @@ def collect_to(
     image_size: int,
     state_key: str,
     first_seed: int | None,
+    workers: int | None = None,
     callbacks: Sequence[Callback] = (),
+    **env_options: Any,
 ) -> dict[str, Any]:
     """Collect episodes into a new buffer, or more of the same kind into an existing one.
 
@@ -249,7 +251,9 @@ def collect_to(
         image_size: see `collect`.
         state_key: see `collect`.
         first_seed: seed of the first episode; None continues after the largest seed in the buffer.
+        workers: see `collect`.
         callbacks: see the progress of the collection.
+        env_options: `wrappers`, `observation_key` and `frame_skip`, see `collect`.
 
     Returns:
         The `buffer_summary` of the buffer.
@@ -268,6 +272,7 @@ def collect_to(
         "image_size": image_size,
         "observation": "auto",
         "state_key": state_key,
+        **env_options,
     }
     _require_space(path, resolve(**settings), size, "choose another disk")
     with (
@@ -276,6 +281,7 @@ def collect_to(
             path=path,
             episodes=size,
             seeds=range(first, first + size),
+            workers=workers,
             append=append,
             progress=advance,
             **settings,
@@ -326,6 +332,7 @@ def _open(
 ) -> ReplayBuffer:
     path = config.data.dir / _folder(config, _recipe(config), seeds[0], len(seeds))
     settings = {**_recipe_kwargs(config), "path": path, "episodes": len(seeds), "seeds": seeds}
+    settings["workers"] = config.data.workers
     if _num_episodes(path) == len(seeds):
         return load_or_collect(**settings)
     with dataset_lock(path, [callbacks]):
@@ -353,7 +360,7 @@ def _recipe(config: Config) -> Recipe:
     if len(shape) == 3 and shape[-1] not in (1, 3):
         raise ValueError(
             f"{config.env.id} has frames of {shape[-1]} channels; expected 1 (grey) or 3 (RGB): "
-            "wrap the environment"
+            "change them with a wrapper, --wrapper module:Name"
         )
     return recipe
 
@@ -364,8 +371,8 @@ def _require_supported(space: gym.Space[Any]) -> None:
     if not flat and not isinstance(space, gym.spaces.Discrete):
         raise ValueError(
             f"action space {space} is not supported: expected Discrete or a bounded "
-            "one-dimensional Box; wrap the environment, for instance with "
-            "gymnasium.wrappers.FlattenAction"
+            "one-dimensional Box; change it with a wrapper, --wrapper module:Name, for instance "
+            "gymnasium.wrappers.TransformAction with a bounded Box"
         )
 
 

@@ -367,11 +367,14 @@ def as_episode(content: Episode | Mapping[str, Any]) -> Episode:
 
 
 def _collected_env(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What `collect` noted of the environment and the policy."""
+    """What `collect` noted of the environment and the policy; nothing if it had wrappers."""
     noted, policy = metadata.get("env"), metadata.get("policy")
     if not isinstance(noted, dict) or not isinstance(noted.get("id"), str):
         return {}
+    if "wrappers" in metadata:
+        return {}
     return {
+        **{key: metadata[key] for key in ("frame_skip", "observation_key") if key in metadata},
         "id": noted["id"],
         "kwargs": metadata.get("env_kwargs", {}),
         "policy": policy.get("name") if isinstance(policy, dict) else None,
