@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from worldmodel.config import Config
 
 
+PACKAGES = {"ALE/": "ale-py", "MiniGrid-": "minigrid", "gym_pusht/": "gym-pusht"}
+"""Start of an environment's id -> the package on PyPI that registers it when it is imported."""
+
+
 def find_spec(env_id: str) -> EnvSpec:
     """Find the spec of an environment.
 
@@ -40,6 +44,7 @@ def find_spec(env_id: str) -> EnvSpec:
     """
     module, _, name = env_id.rpartition(":")
     if not module:
+        _import_package(name)
         return gym.spec(name)
     try:
         importlib.import_module(module)
@@ -54,6 +59,24 @@ def find_spec(env_id: str) -> EnvSpec:
     if not callable(creator):
         raise ConfigError(f"{env_id} is {creator!r}; expected an environment class or a factory")
     return EnvSpec(id=re.sub(r"[^\w:.-]", "", env_id), entry_point=creator)
+
+
+def _import_package(env_id: str) -> None:
+    """Import the package that registers an id of a well-known kind, since Gymnasium does not.
+
+    Raises:
+        ConfigError: If it is not installed.
+    """
+    package = next((p for start, p in PACKAGES.items() if env_id.startswith(start)), None)
+    if package is None or env_id in gym.registry:
+        return
+    try:
+        importlib.import_module(package.replace("-", "_"))
+    except ImportError as error:
+        raise ConfigError(
+            f"{env_id} is an environment of {package}, which cannot be imported ({error}); install "
+            f"it with: pip install {package}"
+        ) from error
 
 
 def make_single(

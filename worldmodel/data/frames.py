@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Array = TypeVar("Array", np.ndarray, "torch.Tensor")
 
+_MIN_PICTURE = 8
+
 OBSERVATIONS = ("image", "render", "vector")
 
 
@@ -245,7 +247,10 @@ def _resample(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _offers(env: gym.Env[Any, Any], space: gym.Space[Any]) -> dict[str, tuple[int, ...]]:
-    """Shape of one frame by kind, in order of preference."""
+    """Shape of one frame by kind, in order of preference.
+
+    A rendering comes before an image of less than 8 pixels, which is a code rather than a picture.
+    """
     offers: dict[str, tuple[int, ...]] = {}
     if isinstance(space, gym.spaces.Box) and space.dtype == np.uint8:
         if len(space.shape) == 2:
@@ -253,7 +258,8 @@ def _offers(env: gym.Env[Any, Any], space: gym.Space[Any]) -> dict[str, tuple[in
         elif len(space.shape) == 3 and space.shape[-1] in (1, 3, 4):
             offers["image"] = space.shape
     if "rgb_array" in env.metadata.get("render_modes", []):
-        offers["render"] = (3,)
+        coded = "image" in offers and max(offers["image"][:2]) < _MIN_PICTURE
+        offers = {"render": (3,), **offers} if coded else {**offers, "render": (3,)}
     if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
         offers["vector"] = space.shape
     return offers
