@@ -35,7 +35,11 @@ def driven_run(tmp_path_factory):
         settings={
             "model": {"latent_dim": 8, "width": 4, "hidden": 32},
             "data": {"heldout_size": 8},
-            "evaluation": {"resamples": 100, "probe": {"updates": 50}},
+            "evaluation": {
+                "resamples": 100,
+                "steps": 21,
+                "probe": {"updates": 50, "observations": 1000, "baseline_observations": 500},
+            },
         },
         progress=False,
     )

@@ -126,7 +126,11 @@ def test_a_users_callback_sees_every_update_and_can_stop_a_run_that_resumes(tmp_
     settings = {
         "model": {"latent_dim": 8, "width": 4, "hidden": 32},
         "data": {"heldout_size": 4},
-        "evaluation": {"resamples": 100, "probe": {"updates": 50}},
+        "evaluation": {
+            "resamples": 100,
+            "steps": 21,
+            "probe": {"updates": 50, "observations": 1000, "baseline_observations": 500},
+        },
     }
     options = {"size": 16, "image_size": 16, "batch_size": 8, "output_dir": tmp_path / "results"}
     stopper = Stopper(after=10)

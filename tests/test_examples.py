@@ -13,7 +13,11 @@ from worldmodel.plugins import _plugins, find_plugin
 SETTINGS = {
     "model": {"latent_dim": 8, "width": 4, "hidden": 32},
     "data": {"size": 16, "heldout_size": 4, "validation_size": 8},
-    "evaluation": {"resamples": 100, "probe": {"updates": 50}},
+    "evaluation": {
+        "resamples": 100,
+        "steps": 21,
+        "probe": {"updates": 50, "observations": 1000, "baseline_observations": 500},
+    },
 }
 
 

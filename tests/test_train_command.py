@@ -23,7 +23,10 @@ from worldmodel.run import Run
 TINY = [
     *("--preset", "smoke", "--size", "32", "--image-size", "16", "--batch-size", "16"),
     *("--set", "model={latent_dim: 8, width: 4, hidden: 32}", "--set", "data.heldout_size=16"),
-    *("--set", "evaluation={resamples: 100, probe: {updates: 50}}"),
+    *(
+        "--set",
+        "evaluation={resamples: 100, steps: 21, probe: {updates: 50, baseline_observations: 500}}",
+    ),
 ]
 
 
@@ -102,21 +105,30 @@ def test_a_run_leaves_model_evidence_and_environment():
     assert json.loads(again.stdout) == metrics
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that was never stopped, and its metrics."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("whole"))
+        run, metrics = train()
+        return Run(run.path.absolute()), metrics
+
+
 @pytest.mark.parametrize("updates", [2, 12])
-def test_a_stopped_run_resumes_as_if_never_stopped(monkeypatch, updates):
-    whole, metrics = train("--output-dir", "results")
+def test_a_stopped_run_resumes_as_if_never_stopped(whole, monkeypatch, updates):
+    run, metrics = whole
     with stopping_after(updates, monkeypatch):
         stopped = invoke("train", *TINY, "--output-dir", "stopped")
     assert stopped.exit_code == 1
-    (run,) = os.scandir("stopped")
-    assert f"worldmodel train --resume {run.path}" in stopped.stderr
-    assert not (Path(run.path) / "models" / "decoder.pth").exists()
-    resumed = invoke("train", "--resume", run.path, "--json")
+    (folder,) = os.scandir("stopped")
+    assert f"worldmodel train --resume {folder.path}" in stopped.stderr
+    assert not (Path(folder.path) / "models" / "decoder.pth").exists()
+    resumed = invoke("train", "--resume", folder.path, "--json")
     assert resumed.exit_code == 0, resumed.output
-    assert_same_weights(weights(whole), weights(Run(run.path)))
+    assert_same_weights(weights(run), weights(Run(folder.path)))
     again = json.loads(resumed.stdout)
-    assert again.pop("run") != metrics.pop("run")
-    assert again == metrics
+    assert again.pop("run") != metrics["run"]
+    assert again == {key: value for key, value in metrics.items() if key != "run"}
 
 
 def test_several_runs_are_compared_in_one_report(driven_run):
@@ -138,6 +150,16 @@ def test_several_runs_are_compared_in_one_report(driven_run):
     alone = invoke("evaluate", left.path, "--output", "alone.html")
     assert alone.exit_code == 2
     assert "several runs" in alone.stderr
+
+
+def test_a_stop_before_the_first_checkpoint_says_that_nothing_was_saved(monkeypatch):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "fit_horizon", stop)
+    result = invoke("train", *TINY)
+    assert result.exit_code == 1
+    assert "Stopped before the first checkpoint. Resume with" in result.stderr
 
 
 def test_an_unfinished_run_says_how_to_finish_it(monkeypatch):
@@ -217,16 +239,16 @@ def test_a_mistake_ends_in_one_clear_line(tmp_path, arguments, status, complaint
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_damaged_run_is_named(tmp_path):
-    run, _ = train()
+def test_a_damaged_run_is_named(whole):
+    run = Run(shutil.copytree(whole[0].path, "run"))
     (run.path / "models" / "encoder.pth").write_bytes(b"PK broken")
     result = invoke("evaluate", run.path)
     assert result.exit_code == 1
     assert "encoder.pth is damaged" in result.stderr
 
 
-def test_damaged_data_is_named_before_a_run_is_made(tmp_path):
-    train()
+def test_damaged_data_is_named_before_a_run_is_made(whole, tmp_path):
+    shutil.copytree(whole[0].path.parents[1] / "data", "data")
     for frames in (tmp_path / "data").glob("*/frames.bin"):
         os.truncate(frames, 1000)
     result = invoke("train", *TINY, "--output-dir", "second")

@@ -16,7 +16,12 @@ FILES = ("metrics.json", "report.html", "forecast.png", "forecast.mp4", "reconst
 
 FAST = {
     "data": {"heldout_size": 4},
-    "evaluation": {"resamples": 20, "probe": {"updates": 20}, "reference": {"updates": 5}},
+    "evaluation": {
+        "resamples": 20,
+        "steps": 21,
+        "probe": {"updates": 20, "baseline_observations": 500},
+        "reference": {"updates": 5},
+    },
 }
 """For what does not depend on how well anything is fitted."""
 

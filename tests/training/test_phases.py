@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from worldmodel.batches import WindowSampler
+from worldmodel.hyperparameters import Phase1
 from worldmodel.objectives import regularized_prediction
 from worldmodel.optim import tune_cpu
 from worldmodel.phases import (
@@ -171,7 +172,8 @@ def test_phase2_learns_pixels_and_rewards(buffer):
 def test_an_epoch_visits_every_trajectory_once(buffer, config):
     sampler = WindowSampler(buffer, 5, 6, seed=(0,))
     visited = torch.cat([torch.as_tensor(sampler._order(e)) for e in range(3)]).view(3, -1)
-    assert sampler.updates(3) == 12
+    assert sampler.updates(Phase1(epochs=3)) == 12
+    assert sampler.updates(Phase1(updates=5)) == 5
     for epoch in visited:
         assert sorted(epoch.tolist()) == list(range(24))
     assert not torch.equal(visited[0], visited[1])
