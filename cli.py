@@ -97,8 +97,12 @@ def train(
     wrapper: Wrappers = None,
     observation_key: ObservationKey = None,
     frame_skip: FrameSkip = None,
-    size: Annotated[int | None, typer.Option(help="Trajectories (default: 10000).")] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps per trajectory (default: 30).")] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Trajectories (default: 1000; pendulum: 10000).")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of each (default: 50; pendulum: 30).")
+    ] = None,
     policy: Annotated[str | None, typer.Option(help=POLICY_HELP)] = None,
     updates: Annotated[
         int | None, typer.Option(min=1, help="Updates of phase 1 (default: 1563).")

@@ -34,6 +34,9 @@ from worldmodel.hyperparameters import (
 from worldmodel.plugins import plugin_class
 from worldmodel.registry import reference
 
+MIN_SIZE = 8
+"""Fewest training trajectories."""
+
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
         "data": {"size": 64, "steps": 16, "validation_size": 16, "heldout_size": 32},
@@ -175,15 +178,21 @@ class Config(Section):
         default = filled.get("objective", {}).get("horizon", Objective().horizon)
         filled["objective"] = sections["objective"]
         if not {"horizon", "offsets"} & sections["objective"].keys():
-            steps = sections["data"].get("steps", Data().steps)
+            steps = filled.get("data", {}).get("steps", Data().steps)
             longest = longest_horizon(steps, values.get("frame_stack", 2))
             filled["objective"] = {**sections["objective"], "horizon": min(default, longest)}
+        if sections["data"].get("sources"):
+            filled["data"] = {**filled["data"], "size": sections["data"].get("size", 0)}
         if filled.get("observation") == "vector":
             filled["model"] = {"encoder": "mlp", **sections["model"]}
         return filled
 
     @model_validator(mode="after")
-    def _check_window(self) -> Self:
+    def _check_data(self) -> Self:
+        if self.data.size < MIN_SIZE and not (self.data.sources and self.data.size == 0):
+            raise ValueError(
+                f"data.size {self.data.size} is too small: expected at least {MIN_SIZE}"
+            )
         longest = longest_horizon(self.data.steps, self.frame_stack)
         if self.objective.horizon > longest and not self.data.sources:
             raise ValueError(

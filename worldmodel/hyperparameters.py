@@ -74,7 +74,7 @@ class Data(Section):
     Attributes:
         sources: own data to train on instead of collecting: replay buffers, HDF5 files,
             ``minari:ID``, or the ``module:Name`` of a function that yields episodes.
-        size: training trajectories, at most those of the own data.
+        size: training trajectories; 0 for all of the own data, its default.
         steps: transitions per trajectory; the environment may end it earlier.
         policy: ``passive``, ``random`` (held actions), ``mixed``, the path of an agent saved by
             Stable-Baselines3, a run directory (its model plans), or ``module:Name``; ``recorded``
@@ -89,8 +89,8 @@ class Data(Section):
     """
 
     sources: Annotated[tuple[str, ...], BeforeValidator(_as_sources)] = ()
-    size: int = Field(10_000, ge=8)
-    steps: int = Field(30, ge=2)
+    size: int = Field(1000, ge=0)
+    steps: int = Field(50, ge=2)
     policy: str = "passive"
     env_kwargs: dict[str, Any] = {}
     validation_size: int = Field(128, ge=8, le=10_000)

@@ -97,7 +97,7 @@ class DoublePendulum(EnvPlugin):
     """
 
     config_defaults: ClassVar[Mapping[str, Any]] = {
-        "data": {"env_kwargs": {"start": "uniform"}},
+        "data": {"size": 10_000, "steps": 30, "env_kwargs": {"start": "uniform"}},
         "objective": {"horizon": 16},
     }
     default_goal = "upright"

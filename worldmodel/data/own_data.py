@@ -218,7 +218,7 @@ def open_own_data(config: Config, callbacks: Sequence[Callback] = ()) -> Iterato
                 watching.on_message(f"Storing {', '.join(config.data.sources)} in {path}")
                 _store(path, data, watching)
     with ReplayBuffer.open(path) as buffer:
-        yield split(buffer, config, watching)
+        yield split(buffer, config)
 
 
 def _store(path: Path, data: OwnData, callbacks: CallbackList) -> None:
@@ -340,7 +340,7 @@ def infer_action_space(actions: Iterable[np.ndarray]) -> gym.Space[Any]:
     return gym.spaces.Box(low_bound.astype(np.float32), high_bound.astype(np.float32))
 
 
-def split(buffer: ReplayBuffer, config: Config, callbacks: CallbackList) -> Datasets:
+def split(buffer: ReplayBuffer, config: Config) -> Datasets:
     """Split a buffer by episode.
 
     Held-out episodes longer than `evaluation.steps` are cut into parts of that length.
@@ -356,13 +356,9 @@ def split(buffer: ReplayBuffer, config: Config, callbacks: CallbackList) -> Data
         )
     train, validation, heldout = _choose(buffer.seeds[long_enough], config)
     train, validation, heldout = (long_enough[part] for part in (train, validation, heldout))
-    if len(train) > config.data.size:
-        callbacks.on_message(
-            f"Training on the first {config.data.size} of {len(train)} episodes; use more with "
-            "--size N"
-        )
+    size = config.data.size or len(train)
     return Datasets(
-        buffer.select(train[: config.data.size]),
+        buffer.select(train[:size]),
         buffer.select(validation),
         heldout=_cut(buffer, heldout, config.evaluation.steps + 1, config.data.heldout_size),
     )
