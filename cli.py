@@ -35,6 +35,9 @@ app = typer.Typer(
 )
 
 ENV_HELP = "A Gymnasium environment's id, or module:Name of a class or factory."
+WRAPPER_HELP = "module:Name applied to the environment; can be given several times."
+KEY_HELP = "Entry of a Dict observation to learn from (default: the only usable one)."
+SKIP_HELP = "Repeat each action N times (default: 1)."
 DEVICE_HELP = "auto, cpu, cuda, cuda:N or mps."
 OBJECTIVE_HELP = "vicreg, sigreg, variance, prediction, or module:Name."
 POLICY_HELP = (
@@ -60,6 +63,10 @@ KeyValues = Annotated[
     list[str] | None,
     typer.Option(metavar="KEY=VALUE", help="Arguments of the environment, e.g. start=uniform."),
 ]
+
+Wrappers = Annotated[list[str] | None, typer.Option(metavar="MODULE:NAME", help=WRAPPER_HELP)]
+ObservationKey = Annotated[str | None, typer.Option(metavar="KEY", help=KEY_HELP)]
+FrameSkip = Annotated[int | None, typer.Option(min=1, metavar="N", help=SKIP_HELP)]
 
 
 def _open(path: Path, device: str, settings: list[str] | None = None) -> Run:
@@ -87,6 +94,9 @@ def train(
     config: Annotated[Path | None, typer.Option(help="YAML file.", metavar="FILE")] = None,
     observation: Annotated[str | None, typer.Option(help="pixels or vector.")] = None,
     env_kwargs: KeyValues = None,
+    wrapper: Wrappers = None,
+    observation_key: ObservationKey = None,
+    frame_skip: FrameSkip = None,
     size: Annotated[int | None, typer.Option(help="Trajectories (default: 10000).")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps per trajectory (default: 30).")] = None,
     policy: Annotated[str | None, typer.Option(help=POLICY_HELP)] = None,
@@ -124,6 +134,9 @@ def train(
             mode=mode,
             observation=observation,
             env_kwargs=parse_settings(env_kwargs) or None,
+            wrappers=wrapper or None,
+            observation_key=observation_key,
+            frame_skip=frame_skip,
             size=size,
             steps=steps,
             policy=policy,
@@ -376,6 +389,9 @@ def collect(
     ] = None,
     state_key: StateKey = None,
     env_kwargs: KeyValues = None,
+    wrapper: Wrappers = None,
+    observation_key: ObservationKey = None,
+    frame_skip: FrameSkip = None,
     as_json: Json = False,
 ) -> None:
     """Collect trajectories from any Gymnasium environment into a replay buffer."""
@@ -393,6 +409,9 @@ def collect(
             image_size=image_size,
             state_key=state_key or "state",
             first_seed=seed,
+            wrappers=wrapper or (),
+            observation_key=observation_key,
+            frame_skip=1 if frame_skip is None else frame_skip,
             callbacks=[TerminalProgress()],
         )
         print_values(summary, as_json)

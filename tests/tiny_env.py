@@ -102,3 +102,47 @@ class TinyEnv(gym.Env[np.ndarray, Any]):
         if self.extra_info:
             info |= {"half": self._step / 2, "pair": np.full(2, self._step / 2)}
         return np.concatenate(self._frames, axis=-1), info
+
+
+class SpacesEnv(gym.Env[Any, Any]):
+    """Has the given spaces: every number that it observes is the step, and the reward is 1.
+
+    Args:
+        observation_space: a Box, or a Dict of them.
+        action_space: of any kind.
+        length: steps per episode.
+        render_mode: ``"rgb_array"`` draws a square image, if `render_modes` has it.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
+
+    def __init__(
+        self,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        length: int = 4,
+        render_mode: str | None = None,
+    ) -> None:
+        self.observation_space, self.action_space = observation_space, action_space
+        self.length, self.render_mode = length, render_mode
+        self.actions: list[Any] = []
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._step, self.actions = 0, []
+        return self._observe(self.observation_space), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action), f"{action!r} is not in {self.action_space}"
+        self.actions.append(action)
+        self._step += 1
+        ended = self._step == self.length
+        return self._observe(self.observation_space), 1.0, ended, False, {}
+
+    def render(self) -> np.ndarray:
+        return np.full((16, 16, 3), 100 + self._step, np.uint8)
+
+    def _observe(self, space: Any) -> Any:
+        if isinstance(space, gym.spaces.Dict):
+            return {name: self._observe(part) for name, part in space.spaces.items()}
+        return np.full(space.shape, self._step, space.dtype)

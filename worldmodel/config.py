@@ -59,6 +59,8 @@ MODES: dict[str, dict[str, Any]] = {
 OPTIONS: dict[str, tuple[str, ...]] = {
     "env": ("env.id",),
     "env_kwargs": ("env.kwargs",),
+    "wrappers": ("env.wrappers",),
+    "frame_skip": ("env.frame_skip",),
     "data": ("data.sources",),
     "observation": ("observation",),
     "observation_key": ("env.observation_key",),
@@ -273,10 +275,15 @@ def from_options(mode: str | None = None, **options: Any) -> dict[str, Any]:
                 "settings={...} for any other key of the configuration"
             )
         if value is not None:
-            plain = reference(value) if callable(value) else value
+            items = value if isinstance(value, list | tuple) else None
+            plain = _plain(value) if items is None else [_plain(item) for item in items]
             for key in OPTIONS[name]:
                 values = merge(values, nested(key, plain))
     return values
+
+
+def _plain(value: Any) -> Any:
+    return reference(value) if callable(value) else value
 
 
 def build_config(*layers: Mapping[str, Any], preset: str = "quick") -> Config:

@@ -17,6 +17,7 @@ from worldmodel.registry import (
     PLANNERS,
     PREDICTORS,
     READOUTS,
+    WRAPPERS,
 )
 
 DEFAULT_ENV = "DoublePendulumPixels-v0"
@@ -43,12 +44,16 @@ class Env(Section):
         id: a registered Gymnasium id, ``module:id``, or the ``module:Name`` of a class or factory;
             None for own data without an environment.
         kwargs: passed to its constructor; JSON values.
-        observation_key: entry of Dict observations; None for the only one that fits.
+        wrappers: ``module:Name`` of classes or functions that are applied to it, innermost first.
+        observation_key: entry of a Dict observation to learn from; None for the only usable one.
+        frame_skip: how often each action is repeated; a step has the sum of the rewards.
     """
 
     id: str | None = DEFAULT_ENV
     kwargs: dict[str, Any] = {}
+    wrappers: tuple[Annotated[str, AfterValidator(WRAPPERS.check)], ...] = ()
     observation_key: str | None = None
+    frame_skip: int = Field(1, ge=1)
 
 
 def _as_sources(value: Any) -> Any:

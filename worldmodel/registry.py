@@ -54,7 +54,8 @@ class Registry:
         if name in self._references or is_reference(name):
             return name
         raise ConfigError(
-            f"unknown {self.kind} {name!r}; expected one of {', '.join(self.names)}, or module:Name"
+            f"unknown {self.kind} {name!r}; expected "
+            + (f"one of {', '.join(self.names)}, or module:Name" if self.names else "module:Name")
         )
 
     def resolve(self, name: str) -> Any:
@@ -164,6 +165,8 @@ PLANNERS = Registry(
         "mppi": "worldmodel.planning.planners:MPPI",
     },
 )
+WRAPPERS = Registry("wrapper", {})
+"""Without short names: every wrapper is a ``module:Name``."""
 READOUTS = Registry(
     "state readout",
     {

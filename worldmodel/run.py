@@ -136,8 +136,8 @@ class Run(RunDirectory):
 
     @cached_property
     def dt(self) -> float:
-        """Simulated seconds per step."""
-        return self.plugin.seconds_per_step()
+        """Simulated seconds per step, which is `env.frame_skip` steps of the environment."""
+        return self.plugin.seconds_per_step() * self.config.env.frame_skip
 
     def readout(self, state_dim: int) -> Readout:
         """What probes read from states of `state_dim` numbers, as `evaluation.readout` says."""

@@ -163,17 +163,20 @@ def test_any_environment_that_renders_can_be_collected(tmp_path):
     env.reset(seed=1)
     frames, actions, _, _ = episode_of(buffer, 1)
     for t, action in enumerate(actions):
-        image = Image.fromarray(env.render()).resize((32, 32), Image.Resampling.BOX)
-        assert_array_equal(frames[t], np.asarray(image))
+        image = Image.fromarray(env.render()).resize((32, 21), Image.Resampling.BOX)
+        assert_array_equal(frames[t, 5:26], np.asarray(image))
+        assert not frames[t, :5].any()
+        assert not frames[t, 26:].any()
         env.step(int(action))
 
 
 def test_renderings_are_resized_by_averaging_areas(tmp_path):
-    image = np.zeros((30, 40, 3), np.uint8)
-    buffer = gather(tmp_path, observation="render", image_size=10)
+    """The renderings have 30 x 40 pixels, so there is a bar above and one below."""
+    buffer = gather(tmp_path, observation="render", image_size=8)
     frames = episode_of(buffer, 0)[0]
-    image[..., 0], image[..., 2] = 5, 200
-    assert_array_equal(frames[5], image[:10, :10])
+    expected = np.zeros((8, 8, 3), np.uint8)
+    expected[1:7] = 5, 0, 200
+    assert_array_equal(frames[5], expected)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -230,7 +233,7 @@ def test_a_policy_can_observe_the_stored_frames_of_an_environment_without_images
     buffer = gather(tmp_path, seeds=[9, 8], policy=policy, env_kwargs=kwargs, num_envs=2)
     observations = policy.observations
     assert [observation.shape for observation in observations] == [(64, 64, 6)] * 10
-    steps = [observation[0, 0, ::3].tolist() for observation in observations[::2]]
+    steps = [observation[32, 0, ::3].tolist() for observation in observations[::2]]
     assert steps == [[0, 0], [0, 1], [1, 2], [2, 3], [3, 4]]
     frames = episode_of(buffer, 0)[0]
     assert np.array_equal(observations[4], np.concatenate([frames[1], frames[2]], -1))

@@ -97,7 +97,7 @@ def test_actions_that_no_model_takes_are_refused_before_collecting(tmp_path):
     class Wide(tiny_env.TinyEnv):
         def __init__(self, **kwargs):
             super().__init__(**kwargs)
-            self.action_space = gym.spaces.Box(-1, 1, (2, 2))
+            self.action_space = gym.spaces.Box(-float("inf"), float("inf"), (2,))
 
     data = {"dir": str(tmp_path), "policy": "random"}
     config = build_config({"env": {"id": reference(Wide)}, "data": data, "image_size": 16})

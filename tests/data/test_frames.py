@@ -8,7 +8,7 @@ import torch
 from episodes import create, episode
 from numpy.testing import assert_array_equal
 
-from worldmodel.data.frames import FrameStack, frame_source
+from worldmodel.data.frames import FrameStack, frame_source, resize
 
 STACK = FrameStack(3)
 
@@ -95,3 +95,28 @@ def test_a_vector_is_stored_as_it_is():
     assert (source.kind, source.shape, source.dtype) == ("vector", (4,), np.float32)
     batch = np.arange(12.0).reshape(3, 4)
     assert_array_equal(source(lambda: None, batch, np.array([2, 0])), batch[[2, 0]])
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows", "columns"),
+    [
+        ((400, 600), slice(10, 53), slice(0, 64)),
+        ((50, 25), slice(0, 64), slice(16, 48)),
+        ((4, 4000), slice(31, 32), slice(0, 64)),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_that_are_not_square_keep_their_aspect_ratio_between_black_bars(
+    shape, rows, columns, channels
+):
+    frame = resize(np.full((*shape, channels), 9, np.uint8), 64)
+    expected = np.zeros((64, 64, channels), np.uint8)
+    expected[rows, columns] = 9
+    assert_array_equal(frame, expected)
+
+
+def test_square_images_are_stretched_by_averaging_areas_without_bars():
+    image = frames_of(6, 6, 3)
+    means = image.reshape(3, 2, 3, 2, 3).mean((1, 3))
+    assert np.abs(resize(image, 3) - means).max() <= 1
+    assert resize(image, 6) is image

@@ -73,6 +73,16 @@ def test_an_image_is_reached_by_the_configured_fraction_of_training_latents(tmp_
         assert far < near < 0
 
 
+def test_a_goal_image_that_is_not_square_has_bars_like_the_frames_of_its_environment(tmp_path):
+    path, run = tmp_path / "goal.png", run_with()
+    Image.fromarray(np.full((32, 64), 200, np.uint8)).save(path)
+    at_rest = np.zeros((1, 16, 16, 2), np.uint8)
+    at_rest[:, 4:12] = 200
+    objective = choose_goal(str(path), run).objective
+    z = run.model.encode(at_rest)
+    assert objective(None, z.expand(2, 1, 8), None).item() == pytest.approx(0, abs=1e-5)
+
+
 def extremes(run, goal):
     z = run.model.encode(np.full((1, 16, 16, 2), 200, np.uint8))[0]
     return z + 5.0, z + 0.1

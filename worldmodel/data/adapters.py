@@ -8,8 +8,8 @@ import os
 import re
 import sys
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -18,7 +18,8 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from worldmodel.data.frames import FrameSource, FrameStack, frame_source
+from worldmodel.data.env_wrappers import NO_LAYERS, Layers, Wrapper, choose_layers, own_layers
+from worldmodel.data.frames import FrameSource, FrameStack, frame_source, is_oblong
 from worldmodel.errors import ConfigError
 from worldmodel.registry import load_reference
 
@@ -55,17 +56,24 @@ def find_spec(env_id: str) -> EnvSpec:
     return EnvSpec(id=re.sub(r"[^\w:.-]", "", env_id), entry_point=creator)
 
 
-def make_single(spec: EnvSpec | str, kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
+def make_single(
+    spec: EnvSpec | str, kwargs: Mapping[str, Any], layers: Layers = NO_LAYERS
+) -> gym.Env[Any, Any]:
     """Make one environment, without the checks that each step would repeat.
 
     Args:
         spec: from `find_spec`, or an id that it takes.
         kwargs: passed to the constructor.
+        layers: what is wrapped around it.
 
     Raises:
         ValueError: If the environment does not take the arguments.
     """
     spec = find_spec(spec) if isinstance(spec, str) else spec
+    return layers.apply(_make_bare(spec, kwargs))
+
+
+def _make_bare(spec: EnvSpec, kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
     _allow_no_display()
     try:
         return gym.make(spec, disable_env_checker=True, **kwargs)
@@ -83,15 +91,22 @@ def _allow_no_display() -> None:
 
 
 def make_batch(
-    spec: EnvSpec | str, kwargs: Mapping[str, Any], *, native: bool, num_envs: int
+    spec: EnvSpec | str,
+    kwargs: Mapping[str, Any],
+    *,
+    native: bool,
+    num_envs: int,
+    layers: Layers = NO_LAYERS,
 ) -> VectorEnv[Any, Any, Any]:
     """Make a vector environment with autoreset disabled.
 
     Args:
         spec: from `find_spec`, or an id that it takes.
         kwargs: passed to the constructor.
-        native: whether to use the environment's own vector form, see `is_native`.
+        native: whether to use the environment's own vector form, see `is_native`. It takes no
+            layers.
         num_envs: number N of environments.
+        layers: what is wrapped around each of them.
     """
     spec = find_spec(spec) if isinstance(spec, str) else spec
     if native:
@@ -102,7 +117,7 @@ def make_batch(
             autoreset_mode=AutoresetMode.DISABLED,
             **kwargs,
         )
-    makers = [lambda: make_single(spec, kwargs)] * num_envs
+    makers = [lambda: make_single(spec, kwargs, layers)] * num_envs
     return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED)
 
 
@@ -142,6 +157,7 @@ class EnvAdapter:
         source: takes the frames.
         action_space: of the environment.
         info: what its ``reset`` reports beside the observation.
+        layers: what is wrapped around the environment.
     """
 
     spec: EnvSpec
@@ -149,22 +165,25 @@ class EnvAdapter:
     source: FrameSource
     action_space: gym.Space[Any]
     info: dict[str, Any]
+    layers: Layers = NO_LAYERS
 
     @property
     def native(self) -> bool:
         """Whether batches use the environment's own vector form."""
-        return self.source.kind != "render" and is_native(self.spec)
+        return self.source.kind != "render" and not self.layers and is_native(self.spec)
 
     def make(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
         """Make one environment."""
-        return make_single(self.spec, self._kwargs(render_mode))
+        return make_single(self.spec, self._kwargs(render_mode), self.layers)
 
     def make_batch(
         self, num_envs: int, render_mode: str | None = None, **changes: Any
     ) -> VectorEnv[Any, Any, Any]:
         """Make N environments, with some arguments changed."""
         kwargs = self._kwargs(render_mode) | changes
-        return make_batch(self.spec, kwargs, native=self.native, num_envs=num_envs)
+        return make_batch(
+            self.spec, kwargs, native=self.native, num_envs=num_envs, layers=self.layers
+        )
 
     def _kwargs(self, render_mode: str | None) -> dict[str, Any]:
         mode = "rgb_array" if self.source.kind == "render" else render_mode
@@ -178,6 +197,9 @@ def adapt(
     image_size: int,
     observation: str,
     own_stack: bool = False,
+    wrappers: Sequence[str | Wrapper] = (),
+    observation_key: str | None = None,
+    frame_skip: int = 1,
 ) -> EnvAdapter:
     """Make an environment once, and decide which frames to take of it.
 
@@ -188,6 +210,9 @@ def adapt(
             parameter.
         observation: ``"image"``, ``"render"``, ``"vector"`` or ``"auto"``, see `frame_source`.
         own_stack: keep the environment's ``frame_stack``, which its observations show; else 1.
+        wrappers: the user's, the innermost first; see `worldmodel.data.env_wrappers`.
+        observation_key: of the entry of a Dict observation; None chooses the only usable one.
+        frame_skip: how often each action is repeated.
 
     Raises:
         ValueError: If the arguments do not fit the environment or each other.
@@ -202,15 +227,45 @@ def adapt(
             f"image_size={image_size} are stored; pass the same number, or image_size alone"
         )
     unstacked = kwargs | {"frame_stack": 1} if accepts(spec, "frame_stack") else kwargs
-    env = make_single(spec, unstacked)
+    own = own_layers(wrappers, frame_skip, observation_key)
+    env = own.apply_own(_make_bare(spec, unstacked))
     try:
-        return EnvAdapter(
+        layers = choose_layers(env, observation, own)
+        env = layers.adapt_spaces(env)
+        source = frame_source(observation, env, env.observation_space, image_size)
+        adapter = EnvAdapter(
             spec=spec,
-            kwargs=kwargs if own_stack else unstacked,
-            source=frame_source(observation, env, env.observation_space, image_size),
+            kwargs=unstacked,
+            source=source,
             action_space=env.action_space,
             info=env.reset(seed=0)[1],
+            layers=layers,
         )
+    finally:
+        env.close()
+    if source.kind == "render":
+        adapter = replace(adapter, source=replace(source, letterbox=_renders_oblong(adapter)))
+    return replace(adapter, kwargs=kwargs) if own_stack else adapter
+
+
+def env_layers(
+    spec: EnvSpec, kwargs: Mapping[str, Any], observation: str, own: Layers = NO_LAYERS
+) -> Layers:
+    """Make an environment once, and choose what is wrapped around it; see `choose_layers`."""
+    env = own.apply_own(_make_bare(spec, kwargs))
+    try:
+        return choose_layers(env, observation, own)
+    finally:
+        env.close()
+
+
+def _renders_oblong(adapter: EnvAdapter) -> bool:
+    """Whether the renderings of an environment are not square."""
+    env = adapter.make()
+    try:
+        env.reset(seed=0)
+        image: Any = env.render()
+        return is_oblong(np.shape(image))
     finally:
         env.close()
 
@@ -312,11 +367,22 @@ def make_vec_env(
     return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED)
 
 
+def env_options(config: Config) -> dict[str, Any]:
+    """Arguments of `adapt` that describe the environment of a configuration, but for its own."""
+    env = config.env
+    return {
+        "image_size": config.image_size,
+        "observation": stored_observation(config),
+        "wrappers": env.wrappers,
+        "observation_key": env.observation_key,
+        "frame_skip": env.frame_skip,
+    }
+
+
 def adapt_config(config: Config, env_kwargs: Mapping[str, Any] | None = None) -> EnvAdapter:
     """The environment of a configuration as frames; see `adapt`."""
     kwargs = {**config.env.kwargs, **(env_kwargs or {})}
-    observation = stored_observation(config)
-    return adapt(require_env(config), kwargs, image_size=config.image_size, observation=observation)
+    return adapt(require_env(config), kwargs, **env_options(config))
 
 
 def _stacked(adapter: EnvAdapter, config: Config, render_mode: str | None) -> StackedFrames:

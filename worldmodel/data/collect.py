@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from worldmodel.data.env_wrappers import Wrapper
 from worldmodel.data.frames import FrameStack
 from worldmodel.data.header import unknown_files
 from worldmodel.data.policies import Policy
@@ -35,6 +36,9 @@ def collect(
     image_size: int = 64,
     observation: str = "auto",
     state_key: str = STATE_KEY,
+    wrappers: Sequence[str | Wrapper] = (),
+    observation_key: str | None = None,
+    frame_skip: int = 1,
     append: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> ReplayBuffer:
@@ -64,6 +68,12 @@ def collect(
             the first of these that it offers. Of stacked observations the newest frame is stored.
         state_key: key of ``info`` with the true state, a number or a vector of numbers, stored
             beside each frame for evaluation. Only the default key may be missing.
+        wrappers: applied to the environment, the innermost first: ``module:Name``, or classes or
+            functions that take an environment and return one.
+        observation_key: entry of a Dict observation that is taken; by default the only uint8 image
+            or, where there is none, the only vector.
+        frame_skip: how often each action is repeated; rewards are summed. Applied outside the
+            wrappers.
         append: add to an existing buffer that was collected in the same way.
         progress: called after each episode with the number of episodes in the buffer.
 
@@ -93,6 +103,9 @@ def collect(
         image_size=image_size,
         observation=observation,
         state_key=state_key,
+        wrappers=wrappers,
+        observation_key=observation_key,
+        frame_skip=frame_skip,
     )
 
     def unused(buffer: ReplayBuffer) -> list[int]:
@@ -120,6 +133,9 @@ def load_or_collect(
     image_size: int = 64,
     observation: str = "auto",
     state_key: str = STATE_KEY,
+    wrappers: Sequence[str | Wrapper] = (),
+    observation_key: str | None = None,
+    frame_skip: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> ReplayBuffer:
     """Open the data that `collect` would make, collecting only the episodes that are missing.
@@ -146,6 +162,9 @@ def load_or_collect(
         image_size=image_size,
         observation=observation,
         state_key=state_key,
+        wrappers=wrappers,
+        observation_key=observation_key,
+        frame_skip=frame_skip,
     )
     missing, exists = wanted, bool(unknown_files(Path(path)))
     if exists:

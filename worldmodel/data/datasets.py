@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from worldmodel.callbacks import Callback, CallbackList
 from worldmodel.config import Config
-from worldmodel.data.adapters import require_env, stored_observation
+from worldmodel.data.adapters import env_options, require_env
 from worldmodel.data.collect import collect, load_or_collect
 from worldmodel.data.header import HEADER_FILE
 from worldmodel.data.policies import Policy
@@ -59,9 +59,8 @@ def collect_kwargs(config: Config) -> dict[str, Any]:
     return {
         "env_id": require_env(config),
         "env_kwargs": {**config.env.kwargs, **config.data.env_kwargs},
-        "image_size": config.image_size,
-        "observation": stored_observation(config),
         "state_key": config.data.state_key,
+        **env_options(config),
     }
 
 
@@ -235,6 +234,9 @@ def collect_to(
     image_size: int,
     state_key: str,
     first_seed: int | None,
+    wrappers: Sequence[str] = (),
+    observation_key: str | None = None,
+    frame_skip: int = 1,
     callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Collect episodes into a new buffer, or more of the same kind into an existing one.
@@ -249,6 +251,9 @@ def collect_to(
         image_size: see `collect`.
         state_key: see `collect`.
         first_seed: seed of the first episode; None continues after the largest seed in the buffer.
+        wrappers: see `collect`.
+        observation_key: see `collect`.
+        frame_skip: see `collect`.
         callbacks: see the progress of the collection.
 
     Returns:
@@ -268,6 +273,9 @@ def collect_to(
         "image_size": image_size,
         "observation": "auto",
         "state_key": state_key,
+        "wrappers": wrappers,
+        "observation_key": observation_key,
+        "frame_skip": frame_skip,
     }
     _require_space(path, resolve(**settings), size, "choose another disk")
     with (
@@ -353,7 +361,7 @@ def _recipe(config: Config) -> Recipe:
     if len(shape) == 3 and shape[-1] not in (1, 3):
         raise ValueError(
             f"{config.env.id} has frames of {shape[-1]} channels; expected 1 (grey) or 3 (RGB): "
-            "wrap the environment"
+            "change them with a wrapper, --wrapper module:Name"
         )
     return recipe
 
@@ -364,8 +372,8 @@ def _require_supported(space: gym.Space[Any]) -> None:
     if not flat and not isinstance(space, gym.spaces.Discrete):
         raise ValueError(
             f"action space {space} is not supported: expected Discrete or a bounded "
-            "one-dimensional Box; wrap the environment, for instance with "
-            "gymnasium.wrappers.FlattenAction"
+            "one-dimensional Box; change it with a wrapper, --wrapper module:Name, for instance "
+            "gymnasium.wrappers.TransformAction with a bounded Box"
         )
 
 

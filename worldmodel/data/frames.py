@@ -138,10 +138,12 @@ class FrameSource:
     Attributes:
         kind: ``"image"``, ``"render"`` or ``"vector"``.
         shape: of one frame, ``(image_size, image_size, C)`` or ``(d,)``.
+        letterbox: whether images of the environment are not square, so that frames have bars.
     """
 
     kind: str
     shape: tuple[int, ...]
+    letterbox: bool = False
 
     @property
     def dtype(self) -> np.dtype:
@@ -203,18 +205,40 @@ def frame_source(
         )
     if kind == "vector":
         return FrameSource(kind, offers[kind])
-    return FrameSource(kind, (image_size, image_size, offers[kind][-1]))
+    letterbox = kind == "image" and is_oblong(offers[kind])
+    return FrameSource(kind, (image_size, image_size, offers[kind][-1]), letterbox)
+
+
+def is_oblong(shape: Sequence[int]) -> bool:
+    """Whether images of shape (H, W, ...) are not square."""
+    return shape[0] != shape[1]
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
-    """Resize an image (H, W, C) uint8 to (size, size, C) by averaging areas."""
-    if image.shape[:2] == (size, size):
+    """Resize an image (H, W, C) uint8 to (size, size, C) by averaging areas.
+
+    An image that is not square keeps its aspect ratio, in the middle between two black bars.
+    """
+    height, width = image.shape[:2]
+    if (height, width) == (size, size):
         return image
+    if height == width:
+        return _resample(image, size, size)
+    longest = max(height, width)
+    height, width = (max(1, round(size * side / longest)) for side in (height, width))
+    top, left = (size - height) // 2, (size - width) // 2
+    frame = np.zeros((size, size, image.shape[2]), np.uint8)
+    frame[top : top + height, left : left + width] = _resample(image, height, width)
+    return frame
+
+
+def _resample(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Stretch an image (H, W, C) uint8 to (height, width, C) by averaging areas."""
     box = Image.Resampling.BOX
     if image.shape[2] == 3:
-        return np.asarray(Image.fromarray(image).resize((size, size), box))
+        return np.asarray(Image.fromarray(image).resize((width, height), box))
     channels = [
-        Image.fromarray(np.ascontiguousarray(image[..., c])).resize((size, size), box)
+        Image.fromarray(np.ascontiguousarray(image[..., c])).resize((width, height), box)
         for c in range(image.shape[2])
     ]
     return np.stack([np.asarray(channel) for channel in channels], axis=-1)

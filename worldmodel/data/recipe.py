@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from worldmodel.data.adapters import EnvAdapter, adapt
+from worldmodel.data.env_wrappers import Wrapper
 from worldmodel.data.policies import Policy, resolve_policy, source_digest
 
 MADE_WITH = "made_with"
@@ -55,14 +56,17 @@ class Recipe:
             "state_key": self.state_key,
             "steps": self.steps,
             "versions": {name: _version(name) for name in sorted({"gymnasium", _package(spec)})},
+            **self.env.layers.identity(),
         }
+        if self.env.source.letterbox:
+            content["oblong_images"] = "letterbox"  # data from before they had bars lack it
         try:
             plain: dict[str, Any] = json.loads(json.dumps(content, allow_nan=False))
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"env_kwargs {self.env.kwargs} or the identity of the policy, "
-                f"{content['policy']}, cannot be written as JSON ({error}); pass numbers, strings, "
-                "lists and dicts"
+                f"env_kwargs {self.env.kwargs}, the arguments of a wrapper or the identity of the "
+                f"policy, {content['policy']}, cannot be written as JSON ({error}); pass numbers, "
+                "strings, lists and dicts"
             ) from error
         return plain
 
@@ -85,6 +89,9 @@ def resolve(
     image_size: int,
     observation: str,
     state_key: str = STATE_KEY,
+    wrappers: Sequence[str | Wrapper] = (),
+    observation_key: str | None = None,
+    frame_skip: int = 1,
 ) -> Recipe:
     """Make an environment once and decide how to collect from it; see `collect` for arguments.
 
@@ -101,6 +108,9 @@ def resolve(
         image_size=image_size,
         observation=observation,
         own_stack=actor.uses_observations,
+        wrappers=wrappers,
+        observation_key=observation_key,
+        frame_skip=frame_skip,
     )
     frame_input = actor.frame_input
     if frame_input is not None and frame_input[0] != env.source.shape:

@@ -65,7 +65,8 @@ def describe_actions(space: gym.Space[Any]) -> BoxActions | DiscreteActions:
         return BoxActions(low=tuple(space.low.tolist()), high=tuple(space.high.tolist()))
     raise ValueError(
         f"action space {space} is not supported: expected Discrete or a bounded one-dimensional "
-        "Box; wrap the environment, for instance with gymnasium.wrappers.FlattenAction"
+        "Box; change it with a wrapper, --wrapper module:Name, for instance "
+        "gymnasium.wrappers.TransformAction with a bounded Box"
     )
 
 

@@ -11,6 +11,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from worldmodel.data.frames import resize
 from worldmodel.models import WorldModel
 from worldmodel.planning.policy import Objective, goal_distance, imagined_return
 from worldmodel.run import Run
@@ -95,11 +96,11 @@ def _observation(path: Path, wm: WorldModel) -> np.ndarray:
         raise ValueError(
             "this model was trained on vectors, so its goal cannot be an image; use goal 'reward'"
         )
-    height, width, channels = wm.spec.frame_shape
+    side, _, channels = wm.spec.frame_shape
     try:
         image = Image.open(path).convert("L" if channels == 1 else "RGB")
     except (UnidentifiedImageError, OSError) as error:
         raise ValueError(f"cannot read the image {path}: {error}") from error
-    resized = np.asarray(image.resize((width, height), Image.Resampling.BOX))
-    observation: np.ndarray = wm.frames.repeat(resized.reshape(height, width, channels))[None]
+    frame = resize(np.asarray(image).reshape(image.height, image.width, channels), side)
+    observation: np.ndarray = wm.frames.repeat(frame)[None]
     return observation

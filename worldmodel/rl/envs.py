@@ -11,7 +11,8 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from worldmodel.config import Config
-from worldmodel.data.adapters import find_spec, is_native, make_batch
+from worldmodel.data.adapters import env_layers, find_spec, is_native, make_batch
+from worldmodel.data.env_wrappers import own_layers
 from worldmodel.hyperparameters import AgentConfig
 from worldmodel.imagination import SB3VecEnv, VectorLatentObservation
 from worldmodel.plugins import find_plugin
@@ -123,10 +124,13 @@ def state_envs(config: Config, num_envs: int, render_mode: str | None = None) ->
         ValueError: If the observation is not a vector.
     """
     env_id, kwargs = find_plugin(config.env.id, config.env.kwargs).state_env()
-    spec = find_spec(env_id)
+    spec, own = find_spec(env_id), config.env
+    key = own.observation_key if env_id == own.id else None
+    layers = env_layers(spec, kwargs, "vector", own_layers(own.wrappers, own.frame_skip, key))
     if render_mode is not None:
         kwargs = {**kwargs, "render_mode": render_mode}
-    envs = make_batch(spec, kwargs, native=is_native(spec), num_envs=num_envs)
+    native = is_native(spec) and not layers
+    envs = make_batch(spec, kwargs, native=native, num_envs=num_envs, layers=layers)
     space = envs.single_observation_space
     if not isinstance(space, spaces.Box) or len(space.shape) != 1:
         envs.close()
