@@ -392,6 +392,9 @@ def collect(
     wrapper: Wrappers = None,
     observation_key: ObservationKey = None,
     frame_skip: FrameSkip = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes (default: one per core where that pays).")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Collect trajectories from any Gymnasium environment into a replay buffer."""
@@ -411,7 +414,8 @@ def collect(
             first_seed=seed,
             wrappers=wrapper or (),
             observation_key=observation_key,
-            frame_skip=1 if frame_skip is None else frame_skip,
+            frame_skip=frame_skip or 1,
+            workers=workers,
             callbacks=[TerminalProgress()],
         )
         print_values(summary, as_json)

@@ -69,6 +69,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "policy": ("data.policy",),
     "state_key": ("data.state_key",),
     "data_dir": ("data.dir",),
+    "workers": ("data.workers",),
     "updates": ("phase1.updates",),
     "decoder_updates": ("phase2.updates",),
     "epochs": ("phase1.epochs",),

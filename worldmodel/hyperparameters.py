@@ -84,6 +84,8 @@ class Data(Section):
         heldout_size: trajectories with held-out seeds, to evaluate the trained model.
         state_key: key of the environment's ``info`` with the true state, for evaluation only.
         dir: where datasets are cached, one folder per configuration.
+        workers: processes that collect; None for one per usable core where that is faster. The data
+            do not depend on it.
     """
 
     sources: Annotated[tuple[str, ...], BeforeValidator(_as_sources)] = ()
@@ -95,6 +97,7 @@ class Data(Section):
     heldout_size: int = Field(256, ge=4)
     state_key: str = "state"
     dir: Path = Path("data")
+    workers: int | None = Field(None, ge=1)
 
 
 class Model(Section):

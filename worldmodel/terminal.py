@@ -57,12 +57,12 @@ class TerminalProgress(Callback):
 
 
 class _Lines:
-    """Prints a line whenever another tenth is done."""
+    """Prints a line after the first step, and whenever another tenth is done."""
 
     def __init__(self, console: Console, name: str, total: int, start: int) -> None:
         self.console, self.name, self.total, self.start = console, name, total, start
         self.started = time.monotonic()
-        self.tenth = 10 * start // total
+        self.tenth: int | None = None
 
     def update(self, done: int, note: str) -> None:
         tenth = 10 * done // self.total
@@ -92,17 +92,19 @@ class _Bar:
             progress.TextColumn("{task.fields[rate]}"),
             progress.TimeElapsedColumn(),
             progress.TextColumn("left"),
-            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.fields[left]}"),
             progress.TextColumn("[dim]{task.fields[note]}"),
         )
         self.bars: Progress = progress.Progress(*columns, console=console)
-        self.task: TaskID = self.bars.add_task(name, total=total, completed=start, note="", rate="")
-        self.start, self.started = start, time.monotonic()
+        fields: dict[str, Any] = {"rate": "", "left": "-:--", "note": ""}
+        self.task: TaskID = self.bars.add_task(name, total=total, completed=start, **fields)
+        self.total, self.start, self.started = total, start, time.monotonic()
         self.bars.start()
 
     def update(self, done: int, note: str) -> None:
         rate = (done - self.start) / max(time.monotonic() - self.started, 1e-9)
-        self.bars.update(self.task, completed=done, rate=f"{rate:,.1f}/s")
+        left = _duration((self.total - done) / max(rate, 1e-9))
+        self.bars.update(self.task, completed=done, rate=f"{rate:,.1f}/s", left=left)
         if note:
             self.bars.update(self.task, note=note)
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 
 from worldmodel.data.env_wrappers import Wrapper
-from worldmodel.data.frames import FrameStack
+from worldmodel.data.frames import FrameSource, FrameStack
 from worldmodel.data.header import unknown_files
 from worldmodel.data.policies import Policy
 from worldmodel.data.recipe import STATE_KEY, Recipe, differences, resolve
 from worldmodel.data.replay import ReplayBuffer
 from worldmodel.data.rollout import Episode, Rollout
+from worldmodel.data.workers import TakenFrames, WorkerEnvs, choose_workers
 from worldmodel.errors import ReplayBufferError
 
 NATIVE_BATCH = 32
@@ -39,13 +42,14 @@ def collect(
     wrappers: Sequence[str | Wrapper] = (),
     observation_key: str | None = None,
     frame_skip: int = 1,
+    workers: int | None = None,
     append: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> ReplayBuffer:
     """Play episodes and store each one as soon as it is complete.
 
     Episode i is reset with ``seeds[i]`` and its policy is seeded with it too, so the buffer holds
-    the same bytes for any `num_envs`. Episodes are stored in the order of the seeds.
+    the same bytes for any `num_envs` and `workers`. Episodes are stored in the order of the seeds.
 
     Args:
         env_id: a registered id, ``module:id`` to import the module first, or the ``module:Name`` of
@@ -58,8 +62,9 @@ def collect(
             steps), ``"mixed"`` (each episode is passive or random), the ``module:Name`` of a
             `Policy`, the path of an agent saved by Stable-Baselines3, a run directory (its model
             plans), or a `Policy` object.
-        num_envs: environments played at once; by default 32 if the environment has its own vector
-            form, else 1. Each keeps an episode in memory until it is complete.
+        num_envs: environments played at once, at most; by default 32 if the environment has its
+            own vector form, else one per worker. Each keeps an episode in memory until it is
+            complete.
         env_kwargs: passed to the environment; JSON values.
         image_size: side of stored images. Passed to an environment that takes ``image_size``;
             images of other environments are resized.
@@ -74,6 +79,10 @@ def collect(
             or, where there is none, the only vector.
         frame_skip: how often each action is repeated; rewards are summed. Applied outside the
             wrappers.
+        workers: processes that play, each one environment in one thread. By default one per usable
+            core where that pays: not for an environment with its own vector form, fewer than 16
+            episodes, or a few seconds of work. 1 is this process, which also plays what cannot be
+            pickled, or by default what cannot be made in another process.
         append: add to an existing buffer that was collected in the same way.
         progress: called after each episode with the number of episodes in the buffer.
 
@@ -117,7 +126,7 @@ def collect(
             )
         return wanted
 
-    return _collect(recipe, path, num_envs, episodes, append, unused, progress)
+    return _collect(recipe, path, (num_envs, workers), episodes, append, unused, progress)
 
 
 def load_or_collect(
@@ -136,6 +145,7 @@ def load_or_collect(
     wrappers: Sequence[str | Wrapper] = (),
     observation_key: str | None = None,
     frame_skip: int = 1,
+    workers: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> ReplayBuffer:
     """Open the data that `collect` would make, collecting only the episodes that are missing.
@@ -175,7 +185,13 @@ def load_or_collect(
             return buffer
         buffer.close()
     return _collect(
-        recipe, path, num_envs, len(missing), exists, lambda b: _missing(b, wanted), progress
+        recipe,
+        path,
+        (num_envs, workers),
+        len(missing),
+        exists,
+        lambda buffer: _missing(buffer, wanted),
+        progress,
     )
 
 
@@ -187,14 +203,14 @@ def play_episode(recipe: Recipe, seed: int, options: dict[str, Any] | None = Non
         seed: of the environment and of the policy.
         options: for the environment's ``reset``, as ``{"state": [...]}``.
     """
-    with _player(recipe, 1, 1, options) as player:
+    with _player(recipe, 1, 1, 1, options) as player:
         return next(player.play([seed]))
 
 
 def _collect(
     recipe: Recipe,
     path: str | Path,
-    num_envs: int | None,
+    at_once: tuple[int | None, int | None],
     episodes: int,
     append: bool,
     choose_seeds: Callable[[ReplayBuffer], list[int]],
@@ -205,7 +221,7 @@ def _collect(
     Args:
         recipe: how to collect.
         path: the buffer's directory.
-        num_envs: see `collect`.
+        at_once: `num_envs` and `workers`, see `collect`.
         episodes: how many are expected, to choose the number of environments.
         append: whether the buffer exists.
         choose_seeds: the seeds to play, given the locked buffer.
@@ -215,7 +231,7 @@ def _collect(
         The buffer, open for reading.
     """
     with (
-        _player(recipe, num_envs, episodes) as player,
+        _player(recipe, *at_once, episodes) as player,
         _writer(path, recipe, append) as buffer,
     ):
         for episode in player.play(choose_seeds(buffer)):
@@ -234,15 +250,16 @@ def _collect(
 
 @contextmanager
 def _player(
-    recipe: Recipe, num_envs: int | None, episodes: int, options: dict[str, Any] | None = None
+    recipe: Recipe,
+    num_envs: int | None,
+    workers: int | None,
+    episodes: int,
+    options: dict[str, Any] | None = None,
 ) -> Iterator[Rollout]:
     """Make the environments and bind the policy, before any file is written."""
-    if num_envs is None:
-        num_envs = NATIVE_BATCH if recipe.env.native else 1
-    if num_envs < 1:
+    if num_envs is not None and num_envs < 1:
         raise ValueError(f"num_envs is {num_envs}; expected at least 1")
-    rounds = math.ceil(episodes / num_envs)
-    envs = recipe.make(math.ceil(episodes / rounds))
+    envs, source = _make_envs(recipe, num_envs, workers, episodes)
     try:
         start = recipe.policy.bind(
             envs.single_action_space, envs.single_observation_space, recipe.steps
@@ -250,7 +267,7 @@ def _player(
         frame_input = recipe.policy.frame_input
         yield Rollout(
             envs,
-            recipe.env.source,
+            source,
             start,
             recipe.steps,
             recipe.state_key,
@@ -260,6 +277,24 @@ def _player(
         )
     finally:
         envs.close()
+
+
+def _make_envs(
+    recipe: Recipe, num_envs: int | None, workers: int | None, episodes: int
+) -> tuple[gym.vector.VectorEnv[Any, Any, Any], FrameSource]:
+    """Make the environments, in this process or in workers, and what takes their frames."""
+    source = recipe.env.source
+    processes = choose_workers(recipe, episodes, workers, num_envs)
+    if processes > 1:
+        try:
+            return WorkerEnvs(recipe, processes), TakenFrames(source.kind, source.shape)
+        except Exception as error:
+            if workers is not None and not isinstance(error, pickle.PicklingError):
+                raise
+    if num_envs is None:
+        num_envs = NATIVE_BATCH if recipe.env.native else 1
+    rounds = math.ceil(episodes / num_envs)
+    return recipe.make(math.ceil(episodes / rounds)), source
 
 
 def _writer(path: str | Path, recipe: Recipe, append: bool) -> ReplayBuffer:

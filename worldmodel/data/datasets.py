@@ -216,6 +216,7 @@ def evaluation_set(
                 seeds=seeds,
                 steps=config.evaluation.steps if steps is None else steps,
                 policy=policy,
+                workers=config.data.workers,
                 progress=advance,
                 **settings,
             )
@@ -234,10 +235,9 @@ def collect_to(
     image_size: int,
     state_key: str,
     first_seed: int | None,
-    wrappers: Sequence[str] = (),
-    observation_key: str | None = None,
-    frame_skip: int = 1,
+    workers: int | None = None,
     callbacks: Sequence[Callback] = (),
+    **env_options: Any,
 ) -> dict[str, Any]:
     """Collect episodes into a new buffer, or more of the same kind into an existing one.
 
@@ -251,10 +251,9 @@ def collect_to(
         image_size: see `collect`.
         state_key: see `collect`.
         first_seed: seed of the first episode; None continues after the largest seed in the buffer.
-        wrappers: see `collect`.
-        observation_key: see `collect`.
-        frame_skip: see `collect`.
+        workers: see `collect`.
         callbacks: see the progress of the collection.
+        env_options: `wrappers`, `observation_key` and `frame_skip`, see `collect`.
 
     Returns:
         The `buffer_summary` of the buffer.
@@ -273,9 +272,7 @@ def collect_to(
         "image_size": image_size,
         "observation": "auto",
         "state_key": state_key,
-        "wrappers": wrappers,
-        "observation_key": observation_key,
-        "frame_skip": frame_skip,
+        **env_options,
     }
     _require_space(path, resolve(**settings), size, "choose another disk")
     with (
@@ -284,6 +281,7 @@ def collect_to(
             path=path,
             episodes=size,
             seeds=range(first, first + size),
+            workers=workers,
             append=append,
             progress=advance,
             **settings,
@@ -334,6 +332,7 @@ def _open(
 ) -> ReplayBuffer:
     path = config.data.dir / _folder(config, _recipe(config), seeds[0], len(seeds))
     settings = {**_recipe_kwargs(config), "path": path, "episodes": len(seeds), "seeds": seeds}
+    settings["workers"] = config.data.workers
     if _num_episodes(path) == len(seeds):
         return load_or_collect(**settings)
     with dataset_lock(path, [callbacks]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -127,6 +128,8 @@ class Rollout:
     def _shown(self) -> Iterable[Any]:
         """The observation for each environment's actor."""
         stack = self._stack
+        if stack is None and self._observations is None:  # workers keep those that nobody sees
+            return repeat(None, self._envs.num_envs)
         if stack is None:
             return iterate(self._envs.observation_space, self._observations)
         return (

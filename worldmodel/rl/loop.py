@@ -316,6 +316,7 @@ class _Rounds:
                 seeds=range(first, first + settings.episodes),
                 steps=settings.max_steps,
                 policy=Explorer(envs.wm, self.agent(number), self.config.algo, settings.noise),
+                workers=config.data.workers,
                 progress=advance,
             ) as buffer,
         ):

@@ -1,0 +1,29 @@
+"""What a terminal shows while a task runs."""
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from worldmodel.callbacks import CallbackList
+from worldmodel.terminal import TerminalProgress
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_progress_has_the_time_left_from_the_first_step_on(live):
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=live, width=120)
+    with CallbackList([TerminalProgress(console)]).task("collect", 1000) as advance:
+        advance(1)
+    left = r"left \d+:\d\d" if live else r"\d+:\d\d left"
+    assert re.search(rf"collect.*1/1000.*{left}", re.sub(r"\x1b\[[\d;?]*\w", "", stream.getvalue()))
+
+
+def test_lines_are_written_for_the_first_step_and_every_tenth():
+    stream = io.StringIO()
+    with CallbackList([TerminalProgress(Console(file=stream))]).task("collect", 40, 2) as advance:
+        for done in range(3, 41):
+            advance(done)
+    counts = [int(line.split()[1].split("/")[0]) for line in stream.getvalue().splitlines()]
+    assert counts == [3, *range(4, 41, 4)]
