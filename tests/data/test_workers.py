@@ -244,7 +244,13 @@ def test_ctrl_c_ends_all_processes_in_silence(tmp_path):
     command += ["--size", "4", "--steps", "5000", "--workers", "2"]
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
     with subprocess.Popen(
-        command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=tmp_path,
+        env=env,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # if tests ignore it
     ) as process:
         while len(list(tmp_path.glob("playing-*"))) < 2 and process.poll() is None:
             time.sleep(0.02)

@@ -42,6 +42,8 @@ _WORTHWHILE_STEP_SECONDS = 5e-4  # handing a step over takes about 0.1 ms
 _TIMED_STEPS = 16
 _CLOSING_SECONDS = 5.0
 _ERROR = "worker_error"
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**26), "MALLOC_TRIM_THRESHOLD_": str(2**27)}
+"""Keeps glibc from returning the memory of a rendering to the system and fetching it again."""
 _THREADS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -349,13 +351,13 @@ def _starting_workers() -> Iterator[None]:
     every process of a terminal, from their very start.
     """
     main = sys.modules["__main__"]
-    before = {name: os.environ.get(name) for name in _THREADS}
+    before = {name: os.environ.get(name) for name in (*_THREADS, *_MALLOC)}
     resource_tracker.ensure_running()  # its start would let SIGINT through again
     blocked: Any = None
     try:
         if hasattr(signal, "pthread_sigmask"):
             blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        os.environ.update(dict.fromkeys(_THREADS, "1"))
+        os.environ.update(_MALLOC | dict.fromkeys(_THREADS, "1"))
         sys.modules["__main__"] = ModuleType("__main__")
         yield
     finally:
