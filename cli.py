@@ -118,6 +118,9 @@ def train(
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Batch size of both phases.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the frames in pixels.")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="keypoints, conv, hybrid, or module:Name.")
+    ] = None,
     objective: Annotated[str | None, typer.Option(help=OBJECTIVE_HELP)] = None,
     state_key: StateKey = None,
     seed: Annotated[int | None, typer.Option(help="Random seed of weights and batches.")] = None,
@@ -150,6 +153,7 @@ def train(
             decoder_epochs=decoder_epochs,
             batch_size=batch_size,
             image_size=image_size,
+            encoder=encoder,
             objective=objective,
             state_key=state_key,
             seed=seed,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gymnasium.envs.registration import register
 
 if TYPE_CHECKING:
+    from worldmodel.agent_config import AgentConfig as AgentConfig
     from worldmodel.callbacks import Callback as Callback
     from worldmodel.callbacks import TrainingState as TrainingState
     from worldmodel.config import Config as Config
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from worldmodel.errors import RunError as RunError
     from worldmodel.evaluation import Metrics as Metrics
     from worldmodel.evaluation import evaluate_runs as evaluate_runs
-    from worldmodel.hyperparameters import AgentConfig as AgentConfig
     from worldmodel.imagination import LatentEnv as LatentEnv
     from worldmodel.imagination import LatentObservation as LatentObservation
     from worldmodel.imagination import LatentVectorEnv as LatentVectorEnv
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "AgentConfig": "worldmodel.hyperparameters",
+    "AgentConfig": "worldmodel.agent_config",
     "Callback": "worldmodel.callbacks",
     "Config": "worldmodel.config",
     "ConfigError": "worldmodel.errors",

@@ -15,11 +15,11 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from worldmodel.agent_config import AgentConfig
 from worldmodel.errors import ConfigError
 from worldmodel.hyperparameters import (
     DEFAULT_ENV,
     OBJECTIVE_WEIGHTS,
-    AgentConfig,
     Data,
     Env,
     Evaluation,
@@ -312,15 +312,17 @@ def build_config(*layers: Mapping[str, Any], preset: str = "quick") -> Config:
 
 
 def _adopt_env(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Own data has the environment and policy that it names, unless others are given."""
+    """Use the environment and policy recorded in own data, unless others are given."""
     data = values.get("data")
     sources = data.get("sources") if isinstance(data, Mapping) else None
     env = values.get("env") or {}
     if not sources or not isinstance(env, Mapping) or "id" in env:
         return values
+    from worldmodel.data.importers import ReadOptions
     from worldmodel.data.own_data import known_env
 
-    found = known_env(sources, str(values.get("observation", "pixels")))
+    options = ReadOptions(str(values.get("observation", "pixels")), env.get("observation_key"))
+    found = known_env([sources] if isinstance(sources, str) else sources, options)
     keys = ("frame_skip", "observation_key")
     adopted = {"id": found.get("id"), **{key: found[key] for key in keys if key in found}}
     recorded = {"policy": found.get("policy") or "recorded", "env_kwargs": found.get("kwargs", {})}

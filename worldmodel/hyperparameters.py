@@ -107,7 +107,8 @@ class Model(Section):
         latent_dim: size D of the latent.
         width: channels of the pixel encoder and decoder.
         hidden: width of the predictor's hidden layers.
-        encoder: ``keypoints`` or ``conv`` for pixels, ``mlp`` for vectors, or ``module:Name``.
+        encoder: ``keypoints``, ``conv`` or ``hybrid`` for pixels, ``mlp`` for vectors, or
+            ``module:Name``.
         decoder: ``patches``, or ``module:Name``; models of vectors have none.
         predictor: ``residual``; for comparison ``direct`` (no residual connection) and
             ``identity`` (predicts no change); or ``module:Name``.
@@ -344,6 +345,7 @@ class Planning(Section):
         horizon: steps ahead.
         samples: candidates per iteration; None for the method's own.
         iterations: of the search; None for the method's own.
+        kwargs: further arguments of the planner.
         hold_seconds: how long a goal must be held to count as reached.
         goal_quantile: fraction of training latents that are as near to a goal image as counts as
             reached.
@@ -353,94 +355,6 @@ class Planning(Section):
     horizon: int = Field(20, ge=1)
     samples: int | None = Field(None, ge=2)
     iterations: int | None = Field(None, ge=1)
+    kwargs: dict[str, Any] = {}
     hold_seconds: float = Field(1.0, gt=0)
     goal_quantile: float = Field(0.01, gt=0, lt=1)
-
-
-class Ensemble(Section):
-    """Predictors whose disagreement lowers imagined rewards.
-
-    Attributes:
-        size: predictors; 0 for no penalty, else 2 or more.
-        penalty: reward per unit of disagreement, the median of which is 1 on training data.
-        updates: of each predictor.
-        episodes: training episodes used, at most.
-        horizon: steps unrolled, at most.
-        learning_rate: peak of each predictor's schedule.
-    """
-
-    size: int = Field(0, ge=0)
-    penalty: float = Field(0.02, ge=0)
-    updates: int = Field(600, ge=1)
-    episodes: int = Field(2000, ge=1)
-    horizon: int = Field(4, ge=1)
-    learning_rate: float = Field(5e-3, gt=0)
-
-    @model_validator(mode="after")
-    def _check_size(self) -> Self:
-        if self.size == 1:
-            raise ValueError("one predictor has nothing to disagree with; use 0, or 2 and more")
-        return self
-
-
-class Loop(Section):
-    """Rounds of acting in the real environment, fine-tuning the model and training in the dream.
-
-    Attributes:
-        rounds: after the first training in the dream; 0 for no loop.
-        patience: rounds without improvement after which the loop ends.
-        min_improvement: relative improvement of the return that counts.
-        episodes: real episodes per round.
-        max_steps: longest of those episodes.
-        noise: standard deviation of exploration noise, in half ranges of a Box action.
-        fresh_fraction: fraction of the agent's own episodes in a batch.
-        replay_episodes: episodes of the first data that stay in use, at most.
-        updates: of predictor and heads per round.
-        learning_rate: peak of their schedule.
-    """
-
-    rounds: int = Field(0, ge=0)
-    patience: int = Field(2, ge=1)
-    min_improvement: float = Field(0.01, ge=0)
-    episodes: int = Field(20, ge=1)
-    max_steps: int = Field(1000, ge=1)
-    noise: float = Field(0.2, ge=0)
-    fresh_fraction: float = Field(0.5, gt=0, lt=1)
-    replay_episodes: int = Field(3000, ge=1)
-    updates: int = Field(400, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
-
-
-class AgentConfig(Section):
-    """An agent of Stable-Baselines3.
-
-    Attributes:
-        on: what it is trained on: ``latent``, ``dream``, ``pixels`` or ``state``.
-        algo: ``ppo``, ``a2c``, ``sac``, ``td3``, ``ddpg`` or ``dqn``.
-        steps: environment steps of training, imagined ones for ``dream``.
-        seed: of weights and exploration.
-        num_envs: environments at once; None for 128 dreams or 32 real ones.
-        gamma: discount factor.
-        kwargs: further arguments of the algorithm, as ``{"learning_rate": 3e-4}``.
-        dream_steps: maximum imagined rollout length.
-        leaving_terminates: an imagined rollout that leaves the domain terminates at the lowest
-            value; otherwise it is truncated and the value of its last latent counts.
-        eval_points: evaluations of the learning curve.
-        eval_episodes: episodes per evaluation.
-        max_eval_steps: steps after which an evaluation episode without end is cut.
-    """
-
-    on: Literal["latent", "dream", "pixels", "state"] = "dream"
-    algo: Literal["ppo", "a2c", "sac", "td3", "ddpg", "dqn"] = "ppo"
-    steps: int = Field(200_000, ge=1)
-    seed: int = Field(0, ge=0)
-    num_envs: int | None = Field(None, ge=1)
-    gamma: float = Field(0.98, ge=0, lt=1)
-    kwargs: dict[str, Any] = {}
-    dream_steps: int = Field(50, ge=1)
-    leaving_terminates: bool = True
-    eval_points: int = Field(10, ge=1)
-    eval_episodes: int = Field(20, ge=1, le=10_000)
-    max_eval_steps: int = Field(10_000, ge=1)
-    ensemble: Ensemble = Ensemble()
-    loop: Loop = Loop()

@@ -241,7 +241,7 @@ def heads_phase(
         step = Transition(*(rows.to(model.device) for rows in sampler.transitions(update)))
         return _sum(head_losses(model, step))
 
-    parameters = [p for name in HEADS for p in getattr(model, name).parameters()]
+    parameters = [p for name in model.spec.heads for p in getattr(model, name).parameters()]
     return Phase("heads", parameters, loss, settings, updates)
 
 
@@ -271,8 +271,8 @@ def head_losses(model: WorldModel, step: Transition) -> Terms:
     both = Transition(*(torch.cat(column) for column in zip(step, predicted)))
     inputs = both.z, both.actions, both.z_next
     return {
-        name.removesuffix("_head"): loss(getattr(model, name)(*inputs), both)
-        for name, loss in HEADS.items()
+        name.removesuffix("_head"): HEADS[name](getattr(model, name)(*inputs), both)
+        for name in model.spec.heads
     }
 
 

@@ -12,10 +12,10 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3 import PPO, SAC
 
 import worldmodel
+from worldmodel.agent_config import AgentConfig
 from worldmodel.callbacks import Callback
 from worldmodel.config import build_config
 from worldmodel.errors import InterruptedRunError, RunError
-from worldmodel.hyperparameters import AgentConfig
 from worldmodel.imagination import LatentObservation
 from worldmodel.rl import (
     AgentEnvs,

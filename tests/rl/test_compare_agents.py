@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from worldmodel.agent_config import AgentConfig
 from worldmodel.errors import InterruptedRunError, RunError
-from worldmodel.hyperparameters import AgentConfig
 from worldmodel.rl import agents as agents_module
 from worldmodel.rl import compare as compare_module
 from worldmodel.rl import compare_agents, comparison_table, train_agent

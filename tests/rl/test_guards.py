@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import worldmodel
+from worldmodel.agent_config import AgentConfig, Ensemble
 from worldmodel.errors import RunError
-from worldmodel.hyperparameters import AgentConfig, Ensemble
 from worldmodel.models.predictors import ResidualPredictor
 from worldmodel.rl import guards as guards_module
 from worldmodel.rl.guards import (

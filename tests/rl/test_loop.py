@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import worldmodel
+from worldmodel.agent_config import AgentConfig, Loop
 from worldmodel.data import ReplayBuffer
 from worldmodel.errors import InterruptedRunError, RunError
-from worldmodel.hyperparameters import AgentConfig, Loop
 from worldmodel.rl import agents as agents_module
 from worldmodel.rl import loop as loop_module
 from worldmodel.rl import train_agent

@@ -1,8 +1,9 @@
 """Data: collect episodes from a Gymnasium environment, store them on disk, sample windows."""
 
-from worldmodel.data.adapters import StackedFrames, make_env, make_vec_env
+from worldmodel.data.adapters import make_env, make_vec_env
 from worldmodel.data.collect import collect, load_or_collect, play_episode
 from worldmodel.data.datasets import Datasets, collect_kwargs, evaluation_set, open_datasets
+from worldmodel.data.env_wrappers import StackedFrames
 from worldmodel.data.frames import FrameStack
 from worldmodel.data.policies import Agent, Mixed, Passive, Policy, Random, resolve_policy
 from worldmodel.data.recipe import Recipe, resolve

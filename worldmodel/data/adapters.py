@@ -7,18 +7,23 @@ import inspect
 import os
 import re
 import sys
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from worldmodel.data.env_wrappers import NO_LAYERS, Layers, Wrapper, choose_layers, own_layers
+from worldmodel.data.env_wrappers import (
+    NO_LAYERS,
+    Layers,
+    StackedFrames,
+    Wrapper,
+    choose_layers,
+    own_layers,
+)
 from worldmodel.data.frames import FrameSource, FrameStack, frame_source, is_oblong
 from worldmodel.errors import ConfigError
 from worldmodel.registry import load_reference
@@ -291,46 +296,6 @@ def _renders_oblong(adapter: EnvAdapter) -> bool:
         return is_oblong(np.shape(image))
     finally:
         env.close()
-
-
-class StackedFrames(gym.Wrapper[np.ndarray, Any, Any, Any], gym.utils.RecordConstructorArgs):
-    """Observations become what the encoder takes: the newest S frames, oldest first.
-
-    uint8 (H, W, S*C) for images, float32 (S*d,) for vectors. At reset the first frame is repeated.
-
-    Args:
-        env: an environment that does not stack frames itself.
-        source: takes the newest frame.
-        stack: how many frames are stacked.
-    """
-
-    def __init__(self, env: gym.Env[Any, Any], source: FrameSource, stack: FrameStack) -> None:
-        gym.utils.RecordConstructorArgs.__init__(self, source=source, stack=stack)
-        super().__init__(env)
-        self._source, self._stack = source, stack
-        self._frames: deque[np.ndarray] = deque(maxlen=stack.size)
-        low, high = (-np.inf, np.inf) if source.kind == "vector" else (0, 255)
-        self.observation_space = spaces.Box(
-            low, high, stack.shape(source.shape), dtype=source.dtype.type
-        )
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Reset the environment."""
-        observation, info = self.env.reset(seed=seed, options=options)
-        self._frames.extend([self._frame(observation)] * self._stack.size)
-        return self._stack.join(self._frames), info
-
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Step the environment."""
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        self._frames.append(self._frame(observation))
-        return self._stack.join(self._frames), float(reward), terminated, truncated, info
-
-    def _frame(self, observation: Any) -> np.ndarray:
-        batch = np.asarray(observation)[None]
-        return np.asarray(self._source(lambda: [self.env.render()], batch, np.zeros(1, int))[0])
 
 
 def require_env(config: Config) -> str:

@@ -14,13 +14,12 @@ from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
-from filelock import FileLock, Timeout
 
 from worldmodel.callbacks import Callback, CallbackList
 from worldmodel.config import Config
 from worldmodel.data.adapters import env_options, require_env
 from worldmodel.data.collect import collect, load_or_collect
-from worldmodel.data.header import HEADER_FILE
+from worldmodel.data.header import HEADER_FILE, dataset_lock
 from worldmodel.data.policies import Policy
 from worldmodel.data.recipe import Recipe, resolve
 from worldmodel.data.replay import ReplayBuffer
@@ -302,29 +301,6 @@ def buffer_summary(buffer: ReplayBuffer) -> dict[str, Any]:
         "seeds": [int(buffer.seeds.min()), int(buffer.seeds.max())] if len(buffer) else [],
         "metadata": buffer.metadata,
     }
-
-
-@contextmanager
-def dataset_lock(path: Path, callbacks: Sequence[Callback] = ()) -> Iterator[None]:
-    """Hold the lock of one cached dataset; wait while another run collects it.
-
-    Args:
-        path: the dataset's directory, which may be missing.
-        callbacks: get a message if there is another run.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.parent / f".{path.name}.lock", thread_local=False)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        CallbackList(callbacks).on_message(
-            f"Another process collects {path.name}; waiting for it ..."
-        )
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _open(

@@ -6,6 +6,7 @@ their channels last, and one flat action space. An environment that needs none s
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,6 +17,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
+from worldmodel.data.frames import FrameSource, FrameStack
 from worldmodel.data.policies import source_digest
 from worldmodel.errors import ConfigError
 from worldmodel.registry import load_reference, reference
@@ -348,3 +350,43 @@ def _describe(wrapper: Any) -> dict[str, Any]:
         kwargs = {name: _describe(value) if callable(value) else value for name, value in items}
         return _describe(wrapper.func) | {"args": args, "kwargs": kwargs}
     return {"name": reference(wrapper), "source": source_digest(wrapper)}
+
+
+class StackedFrames(gym.Wrapper[np.ndarray, Any, Any, Any], gym.utils.RecordConstructorArgs):
+    """Observations become what the encoder takes: the newest S frames, oldest first.
+
+    uint8 (H, W, S*C) for images, float32 (S*d,) for vectors. At reset the first frame is repeated.
+
+    Args:
+        env: an environment that does not stack frames itself.
+        source: takes the newest frame.
+        stack: how many frames are stacked.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], source: FrameSource, stack: FrameStack) -> None:
+        gym.utils.RecordConstructorArgs.__init__(self, source=source, stack=stack)
+        super().__init__(env)
+        self._source, self._stack = source, stack
+        self._frames: deque[np.ndarray] = deque(maxlen=stack.size)
+        low, high = (-np.inf, np.inf) if source.kind == "vector" else (0, 255)
+        self.observation_space = spaces.Box(
+            low, high, stack.shape(source.shape), dtype=source.dtype.type
+        )
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Reset the environment."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._frames.extend([self._frame(observation)] * self._stack.size)
+        return self._stack.join(self._frames), info
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Step the environment."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self._frames.append(self._frame(observation))
+        return self._stack.join(self._frames), float(reward), terminated, truncated, info
+
+    def _frame(self, observation: Any) -> np.ndarray:
+        batch = np.asarray(observation)[None]
+        return np.asarray(self._source(lambda: [self.env.render()], batch, np.zeros(1, int))[0])

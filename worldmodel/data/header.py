@@ -1,10 +1,12 @@
-"""What a replay buffer holds: its header, its write lock, and the validation of new episodes."""
+"""What a replay buffer holds: its header, its locks, and the validation of new episodes."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 from filelock import FileLock, Timeout
 
+from worldmodel.callbacks import Callback, CallbackList
 from worldmodel.errors import ReplayBufferError
 
 FORMAT = "worldmodel-replay"
@@ -307,3 +310,26 @@ def _floats(name: str, values: np.ndarray, shape: tuple[int, ...], dtype: type) 
 def _require_shape(name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
     if array.shape != shape:
         raise ValueError(f"{name} have shape {array.shape}; expected {shape}")
+
+
+@contextmanager
+def dataset_lock(path: Path, callbacks: Sequence[Callback] = ()) -> Iterator[None]:
+    """Hold the lock of one cached dataset; wait while another run collects it.
+
+    Args:
+        path: the dataset's directory, which may be missing.
+        callbacks: get a message if there is another run.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.parent / f".{path.name}.lock", thread_local=False)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        CallbackList(callbacks).on_message(
+            f"Another process collects {path.name}; waiting for it ..."
+        )
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

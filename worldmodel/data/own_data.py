@@ -23,9 +23,9 @@ import numpy as np
 from worldmodel.callbacks import Callback, CallbackList
 from worldmodel.config import Config
 from worldmodel.data.adapters import adapt_config
-from worldmodel.data.datasets import SEEDS, TRAINING_OVERFLOW, Datasets, dataset_lock
+from worldmodel.data.datasets import SEEDS, TRAINING_OVERFLOW, Datasets
 from worldmodel.data.frames import resize
-from worldmodel.data.header import HEADER_FILE
+from worldmodel.data.header import HEADER_FILE, dataset_lock
 from worldmodel.data.importers import (
     INFERRED,
     BufferReader,
@@ -185,14 +185,14 @@ def source_name(sources: Sequence[str]) -> str:
     return name.replace(":", "-") + (f"_and_{len(sources) - 1}" if len(sources) > 1 else "")
 
 
-def known_env(sources: Sequence[str], observation: str) -> Mapping[str, Any]:
+def known_env(sources: Sequence[str], options: ReadOptions) -> Mapping[str, Any]:
     """Settings of the environment and policy that collected sources, as far as they tell.
 
     Only ids that are registered here count, so that data never names code to import.
     """
     found: Mapping[str, Any] = {}
     for source in sources:
-        env = open_source(source, ReadOptions(observation)).env
+        env = open_source(source, options).env
         if env.get("id") not in gym.registry or (found and env != found):
             return {}
         found = env

@@ -377,15 +377,10 @@ def _read_index(path: Path) -> tuple[np.ndarray, int, np.ndarray, int]:
 
 
 def _record(
-    kind: int,
-    sequence: int,
-    length: int = 0,
-    seed: int = -1,
-    terminated: bool = False,
-    data_crc: int = 0,
+    kind: int, sequence: int, length: int = 0, seed: int = -1, ended: bool = False, crc: int = 0
 ) -> np.ndarray:
     """One index record with its checksum, (1,)."""
-    record = np.array([(kind, terminated, sequence, length, seed, data_crc, 0)], RECORD)
+    record = np.array([(kind, ended, sequence, length, seed, crc, 0)], RECORD)
     record["crc"] = zlib.crc32(record.tobytes()[:_CHECKED_BYTES])
     return record
 

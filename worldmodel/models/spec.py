@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from worldmodel.config import Config
 from worldmodel.data import FrameStack
+from worldmodel.models.heads import HEADS
 
 
 class BoxActions(BaseModel):
@@ -83,6 +84,7 @@ class ModelSpec(BaseModel):
         encoder: short name or ``module:Name``.
         decoder: likewise; not used for vectors.
         predictor: likewise.
+        heads: names in `worldmodel.models.heads.HEADS`.
         encoder_kwargs: further arguments of the encoder.
         decoder_kwargs: further arguments of the decoder.
         predictor_kwargs: further arguments of the predictor.
@@ -98,6 +100,7 @@ class ModelSpec(BaseModel):
     encoder: str = "keypoints"
     decoder: str = "patches"
     predictor: str = "residual"
+    heads: tuple[str, ...] = ("reward_head", "termination_head")
     encoder_kwargs: dict[str, Any] = {}
     decoder_kwargs: dict[str, Any] = {}
     predictor_kwargs: dict[str, Any] = {}
@@ -123,6 +126,7 @@ class ModelSpec(BaseModel):
             frame_shape=frame_shape,
             frame_stack=config.frame_stack,
             actions=describe_actions(action_space),
+            heads=tuple(HEADS),
             **config.model.model_dump(),
         )
 

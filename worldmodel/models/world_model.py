@@ -48,7 +48,7 @@ class WorldModel(nn.Module):
         "decoder",
         *HEADS,
     )
-    """Submodules that hold the weights; `decoder` is None for vectors."""
+    """Submodules that hold the weights; models of vectors have no `decoder`."""
 
     starts: Tensor | None
     reward_head: OutcomeHead
@@ -69,7 +69,7 @@ class WorldModel(nn.Module):
         self.decoder = (
             _build(DECODERS, spec.decoder, *inputs, **spec.decoder_kwargs) if spec.pixels else None
         )
-        for name in HEADS:
+        for name in spec.heads:
             self.add_module(name, OutcomeHead(d, a))
         self.domain: Domain | None = None
         self.register_buffer("starts", None, persistent=False)
@@ -86,7 +86,8 @@ class WorldModel(nn.Module):
 
     def parts(self) -> dict[str, nn.Module]:
         """The submodules named in `PARTS` that this model has."""
-        return {name: part for name in self.PARTS if (part := getattr(self, name)) is not None}
+        parts = {name: getattr(self, name, None) for name in self.PARTS}
+        return {name: part for name, part in parts.items() if part is not None}
 
     @property
     def device(self) -> torch.device:

@@ -107,7 +107,7 @@ def plan(
     horizon = settings.horizon if horizon is None else horizon
     samples = settings.samples if samples is None else samples
     iterations = settings.iterations if iterations is None else iterations
-    optimizer = make_planner(method, samples, iterations)
+    optimizer = make_planner(method, samples, iterations, **settings.kwargs)
     policy = PlanningPolicy(wm, chosen.objective, optimizer, horizon=horizon, seed=seed)
     played = []
     with callback.task("plan", episodes) as advance, closing(run.make_env()) as env:

@@ -1,8 +1,9 @@
 """Planners: optimizers of action sequences (CEM, iCEM, MPPI).
 
 `planning.method` chooses one by its short name in `worldmodel.registry.PLANNERS` or by
-``module:Name``: a class or function that returns a `TrajectoryOptimizer` and takes `samples` and
-`iterations`, both optional.
+``module:Name``: a class or function that returns a `TrajectoryOptimizer` and takes `samples`,
+`iterations` and `planning.kwargs`, all optional. `search` runs without gradients; a planner that
+needs them uses ``torch.enable_grad``.
 
 Candidates have shape (H, B, N, A): H steps ahead, B problems that are solved side by side, N
 candidates per problem, A numbers per action in [-1, 1]. A score maps them to values (B, N), the
@@ -83,7 +84,7 @@ class CEM:
         samples: candidates N in the first iteration.
         iterations: how often candidates are drawn and the Gaussian is fitted.
         elites: best candidates, to which the Gaussian is fitted.
-        spread: first standard deviation, in half ranges of the action.
+        spread: initial standard deviation of the sampling Gaussian; actions are in [-1, 1].
         noise_exponent: exponent β of the noise over time, whose power falls as 1 / f^β; 0 is white.
         kept: fraction of the elites reused as candidates of the next iteration and next search.
         decay: factor by which N shrinks with each iteration.
@@ -199,7 +200,7 @@ class MPPI:
 
 
 def make_planner(
-    method: str, samples: int | None = None, iterations: int | None = None
+    method: str, samples: int | None = None, iterations: int | None = None, **kwargs: Any
 ) -> TrajectoryOptimizer:
     """Make a planner by its name.
 
@@ -207,13 +208,14 @@ def make_planner(
         method: a short name in `PLANNERS`, or ``module:Name``.
         samples: candidates per iteration; None for the planner's own.
         iterations: of the search; None for the planner's own.
+        kwargs: further arguments of the planner.
 
     Raises:
         ConfigError: If there is no such planner, or it does not take the numbers.
         ValueError: If the numbers are not valid.
     """
     make = PLANNERS.resolve(method)
-    given = {"samples": samples, "iterations": iterations}
+    given = {"samples": samples, "iterations": iterations, **kwargs}
     try:
         planner = make(**{name: value for name, value in given.items() if value is not None})
     except TypeError as error:

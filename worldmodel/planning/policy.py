@@ -17,7 +17,6 @@ from torch.nn import functional as F
 
 from worldmodel.data.policies import Actor, ActorFactory, Policy, Random
 from worldmodel.models import DiscreteActions, WorldModel, describe_actions, unroll
-from worldmodel.models.heads import HEADS
 from worldmodel.planning.planners import (
     MAX_ACTION,
     Search,
@@ -199,7 +198,6 @@ class PlanningPolicy:
 _STREAM = (
     0x9A1  # keeps the draws of this policy apart from those of the environment and of `Random`
 )
-_HASHED_PARTS = ("encoder", "predictor", *HEADS)
 
 
 @dataclass(frozen=True)
@@ -229,7 +227,7 @@ class PlannerPolicy(Policy):
 
     @property
     def uses_observations(self) -> bool:
-        """Return False: actions depend on stored frames."""
+        """False: the policy sees stored frames, not the environment's own observations."""
         return False
 
     @property
@@ -241,7 +239,8 @@ class PlannerPolicy(Policy):
     def identity(self) -> dict[str, Any]:
         """Describe everything that decides the actions, the weights by their hash."""
         digest = hashlib.sha256()
-        for part in _HASHED_PARTS:
+        spec = self._opened.model.spec
+        for part in ("encoder", "predictor", *spec.heads):
             digest.update(self._opened.weights_path(part).read_bytes())
         return {
             "name": "planned",
@@ -289,7 +288,9 @@ def planner_of(run: Run | str | Path) -> PlannerPolicy:
     """Make the policy that plans every episode without noise, by the configuration of a run."""
     run = run if isinstance(run, Run) else Run(run, "cpu")
     settings = run.config.planning
-    optimizer = make_planner(settings.method, settings.samples, settings.iterations)
+    optimizer = make_planner(
+        settings.method, settings.samples, settings.iterations, **settings.kwargs
+    )
     return PlannerPolicy(run.path, 1.0, 0.0, optimizer, settings.horizon)
 
 

@@ -19,10 +19,10 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
+from worldmodel.agent_config import AgentConfig, Ensemble
 from worldmodel.callbacks import Callback, CallbackList, deferred_interrupt
 from worldmodel.errors import InterruptedRunError, RunError
 from worldmodel.files import replacing, write_json
-from worldmodel.hyperparameters import AgentConfig, Ensemble
 from worldmodel.rl.envs import AgentEnvs, default_num_envs
 from worldmodel.rl.evaluation import (
     Curve,

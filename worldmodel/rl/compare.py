@@ -9,10 +9,10 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.table import Table
 
+from worldmodel.agent_config import AgentConfig
 from worldmodel.callbacks import Callback, CallbackList
 from worldmodel.errors import InterruptedRunError
 from worldmodel.files import read_json, write_json
-from worldmodel.hyperparameters import AgentConfig
 from worldmodel.rl.agents import DREAM_ONLY, check_consistent, results_folder, train_agent
 from worldmodel.rl.envs import VIEWS, View
 from worldmodel.run import Run

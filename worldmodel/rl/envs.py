@@ -10,10 +10,10 @@ from gymnasium import spaces
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
+from worldmodel.agent_config import AgentConfig
 from worldmodel.config import Config
 from worldmodel.data.adapters import env_layers, find_spec, is_native, make_batch
 from worldmodel.data.env_wrappers import own_layers
-from worldmodel.hyperparameters import AgentConfig
 from worldmodel.imagination import SB3VecEnv, VectorLatentObservation
 from worldmodel.plugins import find_plugin
 from worldmodel.rl.guards import PredictorEnsemble, guard

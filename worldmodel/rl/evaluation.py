@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 
+from worldmodel.agent_config import AgentConfig
 from worldmodel.callbacks import Advance, StopRequest
 from worldmodel.data.datasets import split_seeds
-from worldmodel.hyperparameters import AgentConfig
 from worldmodel.plugins import find_plugin
 from worldmodel.rl.envs import AgentEnvs, VectorEnv
 from worldmodel.viz.canvas import compose, curve_strip

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from worldmodel.agent_config import AgentConfig, Ensemble
 from worldmodel.callbacks import Callback, CallbackList
 from worldmodel.data import ReplayBuffer
 from worldmodel.files import load_tensors, save_tensors
-from worldmodel.hyperparameters import AgentConfig, Ensemble, Optimization
+from worldmodel.hyperparameters import Optimization
 from worldmodel.imagination import LatentVectorEnv
 from worldmodel.latents import encode_episodes
 from worldmodel.models import WorldModel

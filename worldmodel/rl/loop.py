@@ -19,17 +19,16 @@ import gymnasium as gym
 import numpy as np
 import torch
 
+from worldmodel.agent_config import AgentConfig, Loop
 from worldmodel.callbacks import Callback, CallbackList
 from worldmodel.data import Policy, ReplayBuffer, collect
 from worldmodel.data.datasets import TRAINING_OVERFLOW, collect_kwargs
 from worldmodel.data.policies import Actor, ActorFactory, seeded_agent
 from worldmodel.errors import InterruptedRunError, RunError
 from worldmodel.files import read_json, write_json
-from worldmodel.hyperparameters import AgentConfig, Loop
 from worldmodel.imagination.domain import domain_of
 from worldmodel.latents import LatentEpisodes, concatenate, encode_episodes
 from worldmodel.models import WorldModel
-from worldmodel.models.heads import HEADS
 from worldmodel.phases import heads_phase, predictor_phase
 from worldmodel.planning.policy import noisy
 from worldmodel.rl.agents import (
@@ -49,7 +48,6 @@ from worldmodel.run import Run
 
 _FIRST_SEED = TRAINING_OVERFLOW + 500_000
 _NOISE_STREAM = 0xE49  # keeps the noise apart from the environment's randomness
-_FINE_TUNED = ("predictor", *HEADS)
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class Explorer(Policy):
 
     @property
     def uses_observations(self) -> bool:
-        """Return False: actions depend on stored frames."""
+        """False: the policy sees stored frames, not the environment's own observations."""
         return False
 
     @property
@@ -357,7 +355,8 @@ def fine_tune(
         seed: Random seed of the batches and of the domain.
     """
     wm, config, parts = run.model, run.config, (replayed, fresh)
-    modules = [getattr(wm, name) for name in _FINE_TUNED]
+    names = ("predictor", *wm.spec.heads)
+    modules = [getattr(wm, name) for name in names]
     for module in modules:
         module.requires_grad_(True)
     rate = {"learning_rate": settings.learning_rate}
@@ -379,7 +378,7 @@ def fine_tune(
     heads_phase(wm, parts, config.phase2.model_copy(update=heads), **shared).run()
     for module in modules:
         module.requires_grad_(False)
-    run.save_weights(wm, _FINE_TUNED)
+    run.save_weights(wm, names)
     _refit_domain(run, parts, seed)
 
 
