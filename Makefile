@@ -17,7 +17,7 @@ spell:
 	codespell
 
 test:
-	python -m pytest
+	python -m pytest -n 2
 
 slow:
-	python -m pytest -m slow
+	python -m pytest -n 2 -m slow
