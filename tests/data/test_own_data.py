@@ -176,6 +176,17 @@ def test_d4rl_transitions_end_where_the_file_says(tmp_path):
         assert whole.action_space == gym.spaces.Box(-1, 1, (2,))
 
 
+def test_the_entry_of_the_observations_can_be_named(collected, tmp_path):
+    write_rows(tmp_path / "rows.h5", episodes_of(collected[1]))
+    with h5py.File(tmp_path / "rows.h5", "a") as file:
+        file.move("pixels", "camera")
+    with pytest.raises(ValueError, match=r"it holds action, camera.*--observation-key"):
+        train(tmp_path, data=tmp_path / "rows.h5")
+    run = train(tmp_path, data=tmp_path / "rows.h5", observation_key="camera")
+    with run.datasets() as data:
+        assert data.train.frame_shape == (SIZE, SIZE, 3)
+
+
 def test_without_an_environment_everything_works_but_what_needs_one(collected, tmp_path):
     run = train(tmp_path, data=list(episodes_of(collected[1])))
     assert run.config.env.id is None
