@@ -34,6 +34,31 @@ def test_registered_environments_are_found_by_their_id(env_id):
     assert find_spec(env_id) is gym.spec("Tiny-v0")
 
 
+class NextStepOnly(gym.vector.VectorEnv):
+    """A vector form that takes `autoreset_mode` and refuses to disable it, as that of Atari."""
+
+    def __init__(self, num_envs, autoreset_mode=AutoresetMode.NEXT_STEP):
+        if autoreset_mode == AutoresetMode.DISABLED:
+            raise ValueError("Invalid autoreset_mode")
+
+
+class OtherFrames(gym.vector.VectorEnv):
+    """A vector form whose observations differ from those of single environments."""
+
+    def __init__(self, num_envs, autoreset_mode):
+        self.num_envs = num_envs
+        self.single_observation_space = gym.spaces.Box(0, 255, (4, 84, 84), np.uint8)
+
+
+@pytest.mark.parametrize("form", [NextStepOnly, OtherFrames])
+def test_a_vector_form_of_its_own_is_used_only_where_it_equals_single_environments(form):
+    spec = gym.envs.registration.EnvSpec(
+        "Other-v0", entry_point=tiny_env.TinyEnv, vector_entry_point=form
+    )
+    assert not is_native(spec)
+    assert is_native(gym.spec("DoublePendulumPixels-v0"))
+
+
 @pytest.mark.parametrize(
     ("env_id", "kind"),
     [("tiny_env:TinyEnv", tiny_env.TinyEnv), ("test_adapters:make_small", tiny_env.TinyEnv)],

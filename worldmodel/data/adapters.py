@@ -8,7 +8,9 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -149,15 +151,23 @@ def make_batch(
     return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED)
 
 
-def is_native(spec: EnvSpec) -> bool:
-    """Whether an environment has its own vector form whose autoreset can be disabled.
+def is_native(spec: EnvSpec, kwargs: Mapping[str, Any] | None = None) -> bool:
+    """Whether an environment has its own vector form that can take the place of single ones.
 
-    Such a form takes ``autoreset_mode``. Most others only offer next-step autoreset, where the step
-    after the end of an episode returns the first observation of the next one.
+    Its autoreset can be disabled, and its observations are those of single environments. Most
+    others only offer next-step autoreset, where the step after the end of an episode returns the
+    first observation of the next one; that of Atari preprocesses its frames.
     """
     if spec.vector_entry_point is None or spec.additional_wrappers:
         return False
-    return "autoreset_mode" in _parameters(spec.vector_entry_point)
+    if "autoreset_mode" not in _parameters(spec.vector_entry_point):
+        return False
+    try:
+        envs = make_batch(spec, kwargs or {}, native=True, num_envs=1)
+    except (ValueError, AssertionError, NotImplementedError):
+        return False
+    with closing(envs), closing(make_single(spec, kwargs or {})) as env:
+        return bool(envs.single_observation_space == env.observation_space)
 
 
 def accepts(spec: EnvSpec, name: str) -> bool:
@@ -195,10 +205,11 @@ class EnvAdapter:
     info: dict[str, Any]
     layers: Layers = NO_LAYERS
 
-    @property
+    @cached_property
     def native(self) -> bool:
         """Whether batches use the environment's own vector form."""
-        return self.source.kind != "render" and not self.layers and is_native(self.spec)
+        plain = self.source.kind != "render" and not self.layers
+        return plain and is_native(self.spec, self.kwargs)
 
     def make(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
         """Make one environment."""

@@ -129,7 +129,7 @@ def state_envs(config: Config, num_envs: int, render_mode: str | None = None) ->
     layers = env_layers(spec, kwargs, "vector", own_layers(own.wrappers, own.frame_skip, key))
     if render_mode is not None:
         kwargs = {**kwargs, "render_mode": render_mode}
-    native = is_native(spec) and not layers
+    native = is_native(spec, kwargs) and not layers
     envs = make_batch(spec, kwargs, native=native, num_envs=num_envs, layers=layers)
     space = envs.single_observation_space
     if not isinstance(space, spaces.Box) or len(space.shape) != 1:
