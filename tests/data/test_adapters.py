@@ -6,6 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import tiny_env
+from gymnasium.vector import AutoresetMode
 from numpy.testing import assert_array_equal
 from test_collect import TINY, gather, stored_bytes
 
