@@ -119,7 +119,7 @@ def train(
     batch_size: Annotated[int | None, typer.Option(help="Batch size of both phases.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the frames in pixels.")] = None,
     encoder: Annotated[
-        str | None, typer.Option(help="keypoints, conv, hybrid, or module:Name.")
+        str | None, typer.Option(help="conv, keypoints (default: pendulum), or module:Name.")
     ] = None,
     objective: Annotated[str | None, typer.Option(help=OBJECTIVE_HELP)] = None,
     state_key: StateKey = None,

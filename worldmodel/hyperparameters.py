@@ -107,8 +107,8 @@ class Model(Section):
         latent_dim: size D of the latent.
         width: channels of the pixel encoder and decoder.
         hidden: width of the predictor's hidden layers.
-        encoder: ``keypoints``, ``conv`` or ``hybrid`` for pixels, ``mlp`` for vectors, or
-            ``module:Name``.
+        encoder: ``conv``, or ``keypoints`` where all there is to see is where things are (the
+            default of the double pendulum); ``mlp`` for vectors; or ``module:Name``.
         decoder: ``patches``, or ``module:Name``; models of vectors have none.
         predictor: ``residual``; for comparison ``direct`` (no residual connection) and
             ``identity`` (predicts no change); or ``module:Name``.
@@ -119,7 +119,7 @@ class Model(Section):
     latent_dim: int = Field(64, ge=2, le=4096)
     width: int = Field(16, ge=4, le=256)
     hidden: int = Field(512, ge=8, le=8192)
-    encoder: Annotated[str, AfterValidator(ENCODERS.check)] = "keypoints"
+    encoder: Annotated[str, AfterValidator(ENCODERS.check)] = "conv"
     decoder: Annotated[str, AfterValidator(DECODERS.check)] = "patches"
     predictor: Annotated[str, AfterValidator(PREDICTORS.check)] = "residual"
     encoder_kwargs: dict[str, Any] = {}

@@ -98,6 +98,7 @@ class DoublePendulum(EnvPlugin):
 
     config_defaults: ClassVar[Mapping[str, Any]] = {
         "data": {"size": 10_000, "steps": 30, "env_kwargs": {"start": "uniform"}},
+        "model": {"encoder": "keypoints"},
         "objective": {"horizon": 16},
     }
     default_goal = "upright"

@@ -126,7 +126,6 @@ ENCODERS = Registry(
     {
         "keypoints": "worldmodel.models.encoders:KeypointEncoder",
         "conv": "worldmodel.models.encoders:ConvEncoder",
-        "hybrid": "worldmodel.models.encoders:HybridEncoder",
         "mlp": "worldmodel.models.encoders:MLPEncoder",
     },
 )

@@ -58,7 +58,7 @@ def _decoder(metrics: Metrics) -> Iterator[RunWarning]:
             "decoder",
             f"The decoder is worse than the mean frame: {psnr:.1f} dB at k = 0, where the mean "
             f"training frame has {frames.psnr_mean_frame:.1f} dB.",
-            "Train phase 2 longer (--decoder-updates), or try --encoder hybrid.",
+            "Train phase 2 longer (--decoder-updates), or try --encoder conv or keypoints.",
         )
 
 

@@ -168,32 +168,6 @@ class ConvEncoder(nn.Module):
         return latent
 
 
-class HybridEncoder(nn.Module):
-    """Keypoints and convolutions side by side, summed into one latent.
-
-    Keypoints say where things are, and lead where that is all there is to see; the convolutions see
-    shape, color and texture.
-
-    Args:
-        frame_shape: (H, W, C) of one frame, H = W a multiple of 16.
-        frame_stack: frames S per observation.
-        latent_dim: size D of the latent.
-        width: keypoints, and channel multiplier of the convolutions.
-    """
-
-    def __init__(
-        self, frame_shape: tuple[int, ...], frame_stack: int, latent_dim: int, width: int = 16
-    ) -> None:
-        super().__init__()
-        self.keypoints = KeypointEncoder(frame_shape, frame_stack, latent_dim, width)
-        self.conv = ConvEncoder(frame_shape, frame_stack, latent_dim, width)
-
-    def forward(self, observation: Tensor) -> Tensor:
-        """Encode uint8 observations (B, H, W, S*C), oldest frame first, to float32 (B, D)."""
-        latent: Tensor = self.keypoints(observation) + self.conv(observation)
-        return latent
-
-
 class MLPEncoder(nn.Module):
     """MLP encoder of stacked vector observations.
 
