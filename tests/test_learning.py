@@ -7,6 +7,7 @@ from worldmodel.config import build_config
 from worldmodel.data import load_or_collect
 from worldmodel.data.datasets import evaluation_set
 from worldmodel.evaluation import HeldOut, evaluate
+from worldmodel.evaluation.warnings import find_warnings
 from worldmodel.models import ModelSpec, WorldModel
 from worldmodel.optim import tune_cpu
 from worldmodel.phases import decoder_phase, jepa_phase
@@ -40,7 +41,8 @@ def measure(model, buffer):
     plugin = find_plugin(ENV["env_id"], ENV["env_kwargs"])
     config = build_config()
     with evaluation_set("validation", config, buffer.seeds, "passive", episodes=128) as validation:
-        return evaluate(model, buffer, HeldOut(validation), plugin=plugin)
+        heldout = HeldOut(validation, passive=validation)
+        return evaluate(model, buffer, heldout, plugin=plugin)
 
 
 def test_the_default_recipe_learns_positions_velocities_and_forecasts(train_buffer):
@@ -54,6 +56,7 @@ def test_the_default_recipe_learns_positions_velocities_and_forecasts(train_buff
     assert error["20"] < 0.25
     assert frames.psnr["10"] > frames.psnr_persistence["10"] + 2
     assert metrics.collapse.effective_rank > 8
+    assert find_warnings(metrics) == []
 
 
 def test_the_variance_hinge_alone_collapses_in_rank(train_buffer):
