@@ -93,8 +93,12 @@ def train(
         config = build_config(layers, settings or {}, preset=preset)
     elif env is not None or data is not None or settings or options or preset != "quick":
         raise TypeError("config is a whole configuration: give it without other options")
-    _check(config)
-    return _train(Run.create(config), callbacks, progress)
+    watching = _watching(callbacks, progress)
+    try:
+        _check(config, watching)
+    except KeyboardInterrupt as error:
+        raise InterruptedRunError("Stopped before a run was made") from error
+    return _train(Run.create(config), watching)
 
 
 def resume(path: str | Path, *, callbacks: Sequence[Callback] = (), progress: bool = True) -> Run:
@@ -111,23 +115,27 @@ def resume(path: str | Path, *, callbacks: Sequence[Callback] = (), progress: bo
     """
     run = Run(path)
     choose_device(run.config.device)
-    return _train(run, callbacks, progress)
+    return _train(run, _watching(callbacks, progress))
 
 
-def _check(config: Config) -> None:
-    """Find mistakes in the configuration before anything is written."""
+def _watching(callbacks: Sequence[Callback], progress: bool) -> CallbackList:
+    from worldmodel.terminal import TerminalProgress
+
+    return CallbackList([*callbacks, *([TerminalProgress()] if progress else [])])
+
+
+def _check(config: Config, callbacks: CallbackList) -> None:
+    """Find mistakes in the configuration before a run is made."""
     choose_device(config.device)
     READOUTS.resolve(config.evaluation.readout)
-    spec = ModelSpec.of(config, *check_data(config))
+    spec = ModelSpec.of(config, *check_data(config, [callbacks]))
     check_parts(spec)
     check_objective(config.objective, spec.latent_dim, spec.actions.dim)
 
 
-def _train(run: Run, callbacks: Sequence[Callback], progress: bool) -> Run:
+def _train(run: Run, watching: CallbackList) -> Run:
     from worldmodel.evaluation.run_evaluation import evaluate_run
-    from worldmodel.terminal import TerminalProgress
 
-    watching = CallbackList([*callbacks, *([TerminalProgress()] if progress else [])])
     watching.on_message(f"Run directory: {run.path}")
     try:
         with open_datasets(run.config, [watching]) as datasets:

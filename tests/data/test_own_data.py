@@ -258,6 +258,7 @@ def test_data_that_cannot_be_used_is_refused_with_the_reason(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=message):
         train(tmp_path, data=data)
+    assert not (tmp_path / "results").exists()
 
 
 def test_data_of_a_buffer_names_no_code_to_import(tmp_path, collected):

@@ -49,6 +49,7 @@ def shuffled(metrics, ratio):
 def test_a_good_run_has_no_warnings(good):
     assert find_warnings(good.metrics) == []
     assert find_warnings(shuffled(good.metrics, 1.5)) == []
+    assert find_warnings(replace(good.metrics, run=None)) == []
 
 
 @pytest.mark.parametrize(

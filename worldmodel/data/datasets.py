@@ -133,8 +133,14 @@ def open_datasets(config: Config, callbacks: Sequence[Callback] = ()) -> Iterato
         yield Datasets(train, validation)
 
 
-def check_data(config: Config) -> tuple[tuple[int, ...], gym.Space[Any]]:
-    """Check, before anything is written, that the data of a configuration can be had.
+def check_data(
+    config: Config, callbacks: Sequence[Callback] = ()
+) -> tuple[tuple[int, ...], gym.Space[Any]]:
+    """Check, before a run is made, that its data can be collected; own data is read and stored.
+
+    Args:
+        config: of a run.
+        callbacks: see the progress of storing own data.
 
     Returns:
         Shape of a frame, and the space of the actions.
@@ -146,11 +152,9 @@ def check_data(config: Config) -> tuple[tuple[int, ...], gym.Space[Any]]:
     """
     _require_directory(config.data.dir)
     if config.data.sources:
-        from worldmodel.data.own_data import OwnData
-
-        data = OwnData.of(config)
-        _require_supported(data.action_space)
-        return data.first_frames().shape[1:], data.action_space
+        with open_datasets(config, callbacks) as datasets:
+            _require_supported(datasets.train.action_space)
+            return datasets.train.frame_shape, datasets.train.action_space
     recipe = _recipe(config)
     _require_supported(recipe.env.action_space)
     envs = recipe.make(1)

@@ -136,17 +136,6 @@ class OwnData:
                 )
         return space
 
-    def first_frames(self) -> np.ndarray:
-        """The frames of the first episode, as they are stored.
-
-        Raises:
-            ValueError: If there is no episode, or its frames do not fit.
-        """
-        for reader in self.readers:
-            for episode in reader:
-                return self._frames(episode)
-        raise ValueError(f"there is no episode in {', '.join(self.config.data.sources)}")
-
     def episodes(self) -> Iterator[Episode]:
         """All episodes, with frames as they are stored."""
         for reader in self.readers:

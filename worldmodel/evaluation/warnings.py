@@ -158,7 +158,7 @@ def _data(metrics: Metrics) -> Iterator[RunWarning]:
 
 def _updates(metrics: Metrics) -> Iterator[RunWarning]:
     updates = metrics.run.updates if metrics.run else {}
-    few = {name: updates[name] for name, least in MIN_UPDATES.items() if updates[name] < least}
+    few = {name: n for name, n in updates.items() if n < MIN_UPDATES.get(name, 0)}
     if few:
         shown = " and ".join(f"{count} in {name}" for name, count in few.items())
         yield RunWarning(
