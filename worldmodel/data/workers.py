@@ -332,7 +332,7 @@ def _portable(error: Exception) -> Exception:
     trace = "".join(traceback.format_exception(error))
     try:
         sent: Exception = pickle.loads(pickle.dumps(error))
-    except Exception:
+    except Exception:  # a foreign exception may fail to pickle in any way
         sent = RuntimeError(f"{type(error).__name__}: {error}")
     sent.add_note(f"In a process that plays the environment:\n{trace}")
     return sent

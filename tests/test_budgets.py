@@ -1,0 +1,54 @@
+"""Budgets and horizons: updates or epochs, and horizons that the episodes allow."""
+
+import numpy as np
+import pytest
+from tiny_training import tiny_buffer, tiny_config
+
+from worldmodel.callbacks import Callback, CallbackList
+from worldmodel.config import build_config, from_options
+from worldmodel.errors import ConfigError
+from worldmodel.planning.planners import make_planner
+from worldmodel.run import Run
+from worldmodel.training import fit_horizon
+
+
+@pytest.mark.parametrize("phase", ["phase1", "phase2"])
+def test_updates_and_epochs_replace_each_other_and_are_not_given_together(phase):
+    option = {"phase1": "", "phase2": "decoder_"}[phase]
+    config = build_config(from_options(**{f"{option}epochs": 3}))
+    budget = getattr(config, phase)
+    assert (budget.epochs, budget.updates) == (3, None)
+    again = build_config(config.model_dump(mode="json"), {phase: {"updates": 7}})
+    budget = getattr(again, phase)
+    assert (budget.epochs, budget.updates) == (None, 7)
+    with pytest.raises(ConfigError, match="set one of the two"):
+        build_config({phase: {"updates": 7, "epochs": 3}})
+
+
+def test_a_horizon_that_half_of_the_episodes_are_too_short_for_is_lowered(tmp_path):
+    class Messages(Callback):
+        texts = ()
+
+        def on_message(self, text, *, warning=False):
+            self.texts = (*self.texts, text)
+
+    config = tiny_config(output_dir=tmp_path)
+    messages = Messages()
+    with tiny_buffer(tmp_path / "buffer", config) as buffer:
+        for length, horizon in ((13, 3), (4, 2)):
+            run = Run.create(config)
+            lengths = np.full(24, length)
+            lengths[:8] = 13
+            view = buffer.select(np.arange(24), np.zeros(24, int), lengths)
+            fit_horizon(run, view, CallbackList([messages]))
+            assert Run(run.path).config.objective.horizon == horizon
+        assert len(messages.texts) == 1
+        assert "lowered from 3 to 2" in messages.texts[0]
+        with pytest.raises(ValueError, match="fewer than the 3 frames"):
+            fit_horizon(run, buffer.select([0], [0], [2]), CallbackList([messages]))
+
+
+def test_further_arguments_reach_the_planner():
+    assert make_planner("mppi", samples=7, temperature=0.5).temperature == 0.5
+    with pytest.raises(ConfigError, match=r"cannot construct the planner 'mppi'.*heat"):
+        make_planner("mppi", heat=1)
