@@ -1,12 +1,14 @@
-"""Budgets and horizons: updates or epochs, and horizons that the episodes allow."""
+"""Settings that adapt to the data: budgets, horizons, planner arguments, heads, baselines."""
 
 import numpy as np
 import pytest
-from tiny_training import tiny_buffer, tiny_config
+from tiny_training import new_model, tiny_buffer, tiny_config
 
 from worldmodel.callbacks import Callback, CallbackList
 from worldmodel.config import build_config, from_options
 from worldmodel.errors import ConfigError
+from worldmodel.evaluation.forecast import mean_frame
+from worldmodel.models import WorldModel
 from worldmodel.planning.planners import make_planner
 from worldmodel.run import Run
 from worldmodel.training import fit_horizon
@@ -52,3 +54,18 @@ def test_further_arguments_reach_the_planner():
     assert make_planner("mppi", samples=7, temperature=0.5).temperature == 0.5
     with pytest.raises(ConfigError, match=r"cannot construct the planner 'mppi'.*heat"):
         make_planner("mppi", heat=1)
+
+
+def test_a_model_has_the_heads_of_its_spec():
+    spec = new_model(tiny_config()).spec
+    older = WorldModel(spec.model_copy(update={"heads": ("reward_head",)}))
+    assert "termination_head" not in older.parts()
+    assert {"reward_head", "encoder"} <= older.parts().keys()
+
+
+def test_the_mean_frame_is_the_mean_over_observed_frames(tmp_path):
+    config = tiny_config()
+    with tiny_buffer(tmp_path / "buffer", config) as buffer:
+        frames = buffer.windows(range(24), [1] * 24, 12).frames
+        expected = frames.mean(axis=(0, 1))
+        np.testing.assert_allclose(mean_frame(new_model(config), buffer), expected)
