@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from worldmodel.hyperparameters import Objective
+from worldmodel.hyperparameters import ObjectiveConfig
 from worldmodel.objectives import Forecast, covariance_penalty, variance_hinge
 
 
 def my_objective(
-    forecast: Forecast, settings: Objective, generator: torch.Generator
+    forecast: Forecast, settings: ObjectiveConfig, generator: torch.Generator
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss and its terms for logging; predictions and targets are (K, B, D)."""
     similarity = F.cosine_similarity(forecast.predictions, forecast.targets, dim=-1)

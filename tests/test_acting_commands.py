@@ -45,9 +45,11 @@ def test_rollout_shows_the_real_and_the_imagined_episode(driven_run, tmp_path):
 
 def test_rollout_starts_in_a_given_state(driven_run, tmp_path, monkeypatch):
     played = []
-    original = rollout_module.scene
+    original = rollout_module.forecast_clip
     monkeypatch.setattr(
-        rollout_module, "scene", lambda wm, f, a: played.append((f, a)) or original(wm, f, a)
+        rollout_module,
+        "forecast_clip",
+        lambda wm, f, a: played.append((f, a)) or original(wm, f, a),
     )
     video = tmp_path / "a.mp4"
     succeed(

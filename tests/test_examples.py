@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import worldmodel
-from worldmodel.planning import PlannerPolicy
+from worldmodel.planning import Planned
 from worldmodel.plugins import _plugins, find_plugin
 
 SETTINGS = {
@@ -69,7 +69,7 @@ def test_an_own_planner_acts(run):
 
     result = run.plan(method="examples.own_planner:RandomShooting", samples=8, episodes=1, steps=3)
     assert result["optimizer"]["samples"] == 8
-    policy = PlannerPolicy(run.path, optimizer=RandomShooting(samples=8))
+    policy = Planned(run.path, optimizer=RandomShooting(samples=8))
     assert policy.identity()["optimizer"]["class"] == "examples.own_planner:RandomShooting"
 
 

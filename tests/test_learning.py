@@ -10,7 +10,7 @@ from worldmodel.evaluation import HeldOut, evaluate
 from worldmodel.evaluation.warnings import find_warnings
 from worldmodel.models import ModelSpec, WorldModel
 from worldmodel.optim import tune_cpu
-from worldmodel.phases import decoder_phase, jepa_phase
+from worldmodel.phases import decoder_heads_phase, jepa_phase
 from worldmodel.plugins import find_plugin
 
 pytestmark = pytest.mark.slow
@@ -32,7 +32,7 @@ def train(buffer, **changes):
     tune_cpu()
     torch.manual_seed(0)
     model = WorldModel(ModelSpec.of(config, buffer.frame_shape, buffer.action_space))
-    for make_phase in (jepa_phase, decoder_phase):
+    for make_phase in (jepa_phase, decoder_heads_phase):
         make_phase(model, buffer, config).run()
     return model.eval()
 

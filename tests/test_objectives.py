@@ -6,7 +6,7 @@ import torch
 from scipy import integrate
 
 from worldmodel.errors import ConfigError
-from worldmodel.hyperparameters import Objective
+from worldmodel.hyperparameters import ObjectiveConfig
 from worldmodel.objectives import (
     check_objective,
     covariance_penalty,
@@ -87,7 +87,7 @@ def test_random_directions_have_unit_length_and_follow_the_generator():
 
 @pytest.mark.parametrize("name", ["vicreg", "sigreg", "variance", "prediction"])
 def test_built_in_objectives_pass_the_check(name):
-    check_objective(Objective(name=name), 8, 2)
+    check_objective(ObjectiveConfig(name=name), 8, 2)
 
 
 @pytest.mark.parametrize(
@@ -101,4 +101,4 @@ def test_built_in_objectives_pass_the_check(name):
 )
 def test_an_objective_that_does_not_fit_is_reported(objective, message):
     with pytest.raises(ConfigError, match=message):
-        check_objective(Objective(name=reference(objective)), 8, 2)
+        check_objective(ObjectiveConfig(name=reference(objective)), 8, 2)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
     from worldmodel.data import ReplayBuffer
-    from worldmodel.hyperparameters import Objective
+    from worldmodel.hyperparameters import ObjectiveConfig
     from worldmodel.models import WorldModel
     from worldmodel.run import Run
 
@@ -258,7 +258,7 @@ class CollapseMonitor(Callback):
         error = float(state.losses["prediction"]) if "prediction" in state.losses else float("nan")
         state.note = f"prediction {error:.3f}, rank {rank:.1f}, std {std:.2f}"
 
-    def _measure(self, model: WorldModel, objective: Objective) -> dict[str, float]:
+    def _measure(self, model: WorldModel, objective: ObjectiveConfig) -> dict[str, float]:
         from torch.nn import functional as F
 
         from worldmodel.evaluation.collapse import collapse

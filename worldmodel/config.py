@@ -24,7 +24,7 @@ from worldmodel.hyperparameters import (
     Env,
     Evaluation,
     Model,
-    Objective,
+    ObjectiveConfig,
     Phase1,
     Phase2,
     Planning,
@@ -156,7 +156,7 @@ class Config(Section):
     output_dir: Path = Path("results")
     data: Data = Data()
     model: Model = Model()
-    objective: Objective = Objective()
+    objective: ObjectiveConfig = ObjectiveConfig()
     phase1: Phase1 = Phase1()
     refinement: Refinement = Refinement()
     phase2: Phase2 = Phase2()
@@ -175,7 +175,7 @@ class Config(Section):
             return values  # reported by the validation of the section
         plugin = plugin_class(sections["env"].get("id", DEFAULT_ENV))
         filled = merge(plugin.config_defaults, values)
-        default = filled.get("objective", {}).get("horizon", Objective().horizon)
+        default = filled.get("objective", {}).get("horizon", ObjectiveConfig().horizon)
         filled["objective"] = sections["objective"]
         if not {"horizon", "offsets"} & sections["objective"].keys():
             steps = filled.get("data", {}).get("steps", Data().steps)

@@ -127,7 +127,7 @@ class Model(Section):
     predictor_kwargs: dict[str, Any] = {}
 
 
-class Objective(Section):
+class ObjectiveConfig(Section):
     """What phase 1 minimizes: MSE to the EMA targets plus regularizers on the predictions.
 
     Attributes:
@@ -316,13 +316,14 @@ class Evaluation(Section):
     """Evaluation on held-out episodes.
 
     Attributes:
-        readout: what probes read: ``auto`` (the environment's plug-in, else the numbers of its
-            state), ``state``, or ``module:Name``.
+        readout: what probes read: ``auto`` (the environment's plug-in, else the raw
+            state vector), ``state``, or ``module:Name``.
         steps: transitions per held-out episode; the environment may end it earlier.
         resamples: of the bootstrap over episodes.
         confidence: of its intervals.
         domain_observations: training observations that the domain is fitted on, at most.
-        domain_error_rate: fraction of training observations that count as out of distribution.
+        ood_false_positive_rate: fraction of training observations that count as out of
+            distribution.
         starts: training observations kept as starts of imagined episodes, at most.
     """
 
@@ -331,7 +332,7 @@ class Evaluation(Section):
     resamples: int = Field(1000, ge=1)
     confidence: float = Field(0.95, gt=0, lt=1)
     domain_observations: int = Field(20_000, ge=16)
-    domain_error_rate: float = Field(1e-3, gt=0, lt=1)
+    ood_false_positive_rate: float = Field(1e-3, gt=0, lt=1)
     starts: int = Field(4096, ge=1)
     probe: Probe = Probe()
     reference: Reference = Reference()

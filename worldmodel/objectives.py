@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from worldmodel.errors import ConfigError
-from worldmodel.hyperparameters import Objective as ObjectiveSettings
+from worldmodel.hyperparameters import ObjectiveConfig
 from worldmodel.registry import OBJECTIVES
 
 
@@ -37,7 +37,7 @@ class Objective(Protocol):
     """A function from a forecast to a loss; chosen by `objective.name`."""
 
     def __call__(
-        self, forecast: Forecast, settings: ObjectiveSettings, generator: torch.Generator
+        self, forecast: Forecast, settings: ObjectiveConfig, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the loss.
 
@@ -52,7 +52,7 @@ class Objective(Protocol):
         """
 
 
-def check_objective(settings: ObjectiveSettings, latent_dim: int, action_dim: int) -> None:
+def check_objective(settings: ObjectiveConfig, latent_dim: int, action_dim: int) -> None:
     """Run an objective once on random latents, so that mistakes show before data is collected.
 
     Raises:
@@ -79,7 +79,7 @@ def check_objective(settings: ObjectiveSettings, latent_dim: int, action_dim: in
 
 
 def regularized_prediction(
-    forecast: Forecast, settings: ObjectiveSettings, generator: torch.Generator
+    forecast: Forecast, settings: ObjectiveConfig, generator: torch.Generator
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """MSE to the targets plus weighted regularizers on the predictions; see `Objective`.
 

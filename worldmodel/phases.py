@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from worldmodel.batches import Batch, WindowSampler
 from worldmodel.config import Config
 from worldmodel.data import ReplayBuffer
-from worldmodel.hyperparameters import Objective, Optimization
+from worldmodel.hyperparameters import ObjectiveConfig, Optimization
 from worldmodel.latents import LatentEpisodes, LatentSampler, encode_episodes
 from worldmodel.models import WorldModel, unroll
 from worldmodel.models.heads import HEADS, Transition, reconstruction_loss
@@ -65,7 +65,7 @@ def jepa_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -> Phase
     return Phase("phase 1", parameters, loss, phase, updates, follow, generator)
 
 
-def predict_targets(model: WorldModel, batch: Batch, objective: Objective) -> Forecast:
+def predict_targets(model: WorldModel, batch: Batch, objective: ObjectiveConfig) -> Forecast:
     """Predictions and EMA targets of a batch at the objective's offsets."""
     frames, first = model.frames, model.frames.first
     z = model.encoder(frames.observe(batch.frames, first))
@@ -161,7 +161,7 @@ def predictor_phase(
     return Phase(name, parameters, loss, settings, updates)
 
 
-def decoder_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -> Phase:
+def decoder_heads_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -> Phase:
     """Phase 2: train the decoder and the heads.
 
     Args:
@@ -190,7 +190,7 @@ def decoder_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -> Ph
     return Phase("phase 2", parameters, loss, phase, sampler.updates(phase))
 
 
-def remaining_heads_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -> Phase | None:
+def extra_heads_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -> Phase | None:
     """After a short phase 2, train the heads alone on latents of many episodes.
 
     Args:

@@ -4,7 +4,7 @@ A plug-in gives names and units to the true state, and optionally energy, Lyapun
 reference model of the true state, goals for planning and defaults of the configuration. Evaluation
 and planning goals use it, and so do rollouts from a given state, agents on the true state, and
 time axes. The training of a world model uses only `EnvPlugin.config_defaults`, and never the true
-state. An environment without a plug-in gets `EnvPlugin`, which knows the numbers of its state and
+state. An environment without a plug-in gets `EnvPlugin`, which reads the raw state vector and
 nothing else.
 """
 
@@ -45,7 +45,7 @@ class Readout(Protocol):
         names: names of the T targets.
         units: units of the T targets, empty strings where there is none.
         num_scored: number of leading targets over which the worst R² is taken.
-        angle_names: names of the P angles among the numbers of the state; empty if there is none.
+        angle_names: names of the P angles in the state vector; empty if there is none.
     """
 
     names: tuple[str, ...]
@@ -72,7 +72,7 @@ class InvertibleReadout(Readout, Protocol):
 
 
 class StateReadout:
-    """The numbers of the state as they are: an `InvertibleReadout` without angles."""
+    """The raw state vector: an `InvertibleReadout` without angles."""
 
     angle_names: tuple[str, ...] = ()
 

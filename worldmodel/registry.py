@@ -154,7 +154,7 @@ POLICIES = Registry(
         "random": "worldmodel.data.policies:Random",
         "mixed": "worldmodel.data.policies:Mixed",
         "agent": "worldmodel.data.policies:Agent",
-        "planner": "worldmodel.planning.policy:PlannerPolicy",
+        "planner": "worldmodel.planning.policy:Planned",
     },
 )
 PLANNERS = Registry(

@@ -48,7 +48,7 @@ class Run(RunDirectory):
             ConfigError: If a key is unknown or a value is invalid.
         """
         run = Run(self.path, self.device)
-        run.__dict__["config"] = validate(override(self.config.model_dump(mode="json"), values))
+        run.config = validate(override(self.config.model_dump(mode="json"), values))
         return run
 
     @cached_property
@@ -71,7 +71,7 @@ class Run(RunDirectory):
 
     def set_model(self, model: WorldModel) -> None:
         """Use a model that has just been trained instead of loading it."""
-        self.__dict__["model"] = self._with_imagination(model)
+        self.model = self._with_imagination(model)
 
     @property
     def domain(self) -> Domain:
@@ -284,7 +284,7 @@ class Run(RunDirectory):
         from worldmodel.rl.agents import train_agent
 
         run = self.with_settings({"agent": settings})
-        run.__dict__["model"] = self.model
+        run.model = self.model
         return train_agent(run, run.config.agent, callbacks)
 
     def compare_agents(
@@ -306,7 +306,7 @@ class Run(RunDirectory):
         from worldmodel.rl.compare import compare_agents
 
         run = self.with_settings({"agent": settings})
-        run.__dict__["model"] = self.model
+        run.model = self.model
         return compare_agents(run, run.config.agent, seeds, pixels=pixels, callbacks=callbacks)
 
     def require_decoder(self) -> None:

@@ -105,7 +105,7 @@ class RunDirectory:
         """
         config = validate(override(self.config.model_dump(mode="json"), changes))
         write_text(self.path / "config.yaml", dump(config))
-        self.__dict__["config"] = config
+        self.config = config
 
     @property
     def finished(self) -> bool:

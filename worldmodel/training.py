@@ -27,7 +27,7 @@ from worldmodel.hyperparameters import Data
 from worldmodel.models import ModelSpec, WorldModel, check_parts, choose_device
 from worldmodel.objectives import check_objective
 from worldmodel.optim import Phase, tune_cpu
-from worldmodel.phases import decoder_phase, jepa_phase, refinement_phase, remaining_heads_phase
+from worldmodel.phases import decoder_heads_phase, extra_heads_phase, jepa_phase, refinement_phase
 from worldmodel.registry import READOUTS
 from worldmodel.run import Run
 
@@ -37,8 +37,8 @@ CHECKPOINT_EVERY = 200
 PHASES: dict[str, Callable[[WorldModel, Any, Config], Phase | None]] = {
     "phase 1": jepa_phase,
     "refinement": refinement_phase,
-    "phase 2": decoder_phase,
-    "heads": remaining_heads_phase,
+    "phase 2": decoder_heads_phase,
+    "heads": extra_heads_phase,
 }
 """The phases in the order they run; each makes what is trained, or None where nothing is."""
 

@@ -170,7 +170,7 @@ def test_frame_skip_is_outside_the_wrappers(tmp_path):
 def test_a_step_lasts_as_long_as_its_frames(tmp_path):
     values = {"env": {"id": "CartPole-v1", "frame_skip": 3}}
     run = worldmodel.Run(tmp_path)
-    run.__dict__["config"] = build_config(values)
+    run.config = build_config(values)
     assert run.dt == pytest.approx(3 / 50)
 
 

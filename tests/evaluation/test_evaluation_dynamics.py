@@ -46,8 +46,8 @@ def test_an_action_conditioned_model_has_larger_errors_under_other_actions(tmp_p
     driven = write_buffer(tmp_path, *simulate(40, 30, 1, push=0.5), 20_000)
     metrics = measure_actions(MODEL, driven)
     for errors in (metrics.angle, metrics.latent):
-        assert errors.zeroed["20"] > 5 * errors.true["20"]
-        assert errors.shuffled["20"] > errors.zeroed["20"]
+        assert errors.midpoint["20"] > 5 * errors.true["20"]
+        assert errors.shuffled["20"] > errors.midpoint["20"]
     assert metrics.varied_in_training
     assert metrics.episodes == 40
 
@@ -59,7 +59,7 @@ def test_a_model_that_ignores_actions_has_the_same_errors_under_all(tmp_path):
 
     driven = write_buffer(tmp_path, *simulate(40, 30, 1, push=0.5), 20_000)
     angle = measure_actions(Unconditioned(), driven).angle
-    assert angle.true == angle.zeroed == angle.shuffled
+    assert angle.true == angle.midpoint == angle.shuffled
 
 
 def test_every_episode_gets_the_actions_of_another_when_shuffled(tmp_path):
@@ -72,8 +72,8 @@ def test_every_episode_gets_the_actions_of_another_when_shuffled(tmp_path):
 
     driven = write_buffer(tmp_path, *simulate(40, 10, 1, push=0.5), 20_000)
     assert measure_actions(Recording(), driven, probe=None).angle is None
-    true, zeroed, shuffled = given
-    assert not zeroed.any()
+    true, midpoint, shuffled = given
+    assert not midpoint.any()
     assert sorted(true[0, :, 0]) == sorted(shuffled[0, :, 0])
     assert (true[0] != shuffled[0]).any(axis=1).all()
 
@@ -95,7 +95,7 @@ def test_discrete_actions_have_no_zero_and_states_may_be_missing(tmp_path):
         metrics = measure_actions(Buttons(), driven, probe=None)
         assert has_several_actions(driven)
     assert metrics.angle is None
-    assert metrics.latent.zeroed is None
+    assert metrics.latent.midpoint is None
     assert metrics.latent.true["5"] is not None
 
 

@@ -137,7 +137,7 @@ def test_hands_without_friction_are_not_chaotic_and_conserve_energy(metrics):
     assert horizon.lyapunov_times == pytest.approx(horizon.seconds / metrics.lyapunov.time_seconds)
     assert abs(metrics.energy.drift["20"]) < 0.1 * metrics.energy.true_std
     assert not metrics.actions.varied_in_training
-    assert metrics.actions.angle.zeroed["20"] > 1.1 * metrics.actions.angle.true["20"]
+    assert metrics.actions.angle.midpoint["20"] > 1.1 * metrics.actions.angle.true["20"]
 
 
 def test_the_lyapunov_exponent_has_an_error_bar_and_a_time_only_if_it_is_positive(world):
@@ -337,7 +337,7 @@ def test_the_table_shows_the_metrics(metrics):
     assert "exact" in text
     for end in angle.interval["20"]:
         assert f"{end:.3f}" in text
-    assert f"{metrics.actions.angle.zeroed['20']:.3f}" in text
+    assert f"{metrics.actions.angle.midpoint['20']:.3f}" in text
     assert f"{metrics.forecast.frames.ssim['20']:.3f}" in text
     assert f"{metrics.energy.drift['40']:+.2f} J" in text
     assert f"{angle.horizon.lyapunov_times:.1f} Lyapunov times" in text

@@ -29,7 +29,7 @@ def training(tmp_path_factory):
 @pytest.mark.parametrize("rate", [0.05, 0.01])
 def test_error_rate_holds_on_unseen_observations(training, tmp_path, rate):
     _, z = latents(tmp_path, 900, 1)
-    domain = fit_domain(MODEL, training, Evaluation(domain_error_rate=rate))
+    domain = fit_domain(MODEL, training, Evaluation(ood_false_positive_rate=rate))
     fraction = domain.outside(z).float().mean().item()
     assert rate / 2 < fraction < rate * 2
 

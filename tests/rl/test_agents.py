@@ -52,7 +52,7 @@ def test_an_agent_is_trained_evaluated_recorded_and_saved(run_path, on, real):
     results = trained(run_path, on)
     assert results["steps"] >= 256
     assert results["real_steps"] == (results["steps"] if real else 0)
-    assert results["model_steps"] == (0 if on == "state" else 32 * 16)
+    assert results["model_data_steps"] == (0 if on == "state" else 32 * 16)
     assert results["real"]["steps"] == [60] * 4
     assert np.isfinite(results["real"]["returns"]).all()
     assert results["curve"][-1]["steps"] == results["steps"]
@@ -136,10 +136,10 @@ def test_model_steps_are_the_steps_of_the_training_data(run_path):
     content = json.loads(metrics.read_text())
     content["data"]["train_steps"] = 77
     metrics.write_text(json.dumps(content))
-    assert AgentEnvs(Run(run_path), "latent").model_steps == 77
-    assert AgentEnvs(Run(run_path), "state").model_steps == 0
+    assert AgentEnvs(Run(run_path), "latent").model_data_steps == 77
+    assert AgentEnvs(Run(run_path), "state").model_data_steps == 0
     metrics.unlink()
-    assert AgentEnvs(Run(run_path), "dream").model_steps == 32 * 16
+    assert AgentEnvs(Run(run_path), "dream").model_data_steps == 32 * 16
 
 
 def test_sac_trains_on_latents(run_path):

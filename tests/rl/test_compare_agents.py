@@ -37,7 +37,7 @@ def test_negative_returns_are_compared_as_such():
         point = {"steps": 100, "seconds": 1.0, "mean": mean, "reward_per_step": mean / 200}
         last = {**point, "steps": 200, "seconds": 2.0, "mean": -150.0}
         real = {"mean": mean, "reward_per_step": mean / 200}
-        more = {"real_steps": 200, "model_steps": 0, "seconds": 2.0}
+        more = {"real_steps": 200, "model_data_steps": 0, "seconds": 2.0}
         return [{"real": real, "curve": [point, last], **more}]
 
     comparison = compare_module._side_by_side({"state": results(-150.0), "dream": results(-600.0)})

@@ -95,7 +95,7 @@ def test_the_best_agent_is_evaluated_as_it_was_trained(run_path, monkeypatch):
     results = trained(run_path, 1)
     assert results["best_round"] == 1
     assert evaluated == [folder_of(run_path) / "model_1"]
-    assert results["model_steps"] == 32 * 16
+    assert results["model_data_steps"] == 32 * 16
 
 
 def test_the_loop_ends_when_it_no_longer_improves(run_path):

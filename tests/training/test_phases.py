@@ -13,7 +13,7 @@ from worldmodel.hyperparameters import Phase1
 from worldmodel.objectives import regularized_prediction
 from worldmodel.optim import tune_cpu
 from worldmodel.phases import (
-    decoder_phase,
+    decoder_heads_phase,
     evaluation_mode,
     jepa_phase,
     predict_targets,
@@ -139,20 +139,20 @@ def test_phase2_changes_no_byte_of_phase1(buffer, config):
     parts = ("encoder", "target_encoder", "predictor")
     before = {name: weights(getattr(model, name)) for name in parts}
     heads = weights(model.reward_head)
-    finish(decoder_phase(model, buffer, config))
+    finish(decoder_heads_phase(model, buffer, config))
     assert all(same(before[name], weights(getattr(model, name))) for name in parts)
     assert not same(heads, weights(model.reward_head))
 
 
 def test_phase2_resumes_as_if_never_stopped(buffer, config):
     whole, first, second = (new_model(config) for _ in range(3))
-    finish(decoder_phase(whole, buffer, config))
-    phase = decoder_phase(first, buffer, config)
+    finish(decoder_heads_phase(whole, buffer, config))
+    phase = decoder_heads_phase(first, buffer, config)
     for _ in range(4):
         phase.update()
     state = copy.deepcopy(phase.state_dict())
     second.load_state_dict(first.state_dict())
-    phase = decoder_phase(second, buffer, config)
+    phase = decoder_heads_phase(second, buffer, config)
     phase.load_state_dict(state)
     finish(phase)
     assert same(weights(whole), weights(second))
@@ -162,7 +162,7 @@ def test_phase2_learns_pixels_and_rewards(buffer):
     config = tiny_config(phase1={"epochs": 60}, phase2={"epochs": 150})
     model = new_model(config)
     finish(jepa_phase(model, buffer, config))
-    phase = decoder_phase(model, buffer, config)
+    phase = decoder_heads_phase(model, buffer, config)
     first = phase.update()
     last = finish(phase)
     assert last["pixels"] < 0.5 * first["pixels"]
@@ -268,7 +268,7 @@ def test_batch_norm_statistics_freeze_with_the_encoder_and_resume_exactly(buffer
     finish(resumed)
     assert same(weights(whole), weights(second))
     statistics = weights(whole.encoder)
-    finish(decoder_phase(whole, buffer, config))
+    finish(decoder_heads_phase(whole, buffer, config))
     assert same(statistics, weights(whole.encoder))
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_training import new_model, tiny_buffer, tiny_config
 
-from worldmodel.phases import refinement_phase, remaining_heads_phase
+from worldmodel.phases import extra_heads_phase, refinement_phase
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_after_a_short_phase_2_the_heads_are_trained_further(buffer):
     config = tiny_config(phase2={"head_updates": 150})
     model = new_model(config)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    phase = remaining_heads_phase(model, buffer, config)
+    phase = extra_heads_phase(model, buffer, config)
     errors = [float(sum(phase.update().values())) for _ in range(phase.updates)]
     assert len(errors) == 150
     assert sum(errors[-10:]) < 0.5 * sum(errors[:10])
@@ -69,13 +69,13 @@ def test_after_a_short_phase_2_the_heads_are_trained_further(buffer):
 def test_the_heads_resume_as_if_never_stopped(buffer):
     config = tiny_config(phase2={"head_updates": 30})
     whole, stopped = new_model(config), new_model(config)
-    uninterrupted = remaining_heads_phase(whole, buffer, config)
+    uninterrupted = extra_heads_phase(whole, buffer, config)
     for _ in range(30):
         uninterrupted.update()
-    first = remaining_heads_phase(stopped, buffer, config)
+    first = extra_heads_phase(stopped, buffer, config)
     for _ in range(11):
         first.update()
-    second = remaining_heads_phase(stopped, buffer, config)
+    second = extra_heads_phase(stopped, buffer, config)
     second.load_state_dict(first.state_dict())
     second.run()
     for name, value in whole.state_dict().items():
@@ -84,6 +84,6 @@ def test_the_heads_resume_as_if_never_stopped(buffer):
 
 def test_after_a_long_phase_2_the_heads_are_not_trained_further(buffer):
     long = tiny_config(phase2={"epochs": 250, "head_updates": 9})
-    assert remaining_heads_phase(new_model(long), buffer, long) is None
+    assert extra_heads_phase(new_model(long), buffer, long) is None
     none = tiny_config(phase2={"head_updates": 0})
-    assert remaining_heads_phase(new_model(none), buffer, none) is None
+    assert extra_heads_phase(new_model(none), buffer, none) is None

@@ -48,5 +48,5 @@ def test_angles_are_measured_where_a_probe_and_states_are_there(run):
     assert isinstance(error, AngleError)
     assert error.readout.angle_names == ("θ1", "θ2")
     assert isinstance(forecast_error(run, None), LatentError)
-    run.__dict__["probe"] = None
+    run.probe = None
     assert isinstance(forecast_error(run, states), LatentError)

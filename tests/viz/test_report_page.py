@@ -131,7 +131,7 @@ def test_a_model_of_one_action_is_called_one(run, tmp_path):
 
 def test_absent_errors_of_wrong_actions_have_no_row(run, tmp_path):
     actions = replace(run.metrics.actions, angle=None)
-    actions = replace(actions, latent=replace(actions.latent, zeroed=None))
+    actions = replace(actions, latent=replace(actions.latent, midpoint=None))
     write_report(tmp_path / "a.html", [ReportRun("a", replace(run.metrics, actions=actions))])
     text = (tmp_path / "a.html").read_text()
     assert "actions.latent.shuffled.10" in text
@@ -229,7 +229,7 @@ def point(steps, seconds, mean):
 
 
 def test_agents_are_inserted_once_and_replaced_later(run, tmp_path):
-    row = {"std": 1.0, "fraction_of_state": None, "reward_per_step": 0.5, "model_steps": 900}
+    row = {"std": 1.0, "fraction_of_state": None, "reward_per_step": 0.5, "model_data_steps": 900}
     row |= {"seconds": 60.0, "seconds_to_threshold": None, "real_steps": 2000, "mean": -3.0}
     row["curve"] = [point(1000, 30.0, -9.0), point(2000, 60.0, -3.0)]
     views = {"state": row, "dream": row | {"real_steps": 0, "fraction_of_state": 0.9}}

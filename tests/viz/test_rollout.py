@@ -10,7 +10,7 @@ from worldmodel.plugins import EnvPlugin
 from worldmodel.viz.canvas import CURVE_HEIGHT, curve_strip
 from worldmodel.viz.forecast_error import AngleError
 from worldmodel.viz.rollout import parse_state, rollout, rollout_frames
-from worldmodel.viz.video import Scene
+from worldmodel.viz.video import ForecastClip
 
 
 def test_a_rollout_takes_a_policy_object_and_reports_its_progress(run):
@@ -47,7 +47,7 @@ def test_errors_compare_each_imagined_step_with_the_real_state_of_that_step(run)
 
 
 def test_a_state_that_cannot_be_set_is_an_error(run):
-    run.__dict__["plugin"] = EnvPlugin(run.config.env.id, run.config.env.kwargs)
+    run.plugin = EnvPlugin(run.config.env.id, run.config.env.kwargs)
     with pytest.raises(ValueError, match=r"state of DoublePendulumPixels-v0 cannot be set"):
         rollout(run, state=[0.0, 0.0, 0.0, 0.0], steps=4)
     assert not (run.path / "rollout.mp4").exists()
@@ -63,7 +63,7 @@ def test_the_frames_show_each_step_with_its_error_below():
     frames = (
         np.zeros((3, 8, 8, 1), np.uint8) + np.array([0, 100, 200], np.uint8)[:, None, None, None]
     )
-    played = Scene(frames, frames // 2, frames, np.zeros((3, 2)), np.zeros((3, 2)))
+    played = ForecastClip(frames, frames // 2, frames, np.zeros((3, 2)), np.zeros((3, 2)))
 
     class Error:
         title, high = "error", 2.0

@@ -11,7 +11,13 @@ from worldmodel.data import FrameStack
 from worldmodel.evaluation import Probes
 from worldmodel.viz import video
 from worldmodel.viz.canvas import compose, enlarge, panel_origin, panel_size
-from worldmodel.viz.video import forecast_frames, forecast_video, scene, write_gif, write_mp4
+from worldmodel.viz.video import (
+    forecast_clip,
+    forecast_frames,
+    forecast_video,
+    write_gif,
+    write_mp4,
+)
 
 
 class Clock:
@@ -103,7 +109,7 @@ def test_frames_per_second_can_be_chosen(tmp_path):
 def test_a_scene_shows_truth_forecast_and_reconstruction_of_the_same_steps(channels):
     states, actions = simulate(1, 12, 0, push=0.3)
     frames = draw(states[0, :, :2], channels)
-    shown = scene(TinyModel(channels=channels), frames, actions[0])
+    shown = forecast_clip(TinyModel(channels=channels), frames, actions[0])
     assert_array_equal(shown.truth, frames[1:])
     assert shown.forecast.shape == shown.reconstruction.shape == frames[1:].shape
     high = np.s_[:, :4, 0, 0]

@@ -199,7 +199,7 @@ def test_play_warns_about_a_model_of_one_action(run, dummy, monkeypatch):
     play(run, callbacks=[Messages()])
     assert messages == []
     data = run.config.data.model_copy(update={"policy": "passive"})
-    run.__dict__["config"] = run.config.model_copy(update={"data": data})
+    run.config = run.config.model_copy(update={"data": data})
     play(run, callbacks=[Messages()])
     assert [warning for _, warning in messages] == [True]
     assert "one action only" in messages[0][0]

@@ -38,7 +38,7 @@ def action_metrics(
     varied_in_training: bool,
     seed: int = 0,
 ) -> ActionMetrics:
-    """Forecast random-action episodes under their own, zeroed and shuffled actions.
+    """Forecast random-action episodes under their own actions, constant ones, and shuffled ones.
 
     A model that uses its actions has larger errors under the wrong ones.
 
@@ -71,7 +71,7 @@ def _action_errors(errors: dict[str, ByStepOrNone | None]) -> ActionErrors:
     true, shuffled = errors["true"], errors["shuffled"]
     assert true is not None
     assert shuffled is not None
-    return ActionErrors(true=true, zeroed=errors.get("zeroed"), shuffled=shuffled)
+    return ActionErrors(true=true, midpoint=errors.get("midpoint"), shuffled=shuffled)
 
 
 def _variants(episodes: ForecastEpisodes, seed: int) -> dict[str, np.ndarray]:
@@ -80,7 +80,7 @@ def _variants(episodes: ForecastEpisodes, seed: int) -> dict[str, np.ndarray]:
     space = episodes.buffer.action_space
     if isinstance(space, gym.spaces.Box):
         middle = ((space.low + space.high) / 2.0).reshape(-1)
-        variants["zeroed"] = np.broadcast_to(middle, true.shape).astype(true.dtype)
+        variants["midpoint"] = np.broadcast_to(middle, true.shape).astype(true.dtype)
     order = np.random.default_rng(seed).permutation(len(true))
     variants["shuffled"] = true.copy()
     variants["shuffled"][order] = true[np.roll(order, 1)]

@@ -268,8 +268,8 @@ class _Evaluator:
         if self.no_angles is not None:
             self.reasons["actions.angle"] = self.no_angles
         for name, errors in (("angle", metrics.angle), ("latent", metrics.latent)):
-            if errors is not None and errors.zeroed is None:
-                self.reasons[f"actions.{name}.zeroed"] = "discrete actions have no middle"
+            if errors is not None and errors.midpoint is None:
+                self.reasons[f"actions.{name}.midpoint"] = "discrete actions have no middle"
         return metrics
 
     def energy(self) -> EnergyMetrics | str:

@@ -167,12 +167,12 @@ class ActionErrors(Strict):
 
     Attributes:
         true: errors under the recorded actions.
-        zeroed: errors under the middle of the action bounds; None for discrete actions.
+        midpoint: errors under the middle of the action bounds; None for discrete actions.
         shuffled: errors under the actions of another episode.
     """
 
     true: ByStepOrNone
-    zeroed: ByStepOrNone | None
+    midpoint: ByStepOrNone | None
     shuffled: ByStepOrNone
 
 

@@ -83,7 +83,7 @@ def fit_domain(wm: WorldModel, buffer: ReplayBuffer, settings: Evaluation, seed:
         wm: the world model.
         buffer: training episodes.
         settings: hyperparameters: `domain_observations` is the maximum number of observations, and
-            `domain_error_rate` the fraction of them that counts as out of distribution.
+            `ood_false_positive_rate` the fraction of them that counts as out of distribution.
         seed: random seed of the choice of observations.
 
     Returns:
@@ -92,7 +92,7 @@ def fit_domain(wm: WorldModel, buffer: ReplayBuffer, settings: Evaluation, seed:
     episodes, times = wm.frames.sample_times(buffer, settings.domain_observations, seed)
     z = encode_at(wm, buffer, episodes, times)
     return domain_of(
-        torch.as_tensor(z, device=wm.device), episodes % 2 == 0, settings.domain_error_rate
+        torch.as_tensor(z, device=wm.device), episodes % 2 == 0, settings.ood_false_positive_rate
     )
 
 

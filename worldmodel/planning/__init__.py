@@ -12,9 +12,9 @@ from worldmodel.planning.planners import (
     make_planner,
 )
 from worldmodel.planning.policy import (
-    Objective,
-    PlannerPolicy,
+    Planned,
     PlanningPolicy,
+    PlanObjective,
     goal_distance,
     imagined_return,
     planner_of,
@@ -24,9 +24,9 @@ __all__ = [
     "CEM",
     "MPPI",
     "Goal",
-    "Objective",
+    "PlanObjective",
+    "Planned",
     "PlannedEpisode",
-    "PlannerPolicy",
     "PlanningPolicy",
     "Search",
     "TrajectoryOptimizer",

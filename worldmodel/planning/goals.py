@@ -13,7 +13,7 @@ from torch import Tensor
 
 from worldmodel.data.frames import resize
 from worldmodel.models import WorldModel
-from worldmodel.planning.policy import Objective, goal_distance, imagined_return
+from worldmodel.planning.policy import PlanObjective, goal_distance, imagined_return
 from worldmodel.run import Run
 
 GoalTest = Callable[[np.ndarray | None, Tensor], bool]
@@ -33,7 +33,7 @@ class Goal:
     """
 
     name: str
-    objective: Objective
+    objective: PlanObjective
     reached: GoalTest | None = None
     criterion: str | None = None
 

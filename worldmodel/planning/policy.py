@@ -27,7 +27,7 @@ from worldmodel.planning.planners import (
 )
 from worldmodel.run import Run
 
-Objective = Callable[[WorldModel, Tensor, Tensor], Tensor]
+PlanObjective = Callable[[WorldModel, Tensor, Tensor], Tensor]
 """Maps a model, latents (H+1, M, D) and action vectors (H, M, A) to values (M,)."""
 
 
@@ -51,7 +51,7 @@ def imagined_return(wm: WorldModel, latents: Tensor, actions: Tensor) -> Tensor:
     return total
 
 
-def goal_distance(goal: Tensor) -> Objective:
+def goal_distance(goal: Tensor) -> PlanObjective:
     """Make the objective of reaching a goal latent.
 
     Its value is the negative mean distance to the goal over the steps, less the minimum distance.
@@ -92,7 +92,7 @@ class PlanningPolicy:
     def __init__(
         self,
         wm: WorldModel,
-        objective: Objective = imagined_return,
+        objective: PlanObjective = imagined_return,
         optimizer: TrajectoryOptimizer | str = "icem",
         *,
         horizon: int = 20,
@@ -201,7 +201,7 @@ _STREAM = (
 
 
 @dataclass(frozen=True)
-class PlannerPolicy(Policy):
+class Planned(Policy):
     """Collects data with the model of a run: some episodes are planned, the others are random.
 
     The seed of an episode decides which. The defaults explore: few planned episodes, short
@@ -284,14 +284,14 @@ class PlannerPolicy(Policy):
         return start
 
 
-def planner_of(run: Run | str | Path) -> PlannerPolicy:
+def planner_of(run: Run | str | Path) -> Planned:
     """Make the policy that plans every episode without noise, by the configuration of a run."""
     run = run if isinstance(run, Run) else Run(run, "cpu")
     settings = run.config.planning
     optimizer = make_planner(
         settings.method, settings.samples, settings.iterations, **settings.kwargs
     )
-    return PlannerPolicy(run.path, 1.0, 0.0, optimizer, settings.horizon)
+    return Planned(run.path, 1.0, 0.0, optimizer, settings.horizon)
 
 
 def noisy(

@@ -76,7 +76,7 @@ def train_agent(
 
     Returns:
         The content of ``results.json``: `config`; `steps` of training, whole rollouts; `real_steps`
-        of the agent in the real environment, and `model_steps` in the model's training data;
+        of the agent in the real environment, and `model_data_steps` in the model's training data;
         `seconds` of training; `real`, the final evaluation on held-out seeds, see
         `evaluate_policy`; `heldout_seeds`, first and last; `curve`, see `Curve`; `agent` and
         `video`, paths.
@@ -357,7 +357,7 @@ def finalize(
         "config": config.model_dump(mode="json", fallback=repr),
         "steps": agent.num_timesteps,
         "real_steps": 0 if config.on == "dream" else agent.num_timesteps,
-        "model_steps": envs.model_steps,
+        "model_data_steps": envs.model_data_steps,
         "seconds": curve.seconds,
         "real": real,
         "heldout_seeds": [seeds[0], seeds[-1]],
@@ -379,7 +379,7 @@ def result_summary(results: dict[str, Any]) -> dict[str, Any]:
         "reward per step": round(real["reward_per_step"], 3),
         "training steps": results["steps"],
         "real steps": results["real_steps"],
-        "real steps of the model": results["model_steps"],
+        "real steps of the model": results["model_data_steps"],
         "seconds": round(results["seconds"], 1),
     }
     if "rounds" in results:

@@ -45,9 +45,9 @@ def compare_agents(
         The content of ``rl/compare.json`` of the run, which its ``report.html`` shows: `algo`,
         `steps`, `seeds`, `threshold` (a return), and for each of `views`: `mean` and `std` (of the
         return, over seeds), `fraction_of_state` (of the state agents' return; None unless that is
-        positive), `reward_per_step`, `real_steps`, `model_steps`, `seconds`, `steps_to_threshold`
-        and `seconds_to_threshold` (medians over seeds; None if fewer than half reached it) and
-        `curve`, the mean over seeds.
+        positive), `reward_per_step`, `real_steps`, `model_data_steps`, `seconds`,
+        `steps_to_threshold` and `seconds_to_threshold` (medians over seeds; None if fewer than
+        half reached it) and `curve`, the mean over seeds.
 
     Raises:
         RunError: If the run is not finished, or a file is damaged.
@@ -103,7 +103,7 @@ def comparison_table(comparison: dict[str, Any]) -> Table:
             f"{row['mean']:.1f}" + (f" ± {row['std']:.1f}" if count > 1 else ""),
             "" if fraction is None else f"{fraction:.0%}",
             f"{row['real_steps']:,}",
-            f"{row['model_steps']:,}",
+            f"{row['model_data_steps']:,}",
             f"{row['seconds']:.0f} s",
             "never" if reached is None else f"{reached:.0f} s",
         )
@@ -139,7 +139,7 @@ def _row(rows: list[dict[str, Any]], state: float, threshold: float) -> dict[str
         "fraction_of_state": mean / state if state > 0.0 else None,
         "reward_per_step": statistics.fmean(row["real"]["reward_per_step"] for row in rows),
         "real_steps": rows[0]["real_steps"],
-        "model_steps": rows[0]["model_steps"],
+        "model_data_steps": rows[0]["model_data_steps"],
         "seconds": statistics.median(row["seconds"] for row in rows),
         "steps_to_threshold": _median_at_threshold(rows, "steps", threshold),
         "seconds_to_threshold": _median_at_threshold(rows, "seconds", threshold),

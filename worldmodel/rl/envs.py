@@ -58,7 +58,7 @@ class AgentEnvs:
             self.action_space: spaces.Space[Any] = envs.single_action_space
 
     @property
-    def model_steps(self) -> int:
+    def model_data_steps(self) -> int:
         """Real steps in the model's training data; 0 if the agent needs no model.
 
         Without ``metrics.json`` every episode counts as if it had its maximum length.

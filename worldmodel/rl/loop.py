@@ -245,7 +245,7 @@ class _Rounds:
             load_agent(self.config.algo, self.agent(best), self.hint),
             Curve(**state.curve),
             self.folder,
-            model_steps=self.envs.model_steps,
+            model_data_steps=self.envs.model_data_steps,
             rounds=state.rounds,
             best_round=best,
             model=str(self.model(len(state.rounds) - 1)),
@@ -392,4 +392,4 @@ def _refit_domain(run: Run, parts: Sequence[LatentEpisodes], seed: int) -> None:
     terminal = torch.cat([part.terminal()[r] for part, r in zip(parts, rows)])
     alive = rng.permutation(torch.nonzero(~terminal)[:, 0].numpy())
     starts = z[torch.as_tensor(alive[: settings.starts])]
-    run.save_imagination(starts, domain_of(z, episodes % 2 == 0, settings.domain_error_rate))
+    run.save_imagination(starts, domain_of(z, episodes % 2 == 0, settings.ood_false_positive_rate))

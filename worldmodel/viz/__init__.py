@@ -7,30 +7,31 @@ from worldmodel.viz.media import Media, gather_media
 from worldmodel.viz.report import ReportRun, insert_agents, write_report
 from worldmodel.viz.rollout import rollout
 from worldmodel.viz.video import (
-    Scene,
+    ForecastClip,
     check_video_path,
     decode_newest,
+    forecast_clip,
     forecast_video,
-    scene,
     write_video,
 )
 from worldmodel.viz.viewer import Keyboard, PlaySession, Window, play, require_display
 
 __all__ = [
     "AngleError",
+    "ForecastClip",
     "ForecastError",
     "Keyboard",
     "LatentError",
     "Media",
     "PlaySession",
     "ReportRun",
-    "Scene",
     "Window",
     "check_video_path",
     "compose",
     "curve_strip",
     "decode_newest",
     "enlarge",
+    "forecast_clip",
     "forecast_error",
     "forecast_plot",
     "forecast_video",
@@ -41,7 +42,6 @@ __all__ = [
     "require_display",
     "rollout",
     "save_figure",
-    "scene",
     "text_strip",
     "write_report",
     "write_video",

@@ -15,7 +15,7 @@ from worldmodel.evaluation.metrics import Metrics
 from worldmodel.files import replacing
 from worldmodel.models import WorldModel
 from worldmodel.viz.canvas import to_rgb
-from worldmodel.viz.video import decode_newest, scene
+from worldmodel.viz.video import decode_newest, forecast_clip
 
 _COLUMNS = 8
 _DPI = 160
@@ -194,7 +194,7 @@ def _reconstructions(wm: WorldModel, frames: np.ndarray, rng: np.random.Generato
 
 
 def _forecast(wm: WorldModel, frames: np.ndarray, actions: np.ndarray, dt: float) -> Strip:
-    episode = scene(wm, frames, actions)
+    episode = forecast_clip(wm, frames, actions)
     steps = reported_steps(len(episode.truth) - 1)
     return Strip(
         "Open-loop forecast from one observation",

@@ -19,7 +19,7 @@ from worldmodel.models import WorldModel
 from worldmodel.plugins import Energy
 from worldmodel.viz.canvas import to_rgb
 from worldmodel.viz.forecast_error import AngleError
-from worldmodel.viz.video import Scene, scene
+from worldmodel.viz.video import ForecastClip, forecast_clip
 
 EPISODES = 4
 """Held-out episodes in the player."""
@@ -137,25 +137,29 @@ def _player(wm: WorldModel, heldout: ReplayBuffer, probes: Probes | None) -> dic
     length = int(np.median(heldout.lengths))
     chosen = np.flatnonzero(heldout.lengths >= length)[:EPISODES]
     windows = heldout.windows(chosen, np.zeros_like(chosen), length)
-    scenes = [scene(wm, f, a) for f, a in zip(windows.frames, windows.actions, strict=True)]
+    clips = [forecast_clip(wm, f, a) for f, a in zip(windows.frames, windows.actions, strict=True)]
     error = None
     if probes is not None and probes.readout.angle_names:
         error = AngleError(probes.mlp, probes.readout)
     episodes = [
         {"seed": int(heldout.seeds[e]), "errors": _rounded(_errors(wm, heldout, error, e, s))}
-        for e, s in zip(chosen, scenes, strict=True)
+        for e, s in zip(chosen, clips, strict=True)
     ]
-    tiles = [part for s in scenes for part in (s.truth, s.forecast, s.reconstruction)]
+    tiles = [part for s in clips for part in (s.truth, s.forecast, s.reconstruction)]
     return {
         "episodes": episodes,
         "measure": "frame error, gray levels" if error is None else error.title,
-        "steps": len(scenes[0].truth),
+        "steps": len(clips[0].truth),
         "sheet": sprite_sheet(np.concatenate(tiles), _TILE),
     }
 
 
 def _errors(
-    wm: WorldModel, heldout: ReplayBuffer, error: AngleError | None, episode: int, played: Scene
+    wm: WorldModel,
+    heldout: ReplayBuffer,
+    error: AngleError | None,
+    episode: int,
+    played: ForecastClip,
 ) -> np.ndarray:
     """Errors at every step (K+1,): of angles, or root mean square over pixels."""
     if error is None:

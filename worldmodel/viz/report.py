@@ -174,7 +174,7 @@ def _render_agents(comparison: dict[str, Any]) -> str:
     views = comparison["views"]
     real = {on: row["curve"] for on, row in views.items() if row["real_steps"]}
     imagined = {
-        on: {"steps": row["model_steps"], "mean": row["mean"]}
+        on: {"steps": row["model_data_steps"], "mean": row["mean"]}
         for on, row in views.items()
         if not row["real_steps"]
     }

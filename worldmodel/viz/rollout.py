@@ -15,7 +15,7 @@ from worldmodel.planning import planner_of
 from worldmodel.run import Run
 from worldmodel.viz.canvas import compose, curve_strip
 from worldmodel.viz.forecast_error import ForecastError, forecast_error
-from worldmodel.viz.video import Scene, check_video_path, scene, write_video
+from worldmodel.viz.video import ForecastClip, check_video_path, forecast_clip, write_video
 from worldmodel.viz.viewer import QUIT_KEYS, Window, require_display
 
 PANELS = ("real environment", "imagined")
@@ -67,7 +67,7 @@ def rollout(
     if policy != recorded:
         run.warn_if_one_action(callback)
     episode = _play_episode(run, policy, seed, state, steps)
-    played = scene(run.model, episode.frames, episode.actions)
+    played = forecast_clip(run.model, episode.frames, episode.actions)
     states = None if episode.states is None else episode.states[run.model.frames.first :]
     error = forecast_error(run, states)
     errors = error(played.latents, played.encoded, states)
@@ -103,7 +103,7 @@ def parse_state(text: str) -> list[float]:
 
 
 def rollout_frames(
-    played: Scene, errors: np.ndarray, error: ForecastError, dt: float
+    played: ForecastClip, errors: np.ndarray, error: ForecastError, dt: float
 ) -> Iterator[np.ndarray]:
     """Draw real and imagined frames side by side above the error curve.
 

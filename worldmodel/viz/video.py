@@ -28,7 +28,7 @@ _MAX_NAMED_ANGLES = 2
 """With more angles than this, a caption has room for their mean error only."""
 
 
-class Scene(NamedTuple):
+class ForecastClip(NamedTuple):
     """One episode at steps k = 0 to K; all arrays show the same step at the same index.
 
     Attributes:
@@ -47,7 +47,7 @@ class Scene(NamedTuple):
     encoded: np.ndarray
 
 
-def scene(wm: WorldModel, frames: np.ndarray, actions: np.ndarray) -> Scene:
+def forecast_clip(wm: WorldModel, frames: np.ndarray, actions: np.ndarray) -> ForecastClip:
     """Forecast and reconstruct one episode.
 
     Args:
@@ -61,7 +61,7 @@ def scene(wm: WorldModel, frames: np.ndarray, actions: np.ndarray) -> Scene:
     latents = open_loop(wm, frames[None], actions[None])[:, 0]
     times = range(wm.frames.first, len(frames))
     encoded = wm.encode(np.concatenate([wm.frames.observe(frames[None], t) for t in times]))
-    return Scene(
+    return ForecastClip(
         truth=frames[wm.frames.first :],
         forecast=decode_newest(wm, latents),
         reconstruction=decode_newest(wm, encoded),
@@ -131,7 +131,7 @@ def forecast_frames(
     if (states is None) != (probes is None):
         raise ValueError("give states and probes together: angle errors need both")
     for i in range(len(frames)):
-        episode = scene(wm, frames[i], actions[i])
+        episode = forecast_clip(wm, frames[i], actions[i])
         notes = [""] * len(episode.truth)
         if states is not None and probes is not None:
             error = AngleError(probes.mlp, probes.readout)
