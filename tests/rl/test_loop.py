@@ -14,7 +14,7 @@ from worldmodel.rl import agents as agents_module
 from worldmodel.rl import loop as loop_module
 from worldmodel.rl import train_agent
 from worldmodel.rl.agents import results_folder
-from worldmodel.rl.loop import LoopState
+from worldmodel.rl.loop import Explorer, LoopState
 from worldmodel.run import Run
 
 
@@ -80,6 +80,19 @@ def test_the_loop_collects_fine_tunes_and_resumes_where_it_stopped(run_path):
     assert [r["round"] for r in more["rounds"]] == [0, 1, 2]
     assert more["real_steps"] == 1800
     assert more["steps"] >= results["steps"]
+
+
+def test_the_identity_of_an_explorer_changes_with_the_encoder_and_the_agent(run_path, tmp_path):
+    wm, agent = Run(run_path).model, tmp_path / "agent.zip"
+    agent.write_bytes(b"one")
+    identity = Explorer(wm, agent, "ppo").identity()
+    assert Explorer(wm, agent, "ppo").identity() == identity
+    with torch.no_grad():
+        next(wm.encoder.parameters()).add_(1)
+    assert Explorer(wm, agent, "ppo").identity() != identity
+    changed = Explorer(wm, agent, "ppo").identity()
+    agent.write_bytes(b"two")
+    assert Explorer(wm, agent, "ppo").identity() != changed
 
 
 def test_the_best_agent_is_evaluated_as_it_was_trained(run_path, monkeypatch):

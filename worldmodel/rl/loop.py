@@ -55,10 +55,10 @@ class Explorer(Policy):
     """Collects data with an agent on latents: actions are sampled, and noise is added.
 
     Args:
-        wm: The world model, which encodes the observations.
-        agent: Path of the agent's ``.zip`` file.
-        algo: A key of `ALGORITHMS`.
-        noise: Standard deviation of the noise, in half ranges of a Box action.
+        wm: the world model, which encodes the observations.
+        agent: path of the agent's ``.zip`` file.
+        algo: a key of `ALGORITHMS`.
+        noise: standard deviation of the noise, in half ranges of a Box action.
     """
 
     wm: WorldModel
@@ -77,10 +77,13 @@ class Explorer(Policy):
         return self.wm.spec.frame_shape, self.wm.frames.size
 
     def identity(self) -> dict[str, Any]:
-        """Describe everything that decides the actions, the agent by its hash."""
+        """Describe everything that decides the actions, agent and encoder by their hash."""
+        digest = hashlib.sha256(self.agent.read_bytes())
+        for weights in self.wm.encoder.state_dict().values():
+            digest.update(weights.cpu().numpy().tobytes())
         return {
             "name": "explorer",
-            "sha256": hashlib.sha256(self.agent.read_bytes()).hexdigest(),
+            "sha256": digest.hexdigest(),
             "algo": self.algo,
             "noise": self.noise,
         }
