@@ -19,6 +19,7 @@ from worldmodel.evaluation.forecast import (
     latent_forecast,
     open_loop,
     psnr,
+    reported_steps,
     wrap_angle,
 )
 from worldmodel.evaluation.probes import fit_linear_probe
@@ -236,3 +237,17 @@ def test_errors_are_taken_the_shorter_way_round():
 )
 def test_wrapping_keeps_the_angle_and_bounds_it(angle, wrapped):
     assert_allclose(wrap_angle(np.array(angle)), wrapped)
+
+
+@pytest.mark.parametrize(
+    ("last", "steps"),
+    [
+        (0, [0]),
+        (1, [0, 1]),
+        (4, [0, 1, 2, 3, 4]),
+        (9, [0, 1, 2, 3, 5, 9]),
+        (37, [0, 5, 10, 20, 30]),
+    ],
+)
+def test_short_episodes_are_reported_at_more_of_the_first_steps(last, steps):
+    assert reported_steps(last) == steps

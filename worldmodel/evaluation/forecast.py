@@ -242,7 +242,9 @@ def latent_forecast(episodes: ForecastEpisodes, latents: torch.Tensor) -> Latent
 
 
 def reported_steps(last: int) -> list[int]:
-    """Return the steps of `REPORTED_STEPS` up to `last`."""
+    """Return the steps of `REPORTED_STEPS` up to `last`; more of the first ten if there are few."""
+    if last < 10:
+        return [k for k in (0, 1, 2, 3, 5) if k < last] + [last]
     return [k for k in REPORTED_STEPS if k <= last]
 
 
