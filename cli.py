@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from worldmodel.terminal import (
     WRONG_USAGE,
     TerminalProgress,
+    describe,
     fail,
     print_metrics,
     print_table,
@@ -265,9 +266,40 @@ def plan(
     horizon: Annotated[int | None, typer.Option(min=1, help="Steps ahead (default: 20).")] = None,
     samples: Annotated[int | None, typer.Option(min=2, help="Candidates per iteration.")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Iterations per search.")] = None,
-    episodes: Annotated[int, typer.Option(min=1, help="Number of episodes.")] = 10,
-    steps: Annotated[int, typer.Option(min=1, help="Maximum steps per episode.")] = 200,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed of the first episode.")] = 20_000,
+    episodes: Annotated[
+        int | None, typer.Option(min=1, help="Number of episodes (default: 10; with --goals 50).")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Maximum steps per episode (default: 200).")
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Seed of the first episode (default: 20000), or of --goals."),
+    ] = None,
+    goals: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE", help="Reach goals of heldout or validation episodes, or of a buffer."
+        ),
+    ] = None,
+    goal_offset: Annotated[
+        int | None, typer.Option(min=1, help="Steps from start to goal (default: 25).")
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(min=1, help="Maximum steps per goal (default: 50).")
+    ] = None,
+    success: Annotated[
+        str | None, typer.Option(help="terminated, distance, latent, or a key of info.")
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0, help="Largest distance (default: 0.25).")
+    ] = None,
+    start_option: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Reset option that sets the start's state.")
+    ] = None,
+    goal_option: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Reset option that takes the goal's state.")
+    ] = None,
     output: Video = None,
     settings: Set = None,
     device: Device = "auto",
@@ -275,18 +307,32 @@ def plan(
 ) -> None:
     """Act in the real environment by planning with the model; record success and a video."""
     with user_errors():
-        result = _open(run, device, settings).plan(
-            goal=goal,
+        for_goals = _given(
+            goal_offset=goal_offset,
+            budget=budget,
+            success=success,
+            tolerance=tolerance,
+            start_option=start_option,
+            goal_option=goal_option,
+        )
+        for_one = _given(goal=goal, steps=steps)
+        if wrong := for_goals if goals is None else for_one:
+            option = "--" + next(iter(wrong)).replace("_", "-")
+            fail(f"{option} {'needs' if goals is None else 'excludes'} --goals", WRONG_USAGE)
+        common = _given(
             method=method,
             horizon=horizon,
             samples=samples,
             iterations=iterations,
             episodes=episodes,
-            steps=steps,
             seed=seed,
             output=output,
-            callbacks=[TerminalProgress()],
         )
+        opened, watching = _open(run, device, settings), [TerminalProgress()]
+        if goals is None:
+            result = opened.plan(**for_one, **common, callbacks=watching)
+        else:
+            result = opened.reach_goals(goals=goals, **for_goals, **common, callbacks=watching)
         print_values(result, as_json)
 
 
@@ -436,8 +482,6 @@ def info(
 ) -> None:
     """Show what a run or a replay buffer holds."""
     with user_errors():
-        from worldmodel.run import describe
-
         print_values(describe(path), as_json)
 
 

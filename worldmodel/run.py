@@ -15,10 +15,7 @@ from torch import Tensor
 from worldmodel.callbacks import Callback, CallbackList
 from worldmodel.config import override, validate
 from worldmodel.errors import RunError
-from worldmodel.files import (
-    load_tensors,
-    read_json,
-)
+from worldmodel.files import load_tensors, read_json
 from worldmodel.models import WorldModel, choose_device
 from worldmodel.plugins import EnvPlugin, Readout, choose_readout, find_plugin
 from worldmodel.run_directory import RunDirectory
@@ -265,6 +262,17 @@ class Run(RunDirectory):
             callbacks=callbacks,
         )
 
+    def reach_goals(self, *, callbacks: Sequence[Callback] = (), **settings: Any) -> dict[str, Any]:
+        """Reach goals of held-out episodes by planning.
+
+        Args:
+            callbacks: watch the progress.
+            settings: arguments of `planning.goal_reaching.reach_goals`, as ``goal_offset=25``.
+        """
+        from worldmodel.planning.goal_reaching import reach_goals
+
+        return reach_goals(self, callbacks=callbacks, **settings)
+
     def train_agent(self, *, callbacks: Sequence[Callback] = (), **settings: Any) -> dict[str, Any]:
         """Train a Stable-Baselines3 agent and evaluate it in the real environment.
 
@@ -356,27 +364,6 @@ class Run(RunDirectory):
                 hint = f"delete it, then {self._evaluate_hint}"
                 raise RunError(f"{path} is damaged ({error!r}); {hint}") from error
         return model
-
-
-def describe(path: Path) -> dict[str, Any]:
-    """What a run directory or a replay buffer holds, as JSON values.
-
-    Raises:
-        RunError: If it is neither.
-        ReplayBufferError: If the buffer is damaged.
-    """
-    if (path / "header.json").exists():
-        from worldmodel.data import ReplayBuffer
-        from worldmodel.data.datasets import buffer_summary
-
-        with ReplayBuffer.open(path) as buffer:
-            return buffer_summary(buffer)
-    if not (path / "config.yaml").exists():
-        raise RunError(
-            f"{path} is neither a run directory (no config.yaml) nor a replay buffer (no "
-            "header.json)"
-        )
-    return Run(path).describe()
 
 
 def load(path: str | Path, device: str = "auto") -> WorldModel:

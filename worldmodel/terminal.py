@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
@@ -176,3 +177,27 @@ def print_table(table: RenderableType) -> None:
     console = Console(soft_wrap=False, highlight=False)
     console.width = max(console.width, _TABLE_WIDTH)
     console.print(table)
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """What a run directory or a replay buffer holds, as JSON values.
+
+    Raises:
+        RunError: If it is neither.
+        ReplayBufferError: If the buffer is damaged.
+    """
+    from worldmodel.errors import RunError
+    from worldmodel.run import Run
+
+    if (path / "header.json").exists():
+        from worldmodel.data import ReplayBuffer
+        from worldmodel.data.datasets import buffer_summary
+
+        with ReplayBuffer.open(path) as buffer:
+            return buffer_summary(buffer)
+    if not (path / "config.yaml").exists():
+        raise RunError(
+            f"{path} is neither a run directory (no config.yaml) nor a replay buffer (no "
+            "header.json)"
+        )
+    return Run(path).describe()

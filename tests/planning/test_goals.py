@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from tiny_training import new_model, tiny_config
 
-from worldmodel.planning import PlannedEpisode, choose_goal, imagined_return
+from worldmodel.planning import Arrival, PlannedEpisode, choose_goal, imagined_return
 from worldmodel.plugins import EnvPlugin
 
 
@@ -45,10 +45,10 @@ def test_goals_of_the_plugin_are_tested_on_the_true_state():
     z = torch.zeros(1, 8)
     assert goal.objective is imagined_return
     assert goal.criterion == "above 2 m"
-    assert goal.reached(np.array([2.5, 0.0]), z) is True
-    assert goal.reached([1.5, 0.0], z) is False
+    assert goal.reached(Arrival({"state": np.array([2.5, 0.0])}, False, z)) is True
+    assert goal.reached(Arrival({"state": [1.5, 0.0]}, False, z)) is False
     with pytest.raises(ValueError, match=r"no 'state'; set data\.state_key"):
-        goal.reached(None, z)
+        goal.reached(Arrival({}, False, z))
 
 
 def test_unknown_goals_are_rejected_with_the_choices():
@@ -65,10 +65,10 @@ def test_an_image_is_reached_by_the_configured_fraction_of_training_latents(tmp_
         run = run_with(goal_quantile=quantile)
         goal = choose_goal(str(path), run)
         assert goal.criterion == f"latent as near as the nearest {100 * quantile:g}% of training"
-        reached = [goal.reached(None, z[None]) for z in run.starts]
+        reached = [goal.reached(Arrival({}, False, z[None])) for z in run.starts]
         assert np.mean(reached) == pytest.approx(quantile, abs=0.01)
         at_rest = np.full((1, 16, 16, 2), 200, np.uint8)
-        assert goal.reached(None, run.model.encode(at_rest))
+        assert goal.reached(Arrival({}, False, run.model.encode(at_rest)))
         far, near = (goal.objective(None, z.expand(3, 1, 8), None) for z in extremes(run, goal))
         assert far < near < 0
 

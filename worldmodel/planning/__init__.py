@@ -1,7 +1,9 @@
 """Planning in latent space: optimizers, model predictive control, goals, and episodes."""
 
 from worldmodel.planning.episodes import PlannedEpisode, plan
-from worldmodel.planning.goals import Goal, choose_goal
+from worldmodel.planning.goal_reaching import reach_goals
+from worldmodel.planning.goal_tasks import GoalTask, draw_tasks
+from worldmodel.planning.goals import Arrival, Goal, choose_goal
 from worldmodel.planning.planners import (
     CEM,
     MPPI,
@@ -23,7 +25,9 @@ from worldmodel.planning.policy import (
 __all__ = [
     "CEM",
     "MPPI",
+    "Arrival",
     "Goal",
+    "GoalTask",
     "PlanObjective",
     "Planned",
     "PlannedEpisode",
@@ -32,10 +36,12 @@ __all__ = [
     "TrajectoryOptimizer",
     "cem",
     "choose_goal",
+    "draw_tasks",
     "goal_distance",
     "icem",
     "imagined_return",
     "make_planner",
     "plan",
     "planner_of",
+    "reach_goals",
 ]

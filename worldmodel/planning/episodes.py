@@ -18,8 +18,8 @@ from torch import Tensor
 from worldmodel.callbacks import Callback, CallbackList
 from worldmodel.files import write_json
 from worldmodel.models import WorldModel
-from worldmodel.planning.goals import Goal, choose_goal
-from worldmodel.planning.planners import make_planner, planner_settings
+from worldmodel.planning.goals import Arrival, Goal, choose_goal
+from worldmodel.planning.planners import TrajectoryOptimizer, make_planner, planner_settings
 from worldmodel.planning.policy import PlanningPolicy
 from worldmodel.run import Run
 
@@ -103,16 +103,13 @@ def plan(
         run.require_decoder()
     run.warn_if_one_action(callback)
     chosen = choose_goal(goal or run.plugin.default_goal, run)
-    method = method or settings.method
-    horizon = settings.horizon if horizon is None else horizon
-    samples = settings.samples if samples is None else samples
-    iterations = settings.iterations if iterations is None else iterations
-    optimizer = make_planner(method, samples, iterations, **settings.kwargs)
+    method, horizon, optimizer = plan_settings(run, method, horizon, samples, iterations)
     policy = PlanningPolicy(wm, chosen.objective, optimizer, horizon=horizon, seed=seed)
     played = []
     with callback.task("plan", episodes) as advance, closing(run.make_env()) as env:
         for i in range(episodes):
-            played.append(_play(env, policy, chosen, seed + i, steps, run.config.data.state_key))
+            observation, _ = env.reset(seed=seed + i)
+            played.append(act(env, policy, chosen, seed + i, observation, steps))
             advance(i + 1, f"return {sum(played[-1].rewards):.1f}")
     video = None
     if wm.decoder is not None:
@@ -132,16 +129,44 @@ def plan(
     return result
 
 
-def _play(
+def plan_settings(
+    run: Run,
+    method: str | None,
+    horizon: int | None,
+    samples: int | None,
+    iterations: int | None,
+) -> tuple[str, int, TrajectoryOptimizer]:
+    """Method, horizon and planner: the arguments, or what the run's configuration says instead."""
+    settings = run.config.planning
+    method = method or settings.method
+    horizon = settings.horizon if horizon is None else horizon
+    samples = settings.samples if samples is None else samples
+    iterations = settings.iterations if iterations is None else iterations
+    return method, horizon, make_planner(method, samples, iterations, **settings.kwargs)
+
+
+def act(
     env: gym.Env[np.ndarray, Any],
     policy: PlanningPolicy,
     goal: Goal,
     seed: int,
+    observation: np.ndarray,
     steps: int,
-    state_key: str,
+    *,
+    until_reached: bool = False,
 ) -> PlannedEpisode:
+    """Plan and act until an episode ends.
+
+    Args:
+        env: the environment, after a reset.
+        policy: chooses the actions.
+        goal: its test is recorded after every step.
+        seed: of the episode, for the record.
+        observation: (H, W, S*C), the current one.
+        steps: at most.
+        until_reached: whether reaching the goal ends the episode.
+    """
     episode, wm = PlannedEpisode(seed), policy.wm
-    observation, _ = env.reset(seed=seed)
     episode.frames.append(wm.frames.newest(observation))
     episode_start = np.ones(1, np.bool_)
     for _ in range(steps):
@@ -153,10 +178,10 @@ def _play(
         episode.frames.append(wm.frames.newest(observation))
         episode.rewards.append(float(reward))
         if goal.reached is not None:
-            z = wm.encode(observation[None])
-            episode.at_goal.append(goal.reached(info.get(state_key), z))
+            arrival = Arrival(info, bool(terminated), wm.encode(observation[None]))
+            episode.at_goal.append(goal.reached(arrival))
         episode_start = np.zeros(1, np.bool_)
-        if terminated or truncated:
+        if terminated or truncated or (until_reached and episode.at_goal[-1]):
             break
     return episode
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +17,23 @@ from worldmodel.models import WorldModel
 from worldmodel.planning.policy import PlanObjective, goal_distance, imagined_return
 from worldmodel.run import Run
 
-GoalTest = Callable[[np.ndarray | None, Tensor], bool]
-"""Whether a true state (d,), None if the environment does not give it, and its latent (1, D) are at
-the goal."""
+
+class Arrival(NamedTuple):
+    """What is known after a step of the environment.
+
+    Attributes:
+        info: of the environment.
+        terminated: whether the environment terminated.
+        z: float32 (1, D), latent of the observation.
+    """
+
+    info: Mapping[str, Any]
+    terminated: bool
+    z: Tensor
+
+
+GoalTest = Callable[[Arrival], bool]
+"""Whether a step ended at the goal."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +77,8 @@ def choose_goal(name: str, run: Run) -> Goal:
 
 
 def _state_test(test: Callable[[np.ndarray], bool], name: str, state_key: str) -> GoalTest:
-    def reached(state: np.ndarray | None, z: Tensor) -> bool:
+    def reached(arrival: Arrival) -> bool:
+        state = arrival.info.get(state_key)
         if state is None:
             raise ValueError(
                 f"goal {name!r} is tested on the true state, and the environment's info has no "
@@ -80,14 +96,18 @@ def _image_goal(path: Path, run: Run) -> Goal:
             f"goal is {str(path)!r}; expected {', '.join(map(repr, names))}, or an image's path"
         )
     goal = run.model.encode(_observation(path, run.model))
+    return Goal(str(path), goal_distance(goal[0]), *near_latent(run, goal))
+
+
+def near_latent(run: Run, goal: Tensor) -> tuple[GoalTest, str]:
+    """The test whether a latent is near that of a goal (1, D), and the criterion in words."""
     quantile = run.config.planning.goal_quantile
     near = torch.quantile((run.starts - goal).norm(dim=-1), quantile)
 
-    def reached(state: np.ndarray | None, z: Tensor) -> bool:
-        return bool((z - goal).norm() <= near)
+    def reached(arrival: Arrival) -> bool:
+        return bool((arrival.z - goal).norm() <= near)
 
-    criterion = f"latent as near as the nearest {100 * quantile:g}% of training"
-    return Goal(str(path), goal_distance(goal[0]), reached, criterion)
+    return reached, f"latent as near as the nearest {100 * quantile:g}% of training"
 
 
 def _observation(path: Path, wm: WorldModel) -> np.ndarray:
