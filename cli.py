@@ -99,7 +99,7 @@ def train(
     observation_key: ObservationKey = None,
     frame_skip: FrameSkip = None,
     size: Annotated[
-        int | None, typer.Option(help="Trajectories (default: 1000; pendulum: 10000).")
+        int | None, typer.Option(help="Trajectories (default: 1000 or more; pendulum: 10000).")
     ] = None,
     steps: Annotated[
         int | None, typer.Option(help="Steps of each (default: 50; pendulum: 30).")

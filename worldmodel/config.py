@@ -175,6 +175,8 @@ class Config(Section):
             return values  # reported by the validation of the section
         plugin = plugin_class(sections["env"].get("id", DEFAULT_ENV))
         filled = merge(plugin.config_defaults, values)
+        if "size" in filled.get("data", {}):
+            filled["data"] = {"min_steps": 0, **filled["data"]}
         default = filled.get("objective", {}).get("horizon", ObjectiveConfig().horizon)
         filled["objective"] = sections["objective"]
         if not {"horizon", "offsets"} & sections["objective"].keys():

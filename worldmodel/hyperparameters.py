@@ -75,6 +75,8 @@ class Data(Section):
         sources: own data to train on instead of collecting: replay buffers, HDF5 files,
             ``minari:ID``, or the ``module:Name`` of a function that yields episodes.
         size: training trajectories; 0 for all of the own data, its default.
+        min_steps: further trajectories are collected until they have this many steps in all; 0 if
+            `size` is given.
         steps: transitions per trajectory; the environment may end it earlier.
         policy: ``passive``, ``random`` (held actions), ``mixed``, the path of an agent saved by
             Stable-Baselines3, a run directory (its model plans), or ``module:Name``; ``recorded``
@@ -90,6 +92,7 @@ class Data(Section):
 
     sources: Annotated[tuple[str, ...], BeforeValidator(_as_sources)] = ()
     size: int = Field(1000, ge=0)
+    min_steps: int = Field(25_000, ge=0)
     steps: int = Field(50, ge=2)
     policy: str = "passive"
     env_kwargs: dict[str, Any] = {}

@@ -191,10 +191,9 @@ def describe(path: Path) -> dict[str, Any]:
 
     if (path / "header.json").exists():
         from worldmodel.data import ReplayBuffer
-        from worldmodel.data.datasets import buffer_summary
 
         with ReplayBuffer.open(path) as buffer:
-            return buffer_summary(buffer)
+            return buffer.summary()
     if not (path / "config.yaml").exists():
         raise RunError(
             f"{path} is neither a run directory (no config.yaml) nor a replay buffer (no "

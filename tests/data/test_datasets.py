@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import gymnasium as gym
+import numpy as np
 import pytest
 import tiny_env
 from filelock import FileLock
@@ -15,6 +16,7 @@ from tiny_training import tiny_config
 from worldmodel.callbacks import Callback
 from worldmodel.config import build_config
 from worldmodel.data.datasets import check_data, collect_to, open_datasets
+from worldmodel.data.recipe import wanted_size
 from worldmodel.registry import reference
 
 
@@ -155,3 +157,81 @@ def test_collect_to_appends_with_the_next_seeds(tmp_path):
     assert (summary["episodes"], summary["frames"], summary["seeds"]) == (5, 25, [7, 11])
     with pytest.raises(OSError, match="is a file"):
         collect_to(tmp_path / "data" / "header.json", size=1, first_seed=0, **settings)
+
+
+@pytest.mark.parametrize(
+    ("steps", "size", "min_steps", "wanted"),
+    [
+        ([], 4, 100, 4),
+        ([10] * 3, 4, 100, 4),
+        ([10] * 4, 4, 40, 4),
+        ([10] * 4, 4, 100, 10),
+        ([10] * 10, 4, 100, 10),
+        ([10, 30, 10, 10, 1], 4, 100, 7),
+        ([10] * 4 + [1] * 6, 4, 100, 22),
+        ([0] * 4, 4, 3, 16),
+        ([50] * 9, 4, 0, 4),
+    ],
+)
+def test_more_trajectories_are_wanted_where_they_end_early(steps, size, min_steps, wanted):
+    assert wanted_size(np.array(steps, int) + 1, size, min_steps) == wanted
+
+
+def test_the_wanted_size_does_not_depend_on_how_many_there_are_already():
+    lengths = np.random.default_rng(0).integers(1, 30, size=400)
+    final = wanted_size(lengths, 8, 1500)
+    assert (lengths[:final] - 1).sum() >= 1500
+    for stored in range(final):
+        assert wanted_size(lengths[:stored], 8, 1500) <= final
+    assert wanted_size(lengths[:final], 8, 1500) == final
+
+
+def short_episodes(tmp_path, **data):
+    """A configuration whose episodes end after 3 to 9 of 20 steps."""
+    values = {"dir": str(tmp_path), "steps": 20, "min_steps": 200, **data}
+    kwargs = {"length": [3, 9], "size": 16}
+    return tiny_config(env={"id": reference(tiny_env.TinyEnv), "kwargs": kwargs}, data=values)
+
+
+def test_training_data_have_the_least_number_of_steps(tmp_path):
+    recorder = Recorder()
+    with open_datasets(short_episodes(tmp_path), [recorder]) as data:
+        train = data.train
+        assert train.num_transitions >= 200
+        assert train.num_episodes > 24
+        assert train.seeds.tolist() == list(range(train.num_episodes))
+        path, episodes = train.path, train.num_episodes
+    again = Recorder()
+    assert collected(short_episodes(tmp_path), again)[:2] == (path, episodes)
+    assert again.progress == []
+    exact = collected(short_episodes(tmp_path, min_steps=0))
+    assert exact[0] != path
+    assert exact[1] == 24
+
+
+def test_collection_for_the_least_number_of_steps_resumes_to_the_same_bytes(tmp_path):
+    path, episodes, _ = collected(short_episodes(tmp_path / "whole"))
+
+    class Stop(Callback):
+        """Interrupts the second pass."""
+
+        def on_task_update(self, task, done, note):
+            if done > 26:
+                raise KeyboardInterrupt
+
+    config = short_episodes(tmp_path / "stopped")
+    with pytest.raises(KeyboardInterrupt):
+        collected(config, Stop())
+    stopped, resumed, _ = collected(config)
+    assert resumed == episodes
+    for name in ("frames.bin", "actions.bin", "rewards.bin"):
+        assert (stopped / name).read_bytes() == (path / name).read_bytes()
+
+
+def test_a_given_size_is_exact_and_the_default_one_grows():
+    assert build_config({"env": {"id": "CartPole-v1"}}).data.min_steps == 25_000
+    assert build_config({"env": {"id": "CartPole-v1"}, "data": {"size": 200}}).data.min_steps == 0
+    assert build_config({}).data.min_steps == 0
+    assert build_config({"env": {"id": "CartPole-v1"}}, preset="smoke").data.min_steps == 0
+    given = build_config({"env": {"id": "CartPole-v1"}, "data": {"size": 9, "min_steps": 7}})
+    assert (given.data.size, given.data.min_steps) == (9, 7)

@@ -21,7 +21,7 @@ from worldmodel.data.adapters import env_options, require_env
 from worldmodel.data.collect import collect, load_or_collect
 from worldmodel.data.header import HEADER_FILE, dataset_lock
 from worldmodel.data.policies import Policy
-from worldmodel.data.recipe import Recipe, resolve
+from worldmodel.data.recipe import Recipe, resolve, wanted_size
 from worldmodel.data.replay import ReplayBuffer
 
 Split = Literal["validation", "heldout"]
@@ -124,10 +124,9 @@ def open_datasets(config: Config, callbacks: Sequence[Callback] = ()) -> Iterato
             yield datasets
         return
     watching = CallbackList(callbacks)
-    train_seeds = training_seeds(config.data.size)
     validation_seeds = split_seeds("validation", config.data.validation_size)
     with (
-        _open(config, train_seeds, "training data", watching) as train,
+        _open_training(config, watching) as train,
         _open(config, validation_seeds, "validation data", watching) as validation,
     ):
         yield Datasets(train, validation)
@@ -259,7 +258,7 @@ def collect_to(
         env_options: `wrappers`, `observation_key` and `frame_skip`, see `collect`.
 
     Returns:
-        The `buffer_summary` of the buffer.
+        The `ReplayBuffer.summary` of the buffer.
     """
     _require_directory(path)
     append, stored, largest = _exists(path), 0, -1
@@ -290,33 +289,34 @@ def collect_to(
             **settings,
         ) as buffer,
     ):
-        return buffer_summary(buffer)
+        return buffer.summary()
 
 
-def buffer_summary(buffer: ReplayBuffer) -> dict[str, Any]:
-    """Describe a buffer in JSON values."""
-    return {
-        "path": str(buffer.path),
-        "episodes": buffer.num_episodes,
-        "frames": buffer.num_frames,
-        "frame_shape": list(buffer.frame_shape),
-        "frame_dtype": buffer.frame_dtype.name,
-        "action_space": str(buffer.action_space),
-        "seeds": [int(buffer.seeds.min()), int(buffer.seeds.max())] if len(buffer) else [],
-        "metadata": buffer.metadata,
-    }
+def _open_training(config: Config, callbacks: CallbackList) -> ReplayBuffer:
+    """Open training data: `data.size` trajectories, and more where they end early."""
+    path = config.data.dir / _folder(config, _recipe(config), 0, config.data.size)
+    while True:
+        size = wanted_size(_lengths(path), config.data.size, config.data.min_steps)
+        buffer = _open(config, training_seeds(size), "training data", callbacks, path)
+        if wanted_size(buffer.lengths, config.data.size, config.data.min_steps) == size:
+            return buffer
+        buffer.close()
 
 
 def _open(
-    config: Config, seeds: Sequence[int], title: str, callbacks: CallbackList
+    config: Config,
+    seeds: Sequence[int],
+    title: str,
+    callbacks: CallbackList,
+    path: Path | None = None,
 ) -> ReplayBuffer:
-    path = config.data.dir / _folder(config, _recipe(config), seeds[0], len(seeds))
+    path = path or config.data.dir / _folder(config, _recipe(config), seeds[0], len(seeds))
     settings = {**_recipe_kwargs(config), "path": path, "episodes": len(seeds), "seeds": seeds}
     settings["workers"] = config.data.workers
-    if _num_episodes(path) == len(seeds):
+    if len(_lengths(path)) == len(seeds):
         return load_or_collect(**settings)
     with dataset_lock(path, [callbacks]):
-        stored = _num_episodes(path)
+        stored = len(_lengths(path))
         if stored == len(seeds):
             return load_or_collect(**settings)
         callbacks.on_message(f"Collecting {title} in {path.parent.absolute()}")
@@ -378,18 +378,20 @@ def _exists(path: Path) -> bool:
     return (path / HEADER_FILE).exists()
 
 
-def _num_episodes(path: Path) -> int:
-    """Complete episodes in a buffer; 0 if there is none."""
+def _lengths(path: Path) -> np.ndarray:
+    """Frames of the complete episodes in a buffer, int (E,); none if there is no buffer."""
     if not _exists(path):
-        return 0
+        return np.zeros(0, int)
     with ReplayBuffer.open(path) as buffer:
-        return buffer.num_episodes
+        return buffer.lengths
 
 
 def _folder(config: Config, recipe: Recipe, first_seed: int, size: int) -> str:
     """Name of a dataset; it holds a digest of everything that decides the data."""
-    content = json.dumps([recipe.identity(), first_seed, size], sort_keys=True)
-    digest = hashlib.sha256(content.encode()).hexdigest()[:10]
+    content = [recipe.identity(), first_seed, size]
+    if config.data.min_steps and first_seed == 0:
+        content.append(config.data.min_steps)
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
     policy = Path(config.data.policy)
     label = policy.stem if policy.exists() else config.data.policy.rpartition(":")[2]
     name = f"{recipe.env.spec.id}_{label}_{size}x{recipe.steps}_{digest}"

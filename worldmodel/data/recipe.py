@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -182,3 +183,19 @@ def _state_dim(env: EnvAdapter, key: str) -> int:
         f"state_key is {key!r}, but {env.spec.id} reports no numbers under that key of info at "
         f"reset; expected a key with a number or a vector of numbers, and there are {keys}"
     )
+
+
+def wanted_size(lengths: np.ndarray, size: int, min_steps: int) -> int:
+    """Number of trajectories to collect, given those there are; it depends on the first ones only.
+
+    Args:
+        lengths: int (E,), frames of each trajectory.
+        size: trajectories, at least.
+        min_steps: steps of all trajectories, at least.
+    """
+    while size <= len(lengths):
+        steps = int((lengths[:size] - 1).sum())
+        if steps >= min_steps:
+            break
+        size += math.ceil((min_steps - steps) * size / max(steps, 1))
+    return size

@@ -214,6 +214,19 @@ class ReplayBuffer(WindowReader):
         """Whether each episode ended by termination, bool (E,), read-only."""
         return self._episodes.terminated
 
+    def summary(self) -> dict[str, Any]:
+        """Describe the buffer in JSON values."""
+        return {
+            "path": str(self.path),
+            "episodes": self.num_episodes,
+            "frames": self.num_frames,
+            "frame_shape": list(self.frame_shape),
+            "frame_dtype": self.frame_dtype.name,
+            "action_space": str(self.action_space),
+            "seeds": [int(self.seeds.min()), int(self.seeds.max())] if len(self) else [],
+            "metadata": self.metadata,
+        }
+
     def __len__(self) -> int:
         return self.num_episodes
 
