@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -44,6 +44,7 @@ OBJECTIVE_HELP = "vicreg, sigreg, variance, prediction, or module:Name."
 POLICY_HELP = (
     "passive, random, mixed, a saved SB3 agent's .zip, RUN (its model plans), or module:Name."
 )
+Observation = Literal["pixels", "vector"]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 StateKey = Annotated[
     str | None,
@@ -437,6 +438,7 @@ def collect(
     size: Annotated[int, typer.Option(min=1, help="Number of trajectories.")] = 10_000,
     steps: Annotated[int, typer.Option(min=1, help="Maximum steps per trajectory.")] = 30,
     policy: Annotated[str, typer.Option(help=POLICY_HELP)] = "passive",
+    observation: Annotated[Observation, typer.Option(help="pixels or vector.")] = "pixels",
     image_size: Annotated[int, typer.Option(min=8, help="Side of the frames in pixels.")] = 64,
     seed: Annotated[
         int | None, typer.Option(min=0, help="First seed (default: the next free one).")
@@ -463,6 +465,7 @@ def collect(
             size=size,
             steps=steps,
             policy=policy,
+            observation=observation,
             image_size=image_size,
             state_key=state_key or "state",
             first_seed=seed,

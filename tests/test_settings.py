@@ -6,12 +6,13 @@ from tiny_training import new_model, tiny_buffer, tiny_config
 
 from worldmodel.callbacks import Callback, CallbackList
 from worldmodel.config import build_config, from_options
+from worldmodel.data import ReplayBuffer
 from worldmodel.errors import ConfigError
 from worldmodel.evaluation.forecast import mean_frame
 from worldmodel.models import WorldModel
 from worldmodel.planning.planners import make_planner
 from worldmodel.run import Run
-from worldmodel.training import fit_horizon
+from worldmodel.training import fit_horizon, require_motion
 
 
 @pytest.mark.parametrize("phase", ["phase1", "phase2"])
@@ -69,3 +70,17 @@ def test_the_mean_frame_is_the_mean_over_observed_frames(tmp_path):
         frames = buffer.windows(range(24), [1] * 24, 12).frames
         expected = frames.mean(axis=(0, 1))
         np.testing.assert_allclose(mean_frame(new_model(config), buffer), expected)
+
+
+def test_frames_that_never_change_are_reported_before_training(tmp_path):
+    frames = np.full((6, 16, 16, 3), 7, np.uint8)
+    episode = {"frames": frames, "actions": np.zeros(5, int)}
+    still = ReplayBuffer.from_episodes(tmp_path / "still", [episode] * 12)
+    with still, pytest.raises(ValueError, match="first 12 training episodes are identical"):
+        require_motion(still)
+    moved = {
+        **episode,
+        "frames": frames + (np.arange(6) == 5)[:, None, None, None].astype(np.uint8),
+    }
+    with ReplayBuffer.from_episodes(tmp_path / "moves", [episode] * 11 + [moved]) as buffer:
+        require_motion(buffer)

@@ -73,8 +73,8 @@ class Callback:
     def on_message(self, text: str, *, warning: bool = False) -> None:
         """Receive a text that the user should read."""
 
-    def on_task_start(self, task: str, total: int, done: int) -> None:
-        """Called when a task of `total` units starts; `done` of them were finished earlier."""
+    def on_task_start(self, task: str, total: int | None, done: int) -> None:
+        """Called when a task of `total` units, None if unknown, starts with `done` finished."""
 
     def on_task_update(self, task: str, done: int, note: str) -> None:
         """Called when `done` units of a task are finished."""
@@ -119,7 +119,7 @@ class CallbackList(Callback):
         for callback in self.callbacks:
             callback.on_message(text, warning=warning)
 
-    def on_task_start(self, task: str, total: int, done: int) -> None:
+    def on_task_start(self, task: str, total: int | None, done: int) -> None:
         """Forward to all."""
         for callback in self.callbacks:
             callback.on_task_start(task, total, done)
@@ -155,12 +155,12 @@ class CallbackList(Callback):
             callback.on_train_end(state)
 
     @contextmanager
-    def task(self, name: str, total: int, done: int = 0) -> Iterator[Advance]:
+    def task(self, name: str, total: int | None, done: int = 0) -> Iterator[Advance]:
         """Announce a task and report its progress.
 
         Args:
             name: name of the task.
-            total: number of units.
+            total: number of units; None if unknown.
             done: number of units finished earlier.
 
         Yields:

@@ -286,6 +286,10 @@ def from_options(mode: str | None = None, **options: Any) -> dict[str, Any]:
                 f"unexpected keyword argument {name!r}; expected mode, {', '.join(OPTIONS)}, or "
                 "settings={...} for any other key of the configuration"
             )
+        if name == "steps" and value is not None and options.get("data") is not None:
+            raise ConfigError(
+                "steps is for collecting; own data keeps its length, leave out --steps"
+            )
         if value is not None:
             items = value if isinstance(value, list | tuple) else None
             plain = _plain(value) if items is None else [_plain(item) for item in items]
@@ -318,10 +322,12 @@ def _adopt_env(values: Mapping[str, Any]) -> Mapping[str, Any]:
     data = values.get("data")
     sources = data.get("sources") if isinstance(data, Mapping) else None
     env = values.get("env") or {}
-    if not sources or not isinstance(env, Mapping) or "id" in env:
+    if not sources or not isinstance(env, Mapping):
         return values
-    from worldmodel.data.importers import ReadOptions
+    if env.get("id") is not None:
+        return merge({"data": {"policy": "recorded"}}, values)
     from worldmodel.data.own_data import known_env
+    from worldmodel.data.reader import ReadOptions
 
     options = ReadOptions(str(values.get("observation", "pixels")), env.get("observation_key"))
     found = known_env([sources] if isinstance(sources, str) else sources, options)

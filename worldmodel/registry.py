@@ -100,7 +100,7 @@ def load_reference(target: str, kind: str = "object") -> Any:
     except (ImportError, AttributeError) as error:
         raise ConfigError(
             f"cannot load the {kind} {target!r} ({error}); expected module:Name of an importable "
-            "module, as in mypackage.nets:MyEncoder"
+            f"module, as in mypackage.parts:my_{kind.replace(' ', '_')}"
         ) from error
 
 

@@ -162,7 +162,9 @@ class Run(RunDirectory):
         """
         from worldmodel.data.adapters import make_env
 
-        return make_env(self.config, render_mode, **env_kwargs)
+        env = make_env(self.config, render_mode, **env_kwargs)
+        self._require_fit(env, env.action_space, env.observation_space)
+        return env
 
     def make_vec_env(
         self, num_envs: int, render_mode: str | None = None, **env_kwargs: Any
@@ -170,7 +172,9 @@ class Run(RunDirectory):
         """`make_env` for N environments at once, with autoreset disabled."""
         from worldmodel.data.adapters import make_vec_env
 
-        return make_vec_env(self.config, num_envs, render_mode, **env_kwargs)
+        envs = make_vec_env(self.config, num_envs, render_mode, **env_kwargs)
+        self._require_fit(envs, envs.single_action_space, envs.single_observation_space)
+        return envs
 
     def imagine(self, num_envs: int = 1024, **settings: Any) -> LatentVectorEnv:
         """Make the world model as a vector environment.
@@ -350,6 +354,14 @@ class Run(RunDirectory):
                 }
             description["effective_rank"] = self.metrics.collapse.effective_rank
         return description
+
+    def _require_fit(self, env: Any, actions: gym.Space[Any], observations: gym.Space[Any]) -> None:
+        try:
+            if self._spec_path.is_file():
+                self.read_spec().require_fit(str(self.config.env.id), actions, observations)
+        except ValueError:
+            env.close()
+            raise
 
     def _with_imagination(self, model: WorldModel) -> WorldModel:
         if self.has_imagination:

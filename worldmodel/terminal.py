@@ -43,7 +43,7 @@ class TerminalProgress(Callback):
         """Print the text, warnings in red."""
         self.console.print(text, style="bold red" if warning else None, markup=False)
 
-    def on_task_start(self, task: str, total: int, done: int) -> None:
+    def on_task_start(self, task: str, total: int | None, done: int) -> None:
         """Show a bar."""
         kind = _Bar if self.console.is_terminal else _Lines
         self._tasks[task] = kind(self.console, task, total, done)
@@ -58,22 +58,27 @@ class TerminalProgress(Callback):
 
 
 class _Lines:
-    """Prints a line after the first step, and whenever another tenth is done."""
+    """Prints a line after the first step, and whenever another tenth is done.
 
-    def __init__(self, console: Console, name: str, total: int, start: int) -> None:
+    Where the total is unknown, that is a tenth more than at the last line.
+    """
+
+    def __init__(self, console: Console, name: str, total: int | None, start: int) -> None:
         self.console, self.name, self.total, self.start = console, name, total, start
         self.started = time.monotonic()
-        self.tenth: int | None = None
+        self.due = 1.0
 
     def update(self, done: int, note: str) -> None:
-        tenth = 10 * done // self.total
-        if tenth == self.tenth:
+        if done < self.due:
             return
-        self.tenth = tenth
+        total = self.total
+        self.due = done + max(1, done // 10) if total is None else _next_tenth(done, total)
         elapsed = time.monotonic() - self.started
         rate = (done - self.start) / max(elapsed, 1e-9)
-        left = _duration((self.total - done) / max(rate, 1e-9))
-        text = f"{self.name}: {done}/{self.total}, {rate:.1f}/s, {left} left"
+        text = f"{self.name}: {done}, {rate:.1f}/s"
+        if total is not None:
+            left = _duration((total - done) / max(rate, 1e-9))
+            text = f"{self.name}: {done}/{total}, {rate:.1f}/s, {left} left"
         self.console.print(text + (f", {note}" if note else ""), markup=False)
 
     def close(self) -> None:
@@ -83,7 +88,7 @@ class _Lines:
 class _Bar:
     """A live bar with rate, elapsed and remaining time."""
 
-    def __init__(self, console: Console, name: str, total: int, start: int) -> None:
+    def __init__(self, console: Console, name: str, total: int | None, start: int) -> None:
         from rich import progress
 
         columns = (
@@ -104,13 +109,18 @@ class _Bar:
 
     def update(self, done: int, note: str) -> None:
         rate = (done - self.start) / max(time.monotonic() - self.started, 1e-9)
-        left = _duration((self.total - done) / max(rate, 1e-9))
+        left = "" if self.total is None else _duration((self.total - done) / max(rate, 1e-9))
         self.bars.update(self.task, completed=done, rate=f"{rate:,.1f}/s", left=left)
         if note:
             self.bars.update(self.task, note=note)
 
     def close(self) -> None:
         self.bars.stop()
+
+
+def _next_tenth(done: int, total: int) -> float:
+    """The number of units at which another tenth of the total is done."""
+    return (10 * done // total + 1) * total / 10
 
 
 def _duration(seconds: float) -> str:

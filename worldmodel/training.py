@@ -33,6 +33,7 @@ from worldmodel.run import Run
 
 LOG_EVERY = 50
 CHECKPOINT_EVERY = 200
+_CHECKED_EPISODES = 16
 
 PHASES: dict[str, Callable[[WorldModel, Any, Config], Phase | None]] = {
     "phase 1": jepa_phase,
@@ -139,6 +140,7 @@ def _train(run: Run, watching: CallbackList) -> Run:
     watching.on_message(f"Run directory: {run.path}")
     try:
         with open_datasets(run.config, [watching]) as datasets:
+            require_motion(datasets.train)
             fit_horizon(run, datasets.train, watching)
             model = run_phases(run, datasets, watching)
             run.set_model(model)
@@ -146,6 +148,23 @@ def _train(run: Run, watching: CallbackList) -> Run:
     except KeyboardInterrupt as error:
         raise InterruptedRunError(_resume_hint(run)) from error
     return run
+
+
+def require_motion(train: ReplayBuffer) -> None:
+    """Check that not all frames are the same.
+
+    Raises:
+        ValueError: If they are, in the first episodes.
+    """
+    first = train.windows([0], [0], 1).frames[0, 0]
+    episodes = min(len(train), _CHECKED_EPISODES)
+    for i in range(episodes):
+        if (train.windows([i], [0], int(train.lengths[i])).frames != first).any():
+            return
+    raise ValueError(
+        f"all frames of the first {episodes} training episodes are identical, so there is nothing "
+        "to learn; look at what the environment renders, or use --observation vector"
+    )
 
 
 def fit_horizon(run: Run, train: ReplayBuffer, callbacks: CallbackList) -> None:

@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image
+from tiny_env import TinyEnv
 
 import worldmodel  # noqa: F401
 from worldmodel.data import Mixed, Passive, Policy, Random, collect
 from worldmodel.data.adapters import is_native
 from worldmodel.errors import ReplayBufferError
+from worldmodel.registry import reference
 
 TINY = "tiny_env:Tiny-v0"
 FILES = ("frames", "actions", "rewards", "states", "index")
@@ -338,3 +340,36 @@ def test_data_with_another_state_key_is_not_appended_to(tmp_path):
         gather(
             tmp_path, seeds=(50,), env_kwargs={"extra_info": True}, state_key="pair", append=True
         )
+
+
+class Chooses(Policy):
+    """Always the same action."""
+
+    def __init__(self, action):
+        self.action = action
+
+    def identity(self):
+        return {"name": "chooses"}
+
+    def bind(self, action_space, observation_space, steps):
+        return lambda seed: lambda t, observation: self.action
+
+
+@pytest.mark.parametrize("action", [99, -1, 1.0, np.array([0.5, 0.5])])
+def test_what_is_no_action_of_the_environment_is_refused(tmp_path, action):
+    kwargs = {"actions": "discrete"}
+    with pytest.raises(ValueError, match=r"the policy chose the action .*; expected an element of"):
+        gather(tmp_path / "b", policy=Chooses(action), env_kwargs=kwargs)
+
+
+class BadReward(TinyEnv):
+    """Its third reward is NaN."""
+
+    def step(self, action):
+        observation, reward, *rest = super().step(action)
+        return observation, (np.nan if reward == 3 else reward), *rest
+
+
+def test_a_bad_episode_is_named_by_its_seed(tmp_path):
+    with pytest.raises(ValueError, match=r"episode with seed 7 of .*: rewards hold NaN"):
+        gather(tmp_path / "b", reference(BadReward), seeds=[7, 8])

@@ -212,6 +212,12 @@ def test_a_dict_of_vectors_is_rendered_for_pixels_and_needs_a_key_for_vectors():
     assert adapted(blind).source.kind == "vector"
 
 
+def test_a_key_of_a_vector_is_not_replaced_by_renderings():
+    env_id = factory(spaces.Dict({"position": VECTOR, "goal": VECTOR}))
+    with pytest.raises(ValueError, match=r"entry 'goal' .*no image; .*--observation vector"):
+        adapted(env_id, observation_key="goal")
+
+
 def test_a_key_without_a_dict_is_refused():
     with pytest.raises(ValueError, match="observation_key is 'pixels', but the environment obser"):
         adapted("Tiny-v0", observation_key="pixels")

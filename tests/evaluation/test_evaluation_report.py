@@ -280,11 +280,11 @@ def test_without_states_the_rest_is_still_measured(tmp_path):
     metrics = evaluate(MODEL, *world, plugin=PLUGIN, reference_updates=5)
     assert metrics.probes is metrics.forecast.angle is metrics.reference is metrics.energy is None
     for part in ("probes", "forecast.angle", "reference", "lyapunov", "energy", "actions.angle"):
-        assert "does not give its true state" in metrics.reasons[part]
+        assert "does not hold the true state" in metrics.reasons[part]
         assert "--state-key" in metrics.reasons[part]
     assert metrics.forecast.frames.psnr["0"] > 20
     assert metrics.collapse.effective_rank > 2.0
-    assert "does not give its true state" in printed(metrics)
+    assert "does not hold the true state" in printed(metrics)
 
 
 def test_without_a_decoder_the_rest_is_still_measured(world):

@@ -56,6 +56,8 @@ def test_a_good_run_has_no_warnings(good):
     ("path", "value", "name", "figure"),
     [
         ("collapse.effective_rank", 1.25, "collapse", "1.25 of"),
+        ("data.heldout_episodes", 1, "heldout", "from 1 held-out episode only"),
+        ("forecast.latent.error", {"0": 0.0}, "short_episodes", "one observation only"),
         ("forecast.frames.psnr", {"0": 14.9}, "decoder", "14.9 dB at k = 0.*15.0 dB"),
         ("forecast.latent.error", {"0": 0.0, "5": 0.1, "10": 9.5}, "forecast", "10 steps.* 9.50"),
         ("forecast.latent.error", {"0": 0.0, "5": None}, "forecast", "diverges"),
@@ -122,3 +124,13 @@ def test_a_hardly_trained_run_says_so(run):
     better = errors.error[k] < errors.persistence[k]
     assert ("forecast" in names) != better
     assert np.isfinite(errors.error[k])
+
+
+@pytest.mark.parametrize("name", ["forecast", "data", "heldout", "one_action"])
+def test_remedies_for_own_data_do_not_say_to_collect(good, name):
+    metrics = change(good.metrics, "run.policy", "recorded")
+    metrics = change(metrics, "forecast.latent.error", {"0": 0.0, "10": 9.0})
+    data = {"train_episodes": 3, "heldout_episodes": 1, "several_actions": False}
+    metrics = replace(metrics, data=replace(metrics.data, **data), energy=None)
+    (warning,) = (w for w in find_warnings(metrics) if w.name == name)
+    assert not re.search("--size|--steps|--policy|[Cc]ollect", warning.fix)

@@ -109,9 +109,11 @@ def _make_bare(spec: EnvSpec, kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
         return gym.make(spec, disable_env_checker=True, **kwargs)
     except TypeError as error:
         text = str(error).split(" was raised from the environment creator")[0]
-        if "expected one of" not in text:
-            text += f"; expected one of {', '.join(map(repr, _named(spec.entry_point)))}"
-        raise ValueError(f"cannot make {spec.id} with {dict(kwargs)}: {text}") from error
+        names = _named(spec.entry_point)
+        if "expected one of" not in text and names:
+            text += f"; expected one of {', '.join(map(repr, names))}"
+        given = f" with {dict(kwargs)}" if kwargs else ""
+        raise ValueError(f"cannot make {spec.id}{given}: {text}") from error
 
 
 def _allow_no_display() -> None:
@@ -282,6 +284,12 @@ def adapt(
         )
     finally:
         env.close()
+    if source.kind == "render" and observation_key is not None:
+        raise ValueError(
+            f"the entry {observation_key!r} of the observations is {env.observation_space}, no "
+            "image; learn from it with --observation vector, or from renderings without "
+            "--observation-key"
+        )
     if source.kind == "render":
         adapter = replace(adapter, source=replace(source, letterbox=_renders_oblong(adapter)))
     return replace(adapter, kwargs=kwargs) if own_stack else adapter

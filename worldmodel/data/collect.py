@@ -235,14 +235,19 @@ def _collect(
         _writer(path, recipe, append) as buffer,
     ):
         for episode in player.play(choose_seeds(buffer)):
-            buffer.add_episode(
-                episode.frames,
-                episode.actions,
-                episode.rewards,
-                episode.terminated,
-                states=episode.states,
-                seed=episode.seed,
-            )
+            try:
+                buffer.add_episode(
+                    episode.frames,
+                    episode.actions,
+                    episode.rewards,
+                    episode.terminated,
+                    states=episode.states,
+                    seed=episode.seed,
+                )
+            except ValueError as error:
+                raise ValueError(
+                    f"episode with seed {episode.seed} of {recipe.env.spec.id}: {error}"
+                ) from error
             if progress is not None:
                 progress(buffer.num_episodes)
     return ReplayBuffer.open(path)

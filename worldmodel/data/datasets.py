@@ -237,6 +237,7 @@ def collect_to(
     image_size: int,
     state_key: str,
     first_seed: int | None,
+    observation: str = "pixels",
     workers: int | None = None,
     callbacks: Sequence[Callback] = (),
     **env_options: Any,
@@ -252,6 +253,7 @@ def collect_to(
         policy: see `collect`.
         image_size: see `collect`.
         state_key: see `collect`.
+        observation: ``pixels`` or ``vector``.
         first_seed: seed of the first episode; None continues after the largest seed in the buffer.
         workers: see `collect`.
         callbacks: see the progress of the collection.
@@ -272,7 +274,7 @@ def collect_to(
         "policy": policy,
         "steps": steps,
         "image_size": image_size,
-        "observation": "auto",
+        "observation": "vector" if observation == "vector" else "auto",
         "state_key": state_key,
         **env_options,
     }

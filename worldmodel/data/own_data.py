@@ -24,19 +24,20 @@ from worldmodel.callbacks import Callback, CallbackList
 from worldmodel.config import Config
 from worldmodel.data.adapters import adapt_config
 from worldmodel.data.datasets import SEEDS, TRAINING_OVERFLOW, Datasets
-from worldmodel.data.frames import resize
 from worldmodel.data.header import HEADER_FILE, dataset_lock
-from worldmodel.data.importers import (
-    INFERRED,
-    BufferReader,
-    Reader,
-    ReadOptions,
-    as_episode,
-    open_source,
-)
+from worldmodel.data.importers import BufferReader, open_source
+from worldmodel.data.reader import INFERRED, NO_REWARDS, Reader, ReadOptions
 from worldmodel.data.replay import ReplayBuffer
 from worldmodel.data.rollout import Episode
-from worldmodel.errors import ReplayBufferError
+from worldmodel.data.store import (
+    checked_actions,
+    infer_action_space,
+    labelled_episodes,
+    naming_episode,
+    store_episodes,
+    stored_frames,
+    write_episodes,
+)
 from worldmodel.registry import reference
 
 MIN_EPISODES = 10
@@ -74,24 +75,35 @@ def as_sources(
     if not data:
         raise ValueError("data is empty; expected sources or episodes")
     if all(isinstance(item, Mapping | Episode) for item in data):
-        return [str(_keep([as_episode(item) for item in data], folder).absolute())]  # type: ignore[arg-type]
+        return [str(_keep(data, folder).absolute())]  # type: ignore[arg-type]
     return [source for item in data for source in as_sources(item, folder)]  # type: ignore[arg-type]
 
 
-def _keep(episodes: Sequence[Episode], folder: Path) -> Path:
+def _keep(episodes: Sequence[Mapping[str, Any] | Episode], folder: Path) -> Path:
     """Store episodes of the memory in a buffer, once."""
     digest = hashlib.sha256()
-    for episode in episodes:
+    for _, episode in labelled_episodes(episodes):
         for value in episode:
             digest.update(b"-" if value is None else np.asarray(value).tobytes())
     path = folder / f"episodes_{digest.hexdigest()[:10]}"
     with dataset_lock(path):
         if not (path / HEADER_FILE).exists():
-            unfinished = path.with_name(f"{path.name}.tmp")
-            shutil.rmtree(unfinished, ignore_errors=True)
-            store_episodes(unfinished, episodes).close()
-            unfinished.rename(path)
+            with completing(path) as unfinished:
+                store_episodes(unfinished, episodes).close()
     return path
+
+
+@contextmanager
+def completing(path: Path) -> Iterator[Path]:
+    """A directory to write into; it becomes `path` when complete, and is removed on an error."""
+    unfinished = path.with_name(f"{path.name}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        yield unfinished
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    unfinished.rename(path)
 
 
 @dataclass(frozen=True)
@@ -126,7 +138,11 @@ class OwnData:
         if self.config.env.id is not None:
             spaces[self.config.env.id] = adapt_config(self.config).action_space
         if not spaces:
-            return infer_action_space(a for reader in self.readers for a in reader.actions())
+            return infer_action_space(
+                actions
+                for source, reader in zip(self.config.data.sources, self.readers)
+                for actions in checked_actions(source, reader.actions())
+            )
         (first, space), *others = spaces.items()
         for name, other in others:
             if other != space:
@@ -136,11 +152,21 @@ class OwnData:
                 )
         return space
 
-    def episodes(self) -> Iterator[Episode]:
-        """All episodes, with frames as they are stored."""
-        for reader in self.readers:
-            for episode in reader:
-                yield episode._replace(frames=self._frames(episode))
+    @property
+    def count(self) -> int | None:
+        """Number of episodes, where all sources tell."""
+        counts = [reader.count for reader in self.readers]
+        known = [count for count in counts if count is not None]
+        return sum(known) if len(known) == len(counts) else None
+
+    def episodes(self) -> Iterator[tuple[str, Episode]]:
+        """All episodes with the source and number of each, and with frames as they are stored."""
+        for source, reader in zip(self.config.data.sources, self.readers):
+            for number, episode in enumerate(reader):
+                label = f"{source}, episode {number}"
+                with naming_episode(label):
+                    frames = self._frames(episode)
+                yield label, episode._replace(frames=frames)
 
     def folder(self) -> Path:
         """Directory of the cached buffer; its name holds a digest of sources and frame size."""
@@ -150,6 +176,8 @@ class OwnData:
             [config.observation, config.image_size],
             [config.env.observation_key, config.data.state_key],
         ]
+        if config.env.id is not None:
+            content.append([repr(self.action_space)])
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
         return config.data.dir / f"{source_name(config.data.sources)}_{digest}"
 
@@ -201,132 +229,58 @@ def open_own_data(config: Config, callbacks: Sequence[Callback] = ()) -> Iterato
     """
     data, watching = OwnData.of(config), CallbackList(callbacks)
     path = data.in_place() or data.folder()
+    if config.env.id is not None:
+        _require_same_frames(data)
+    elif known := {str(reader.env["id"]) for reader in data.readers if "id" in reader.env}:
+        watching.on_message(
+            f"The data comes from {', '.join(sorted(known))}, which is not registered here: train "
+            "with --env module:ID to use it, otherwise the run has no environment"
+        )
     if data.in_place() is None:
         with dataset_lock(path, [watching]):
             if not (path / HEADER_FILE).exists():
                 watching.on_message(f"Storing {', '.join(config.data.sources)} in {path}")
                 _store(path, data, watching)
     with ReplayBuffer.open(path) as buffer:
-        yield split(buffer, config)
+        if INFERRED in buffer.metadata:
+            watching.on_message(f"The action space, inferred from the data: {buffer.action_space}")
+        if NO_REWARDS in buffer.metadata:
+            watching.on_message("The data holds no rewards: 0 is used for all of them")
+        datasets = split(buffer, config)
+        if config.data.size > len(datasets.train):
+            watching.on_message(
+                f"data.size is {config.data.size}, but the data has {len(datasets.train)} training "
+                "episodes: all of them are used"
+            )
+        yield datasets
 
 
 def _store(path: Path, data: OwnData, callbacks: CallbackList) -> None:
     """Write all episodes into a buffer, which gets its name when it is complete."""
-    unfinished = path.with_name(f"{path.name}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    with callbacks.task("own data", 0) as advance:
-        store_episodes(unfinished, data.episodes(), data.action_space, progress=advance).close()
-    unfinished.rename(path)
-
-
-def store_episodes(
-    path: str | Path,
-    episodes: Iterable[Episode | Mapping[str, Any]],
-    action_space: gym.Space[Any] | None = None,
-    *,
-    progress: Callable[[int], None] | None = None,
-) -> ReplayBuffer:
-    """Store episodes in a new buffer; see `ReplayBuffer.from_episodes`."""
     metadata = {}
-    if action_space is None:
-        metadata = {INFERRED: True}
-        listed = [as_episode(content) for content in episodes]
-        action_space = infer_action_space([e.actions for e in listed]) if listed else None
-        episodes = listed
-    buffer: ReplayBuffer | None = None
-    for number, content in enumerate(episodes):
-        episode = as_episode(content)
-        frames = stored_frames(episode.frames, None)
-        if buffer is None:
-            assert action_space is not None
-            buffer = ReplayBuffer.create(
-                path,
-                frame_shape=frames.shape[1:],
-                frame_dtype=frames.dtype.name,
-                action_space=action_space,
-                state_dim=0 if episode.states is None else int(np.prod(episode.states.shape[1:])),
-                metadata=metadata,
+    if all(reader.action_space is None for reader in data.readers) and data.config.env.id is None:
+        metadata[INFERRED] = True
+    if not any(reader.has_rewards for reader in data.readers):
+        metadata[NO_REWARDS] = True
+    with (
+        completing(path) as unfinished,
+        callbacks.task("own data", data.count) as advance,
+    ):
+        space = data.action_space
+        write_episodes(unfinished, data.episodes(), space, metadata, advance).close()
+
+
+def _require_same_frames(data: OwnData) -> None:
+    """Check that observations of the environment have the shape of the recorded ones."""
+    wanted = adapt_config(data.config).source.shape
+    for label, episode in data.episodes():
+        if episode.frames.shape[1:] != wanted:
+            raise ValueError(
+                f"{label}: frames have shape {episode.frames.shape[1:]}, but those of the "
+                f"environment {data.config.env.id} have {wanted}; train without --env, or with the "
+                "environment that the data comes from"
             )
-        _add(buffer, number, episode._replace(frames=frames))
-        if progress is not None:
-            progress(number + 1)
-    if buffer is None:
-        raise ValueError("there are no episodes to store")
-    buffer.close()
-    return ReplayBuffer.open(path)
-
-
-def _add(buffer: ReplayBuffer, number: int, episode: Episode) -> None:
-    space = buffer.action_space
-    actions, states = np.asarray(episode.actions), episode.states
-    if isinstance(space, gym.spaces.Box):
-        actions = actions.reshape(len(actions), *space.shape).astype(np.float32)
-    elif actions.ndim == 2 and actions.shape[1] == 1:
-        actions = actions[:, 0]
-    try:
-        buffer.add_episode(
-            episode.frames,
-            actions,
-            np.asarray(episode.rewards, np.float32),
-            episode.terminated,
-            states=None if states is None else states.reshape(len(states), -1),
-            seed=episode.seed if episode.seed >= 0 else None,
-        )
-    except ReplayBufferError:
-        raise
-    except ValueError as error:
-        raise ValueError(f"episode {number}: {error}") from error
-
-
-def stored_frames(frames: np.ndarray, image_size: int | None) -> np.ndarray:
-    """Frames (T+1, H, W, C) uint8 or (T+1, d) float32 of recorded observations.
-
-    Args:
-        frames: uint8 (T+1, H, W), (T+1, H, W, C) or (T+1, C, H, W), or numbers (T+1, d).
-        image_size: side of the stored images; None to keep theirs.
-
-    Raises:
-        ValueError: If they are neither.
-    """
-    frames = np.asarray(frames)
-    if frames.ndim == 2:
-        return frames.astype(np.float32)
-    if frames.ndim == 3:
-        frames = frames[..., None]
-    if frames.ndim != 4 or frames.dtype != np.uint8:
-        raise ValueError(
-            f"frames are {frames.dtype} of shape {frames.shape}; expected uint8 images, 0 to 255, "
-            "of shape (T+1, H, W, C), or vectors (T+1, d): convert floats in [0, 1] with "
-            "(frames * 255).astype(numpy.uint8)"
-        )
-    if frames.shape[-1] not in (1, 3) and frames.shape[1] in (1, 3):
-        frames = np.moveaxis(frames, 1, -1)
-    if frames.shape[-1] == 4:
-        frames = frames[..., :3]
-    if image_size is None or frames.shape[1:3] == (image_size, image_size):
-        return frames
-    return np.stack([resize(frame, image_size) for frame in frames])
-
-
-def infer_action_space(actions: Iterable[np.ndarray]) -> gym.Space[Any]:
-    """The smallest usual space that holds given actions.
-
-    Integers of shape (T,) give ``Discrete``; others a flat ``Box`` of [-1, 1] where that holds them
-    all, else of their extremes. A dimension that never changes gets a range of 1 around it.
-    """
-    parts: Sequence[np.ndarray] = [np.asarray(part) for part in actions]
-    if all(part.ndim == 1 and part.dtype.kind in "iu" for part in parts):
-        low, high = min(int(p.min()) for p in parts), max(int(p.max()) for p in parts)
-        start = min(low, 0)
-        return gym.spaces.Discrete(max(high - start + 1, 2), start=start)
-    rows = [part.reshape(len(part), -1).astype(np.float64) for part in parts]
-    low_bound = np.min([row.min(0) for row in rows], axis=0)
-    high_bound = np.max([row.max(0) for row in rows], axis=0)
-    if low_bound.min() >= -1 and high_bound.max() <= 1:
-        low_bound, high_bound = -np.ones_like(low_bound), np.ones_like(high_bound)
-    still = low_bound == high_bound
-    low_bound, high_bound = low_bound - 0.5 * still, high_bound + 0.5 * still
-    return gym.spaces.Box(low_bound.astype(np.float32), high_bound.astype(np.float32))
+        return
 
 
 def split(buffer: ReplayBuffer, config: Config) -> Datasets:

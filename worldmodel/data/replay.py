@@ -131,7 +131,7 @@ class ReplayBuffer(WindowReader):
             ReplayBufferError: If the directory holds anything.
             ValueError: If there is no episode, or one does not fit the first.
         """
-        from worldmodel.data.own_data import store_episodes
+        from worldmodel.data.store import store_episodes
 
         return store_episodes(path, episodes, action_space)
 

@@ -118,12 +118,27 @@ class Rollout:
                 for actor, t, observation in zip(self._actors, self._time, self._shown())
             ]
         )
+        self._require_valid(actions)
         self._observations, rewards, terminated, truncated, info = self._envs.step(actions)
         self._actions[n, self._time] = actions
         self._rewards[n, self._time] = rewards
         self._time += 1
         self._record(n, info)
         return terminated | truncated | (self._time == self._steps), terminated
+
+    def _require_valid(self, actions: np.ndarray) -> None:
+        """Raise ValueError if the policy chose what is no action of the environment."""
+        space = self._envs.single_action_space
+        valid = actions.shape[1:] == space.shape
+        if isinstance(space, gym.spaces.Discrete):
+            valid = valid and actions.dtype.kind in "iu"
+            valid = valid and bool(
+                ((actions >= space.start) & (actions < space.start + space.n)).all()
+            )
+        if not valid:
+            raise ValueError(
+                f"the policy chose the action {actions[0]!r}; expected an element of {space}"
+            )
 
     def _shown(self) -> Iterable[Any]:
         """The observation for each environment's actor."""

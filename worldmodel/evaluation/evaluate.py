@@ -146,7 +146,10 @@ def missing_states(buffer: ReplayBuffer) -> str | None:
     """Return why no probe can be fitted on a buffer; None if one can."""
     if buffer.state_dim:
         return None
-    return "the environment does not give its true state; name its key in info with --state-key"
+    return (
+        "the data does not hold the true state; name its key, in info or in own data, with "
+        "--state-key"
+    )
 
 
 def missing_angles(buffer: ReplayBuffer, readout: Readout) -> str | None:
@@ -261,6 +264,8 @@ class _Evaluator:
         driven = self.heldout.driven
         if driven is None:
             return "no driven episodes were given"
+        if driven.num_episodes < 2:
+            return "with one held-out episode there are no actions of another one"
         varied = has_several_actions(self.train)
         metrics = action_metrics(
             self.wm, driven, self.readout, self.probe, varied_in_training=varied

@@ -42,7 +42,7 @@ def metrics_table(metrics: Metrics) -> RenderableType:
         _frames(metrics.forecast),
         _actions(actions)
         if actions
-        else Text(f"No forecasts under random actions: {reasons['actions']}."),
+        else Text(f"No forecasts under other actions: {reasons['actions']}."),
         _probes(probes) if probes else Text(f"No probes: {reasons['probes']}."),
         Text("\n" + "\n".join(line for line in closing if line)),
     )
@@ -92,7 +92,7 @@ def _heading(metrics: Metrics) -> str:
     data, statistics = metrics.data, metrics.statistics
     seeds = "" if data.heldout_seeds is None else ", seeds {} to {}".format(*data.heldout_seeds)
     return (
-        f"{data.heldout_episodes} held-out episodes{seeds}; "
+        f"{data.heldout_episodes} held-out episode{'s' * (data.heldout_episodes != 1)}{seeds}; "
         f"{statistics.confidence:.0%} intervals by bootstrap over episodes"
     )
 
@@ -132,16 +132,23 @@ def _frames(forecast: ForecastMetrics) -> RenderableType:
     return _table("Decoded frames and latents", "k", rows)
 
 
+_ACTIONS = {
+    "true": "recorded actions",
+    "midpoint": "middle of the action range",
+    "shuffled": "actions of another episode",
+}
+
+
 def _actions(actions: ActionMetrics) -> RenderableType:
     errors = actions.angle or actions.latent
     unit = "median angle error in rad" if actions.angle else "latent error / variance"
     rows: Rows = [
-        (f"{name} actions", _cells(values, ".3f"))
+        (_ACTIONS[name], _cells(values, ".3f"))
         for name, values in vars(errors).items()
         if values is not None
     ]
     note = "" if actions.varied_in_training else "; the training data has one action only"
-    return _table(f"Under random actions: {unit}{note}", "k", rows)
+    return _table(f"Under recorded and under wrong actions: {unit}{note}", "k", rows)
 
 
 def _probes(probes: ProbeMetrics) -> RenderableType:

@@ -25,6 +25,7 @@ MIN_TERMINATIONS = 10
 MIN_UPDATES = {"phase1": 400, "phase2": 150}
 MIN_EPISODES = 20
 MIN_STEPS = 2000
+MIN_HELDOUT = 8
 
 
 def find_warnings(metrics: Metrics) -> list[RunWarning]:
@@ -65,7 +66,14 @@ def _decoder(metrics: Metrics) -> Iterator[RunWarning]:
 def _forecast(metrics: Metrics) -> Iterator[RunWarning]:
     latent = metrics.forecast.latent
     k = _checked(latent.error)
-    if k is None or not latent.persistence[k]:
+    if k is None:
+        yield RunWarning(
+            "short_episodes",
+            "Forecasts could not be evaluated: most held-out episodes have one observation only.",
+            _more_data(metrics),
+        )
+        return
+    if not latent.persistence[k]:
         return
     error, persistence = latent.error[k], latent.persistence[k]
     if error is None or (persistence is not None and error >= persistence):
@@ -74,8 +82,7 @@ def _forecast(metrics: Metrics) -> Iterator[RunWarning]:
             "forecast",
             f"Forecasts are no better than persistence: after {k} steps the latent {shown}, where "
             f"repeating the first latent has {persistence:.2f} (in units of the variance).",
-            "Train phase 1 longer (--updates), on more data (--size), or on longer episodes "
-            "(--steps).",
+            f"Train phase 1 longer (--updates). {_more_data(metrics)}",
         )
 
 
@@ -86,7 +93,9 @@ def _actions(metrics: Metrics) -> Iterator[RunWarning]:
             yield RunWarning(
                 "one_action",
                 "The training data holds one action only: the model cannot know what actions do.",
-                "Collect with --policy random, or with a policy of your own.",
+                "Add episodes with other actions."
+                if _own_data(metrics)
+                else "Collect with --policy random, or with a policy of your own.",
             )
         return
     if actions is None:
@@ -98,8 +107,10 @@ def _actions(metrics: Metrics) -> Iterator[RunWarning]:
             "actions",
             "Actions have no effect on forecasts: with the actions of another episode the error "
             f"after {k} steps is {ratio:.2f} times that with the true ones.",
-            "Collect with actions that are held for some steps (--policy random), train longer "
-            "(--updates), or skip frames where one step changes little (--frame-skip).",
+            "Train longer (--updates), on data with more varied actions."
+            if _own_data(metrics)
+            else "Collect with actions that are held for some steps (--policy random), train "
+            "longer (--updates), or skip frames where one step changes little (--frame-skip).",
         )
 
 
@@ -120,8 +131,8 @@ def _reward(metrics: Metrics) -> Iterator[RunWarning]:
         yield RunWarning(
             "reward",
             f"Rewards were not learned: the predicted reward {shown} on held-out steps.",
-            "Rewards may be too rare in the data: collect more (--size) or with a better policy; "
-            "do not train agents in the dream of this model.",
+            f"Rewards may be too rare in the data. {_more_data(metrics)} Do not train agents in "
+            "the dream of this model.",
         )
 
 
@@ -133,8 +144,8 @@ def _termination(metrics: Metrics) -> Iterator[RunWarning]:
             "termination",
             f"Terminations were not learned: {recall:.0%} of {heads.terminations} held-out "
             "terminations are predicted.",
-            "Train the heads longer (--set phase2.head_updates=3000), or collect more episodes "
-            "that terminate (--size, --steps).",
+            "Train the heads longer (--set phase2.head_updates=3000), on more episodes that "
+            f"terminate. {_more_data(metrics)}",
         )
     if false_positives is not None and false_positives > MAX_FALSE_POSITIVE_RATE:
         yield RunWarning(
@@ -152,7 +163,17 @@ def _data(metrics: Metrics) -> Iterator[RunWarning]:
             "data",
             f"The model was trained on {episodes} episodes of {steps} steps in all, too few to "
             "cover most environments.",
-            "Collect more with --size and --steps.",
+            _more_data(metrics),
+        )
+    heldout = metrics.data.heldout_episodes
+    if heldout < MIN_HELDOUT:
+        yield RunWarning(
+            "heldout",
+            f"The figures come from {heldout} held-out episode{'s' * (heldout != 1)} only, and are "
+            "uncertain.",
+            "Add episodes: a tenth of own data is held out."
+            if _own_data(metrics)
+            else "Evaluate on more with --set data.heldout_size=256.",
         )
 
 
@@ -166,6 +187,17 @@ def _updates(metrics: Metrics) -> Iterator[RunWarning]:
             f"The model was trained for few updates: {shown}.",
             "Train longer with --updates and --decoder-updates, or --preset quick.",
         )
+
+
+def _own_data(metrics: Metrics) -> bool:
+    return metrics.run is not None and metrics.run.policy == "recorded"
+
+
+def _more_data(metrics: Metrics) -> str:
+    """How to get more data, in a sentence."""
+    if _own_data(metrics):
+        return "Add more or longer episodes to the data."
+    return "Collect more episodes (--size) or longer ones (--steps)."
 
 
 def _checked(values: Mapping[str, object]) -> str | None:

@@ -144,3 +144,25 @@ class ModelSpec(BaseModel):
     def observation_shape(self) -> tuple[int, ...]:
         """(H, W, S*C), or (S*d,)."""
         return self.frames.shape(self.frame_shape)
+
+    def require_fit(
+        self, env_id: str, actions: gym.Space[Any], observations: gym.Space[Any]
+    ) -> None:
+        """Check that a model of this spec can act in an environment.
+
+        Args:
+            env_id: of the environment, for the message.
+            actions: its action space; bounds of a Box may differ.
+            observations: its space of stacked frames.
+
+        Raises:
+            ValueError: If the model was trained on other actions or observations.
+        """
+        shape, found = self.observation_shape, describe_actions(actions)
+        same = (type(found), found.dim) == (type(self.actions), self.actions.dim)
+        if not same or observations.shape != shape:
+            raise ValueError(
+                f"{env_id} has actions {actions} and observations of shape {observations.shape}, "
+                f"but the model was trained on actions {self.actions} and observations of shape "
+                f"{shape}; use the environment that its data comes from"
+            )

@@ -121,6 +121,8 @@ def project(latents: np.ndarray) -> np.ndarray:
     Returns:
         float64 (N, 2), each axis with a standard deviation of 1 (0 if all latents are equal).
     """
+    if not np.ptp(latents, axis=0).any():
+        return np.zeros((len(latents), 2))
     neighbors = min(_NEIGHBORS, len(latents) - 1)
     isomap = Isomap(n_neighbors=neighbors, n_components=2, eigen_solver="dense")
     xy: np.ndarray = isomap.fit_transform(latents.astype(np.float64))

@@ -1,0 +1,119 @@
+"""What a source of episodes is: the base class of all readers, and what to read."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from worldmodel.data.rollout import Episode
+
+PIXEL_KEYS = ("pixels", "image", "images", "rgb", "frames", "observations", "observation")
+VECTOR_KEYS = ("observations", "observation", "proprio", "state")
+
+NO_REWARDS = "no_rewards"
+"""Key of the metadata of a buffer whose source held no rewards."""
+
+INFERRED = "action_space_inferred"
+"""Key of the metadata of a buffer whose action space is only what its actions need."""
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What to read of an episode.
+
+    Attributes:
+        observation: ``pixels`` or ``vector``.
+        key: entry that holds the observations; None for the first of the usual names.
+        state_key: entry that holds the true state.
+    """
+
+    observation: str = "pixels"
+    key: str | None = None
+    state_key: str = "state"
+
+    def choose(self, entries: Mapping[str, Any], where: str) -> str:
+        """The entry to read observations from.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        names = PIXEL_KEYS if self.observation == "pixels" else VECTOR_KEYS
+        for name in [self.key] if self.key else names:
+            if name in entries and fits(entries[name], self.observation):
+                return name
+        wanted = self.key or f"one of {', '.join(names)}"
+        raise ValueError(
+            f"{where} has no {self.observation} under {wanted}; it holds "
+            f"{', '.join(sorted(map(str, entries)))}: name the entry with --observation-key, or "
+            "choose --observation pixels or vector"
+        )
+
+
+class Reader(ABC):
+    """Reads the episodes of one source, always in the same order.
+
+    Args:
+        reference: what `data.sources` names.
+        options: what to read.
+
+    Attributes:
+        action_space: space of the actions; None where the source does not tell.
+        count: number of episodes; None where the source does not tell.
+        has_rewards: whether the source holds rewards; otherwise they are 0.
+        env: ``id`` and ``kwargs`` of the environment, and ``policy``, as far as they are known.
+
+    Raises:
+        ValueError: If the source cannot be read.
+    """
+
+    action_space: gym.Space[Any] | None = None
+    count: int | None = None
+    has_rewards: bool = True
+    env: Mapping[str, Any] = MappingProxyType({})
+
+    @abstractmethod
+    def __init__(self, reference: str, options: ReadOptions) -> None: ...
+
+    @classmethod
+    @abstractmethod
+    def matches(cls, reference: str) -> bool:
+        """Whether this reader is meant for a reference."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """JSON values that change when the episodes change."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Episode]:
+        """Read the episodes."""
+
+    def actions(self) -> Iterator[np.ndarray]:
+        """Read the actions of every episode."""
+        return (episode.actions for episode in self)
+
+
+def fits(entry: Any, observation: str) -> bool:
+    """Whether the axes of an array suit ``pixels`` or ``vector`` observations of an episode."""
+    axes = len(getattr(entry, "shape", ()))
+    return axes in (3, 4) if observation == "pixels" else axes == 2
+
+
+def require(module: str, extra: str) -> Any:
+    """Import an optional library.
+
+    Raises:
+        ValueError: If it is not installed; the message says how to install it.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise ValueError(
+            f"reading this data needs {module}; install it with: pip install 'worldmodel[{extra}]'"
+        )
+    return importlib.import_module(module)

@@ -1,0 +1,184 @@
+"""Episodes made elsewhere, checked and stored in a replay buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from worldmodel.data.frames import resize
+from worldmodel.data.importers import as_episode
+from worldmodel.data.reader import INFERRED, NO_REWARDS
+from worldmodel.data.replay import ReplayBuffer
+from worldmodel.data.rollout import Episode
+from worldmodel.errors import ReplayBufferError
+
+
+def store_episodes(
+    path: str | Path,
+    episodes: Iterable[Episode | Mapping[str, Any]],
+    action_space: gym.Space[Any] | None = None,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> ReplayBuffer:
+    """Store episodes in a new buffer; see `ReplayBuffer.from_episodes`."""
+    metadata: dict[str, Any] = {}
+    if action_space is None:
+        metadata[INFERRED] = True
+        contents = list(episodes)
+        if not contents:
+            raise ValueError("there are no episodes to store")
+        if contents and not any(isinstance(c, Episode) or "rewards" in c for c in contents):
+            metadata[NO_REWARDS] = True
+        listed = [episode for _, episode in labelled_episodes(contents)]
+        episodes = listed
+        action_space = infer_action_space(checked_actions("data", (e.actions for e in listed)))
+    return write_episodes(path, labelled_episodes(episodes), action_space, metadata, progress)
+
+
+def labelled_episodes(
+    episodes: Iterable[Episode | Mapping[str, Any]],
+) -> Iterator[tuple[str, Episode]]:
+    """Episodes with frames as they are stored; errors name the number of the episode."""
+    for number, content in enumerate(episodes):
+        with naming_episode(f"episode {number}"):
+            episode = as_episode(content)
+            frames = stored_frames(episode.frames, None)
+        yield f"episode {number}", episode._replace(frames=frames)
+
+
+def write_episodes(
+    path: str | Path,
+    episodes: Iterable[tuple[str, Episode]],
+    action_space: gym.Space[Any],
+    metadata: dict[str, Any],
+    progress: Callable[[int], None] | None = None,
+) -> ReplayBuffer:
+    """Write labelled episodes into a new buffer, and open it for reading."""
+    buffer: ReplayBuffer | None = None
+    for number, (label, episode) in enumerate(episodes):
+        frames = episode.frames
+        if buffer is None:
+            buffer = ReplayBuffer.create(
+                path,
+                frame_shape=frames.shape[1:],
+                frame_dtype=frames.dtype.name,
+                action_space=action_space,
+                state_dim=0 if episode.states is None else int(np.prod(episode.states.shape[1:])),
+                metadata=metadata,
+            )
+        with naming_episode(label):
+            _add(buffer, episode)
+        if progress is not None:
+            progress(number + 1)
+    if buffer is None:
+        raise ValueError("there are no episodes to store")
+    buffer.close()
+    return ReplayBuffer.open(path)
+
+
+@contextmanager
+def naming_episode(label: str) -> Iterator[None]:
+    """Name the episode in errors about its content."""
+    try:
+        yield
+    except ReplayBufferError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{label}: {error}") from error
+
+
+def checked_actions(source: str, actions: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Check actions of episodes of a source.
+
+    Raises:
+        ValueError: If they are no finite numbers; the message names the episode.
+    """
+    for number, part in enumerate(actions):
+        values = np.asarray(part)
+        with naming_episode(f"{source}, episode {number}"):
+            if values.dtype.kind not in "biuf":
+                raise ValueError(f"actions are {values.dtype}; expected numbers")
+            if not len(values):
+                raise ValueError("it has no actions; expected one step or more")
+            if not np.isfinite(values).all():
+                raise ValueError("actions hold NaN or infinity")
+        yield values
+
+
+def _add(buffer: ReplayBuffer, episode: Episode) -> None:
+    space = buffer.action_space
+    actions, states = np.asarray(episode.actions), episode.states
+    if isinstance(space, gym.spaces.Box) and actions[:1].size == np.prod(space.shape):
+        actions = actions.reshape(len(actions), *space.shape).astype(np.float32)
+    elif isinstance(space, gym.spaces.Discrete):
+        if actions.ndim == 2 and actions.shape[1] == 1:
+            actions = actions[:, 0]
+        actions = actions.astype(np.int64) if actions.dtype == bool else actions
+    buffer.add_episode(
+        episode.frames,
+        actions,
+        np.asarray(episode.rewards, np.float32),
+        episode.terminated,
+        states=None if states is None else states.reshape(len(states), -1),
+        seed=episode.seed if episode.seed >= 0 else None,
+    )
+
+
+def stored_frames(frames: np.ndarray, image_size: int | None) -> np.ndarray:
+    """Frames (T+1, H, W, C) uint8 or (T+1, d) float32 of recorded observations.
+
+    Args:
+        frames: uint8 (T+1, H, W), (T+1, H, W, C) or (T+1, C, H, W), or numbers (T+1, d).
+        image_size: side of the stored images; None to keep theirs.
+
+    Raises:
+        ValueError: If they are neither.
+    """
+    frames = np.asarray(frames)
+    if frames.ndim == 2:
+        return frames.astype(np.float32)
+    if frames.ndim == 3:
+        frames = frames[..., None]
+    if frames.ndim != 4 or frames.dtype != np.uint8:
+        convert = {
+            "f": ": convert floats in [0, 1] with (frames * 255).astype(numpy.uint8)",
+            "i": ": convert integers from 0 to 255 with frames.astype(numpy.uint8)",
+        }.get(frames.dtype.kind, "")
+        raise ValueError(
+            f"frames are {frames.dtype} of shape {frames.shape}; expected uint8 images, 0 to 255, "
+            f"of shape (T+1, H, W, C), or vectors (T+1, d){convert}"
+        )
+    if frames.shape[-1] not in (1, 3) and frames.shape[1] in (1, 3):
+        frames = np.moveaxis(frames, 1, -1)
+    if frames.shape[-1] == 4:
+        frames = frames[..., :3]
+    if image_size is None or frames.shape[1:3] == (image_size, image_size):
+        return frames
+    return np.stack([resize(frame, image_size) for frame in frames])
+
+
+def infer_action_space(actions: Iterable[np.ndarray]) -> gym.Space[Any]:
+    """The smallest usual space that holds given actions.
+
+    Integers and bools of shape (T,) give ``Discrete``; others a flat ``Box`` of [-1, 1] where that
+    holds them all, else of their extremes. A dimension that never changes gets a range of 1 around
+    it.
+    """
+    parts: Sequence[np.ndarray] = [np.asarray(part) for part in actions]
+    if all(part.ndim == 1 and part.dtype.kind in "biu" for part in parts):
+        low, high = min(int(p.min()) for p in parts), max(int(p.max()) for p in parts)
+        start = min(low, 0)
+        return gym.spaces.Discrete(max(high - start + 1, 2), start=start)
+    rows = [part.reshape(len(part), -1).astype(np.float64) for part in parts]
+    low_bound = np.min([row.min(0) for row in rows], axis=0)
+    high_bound = np.max([row.max(0) for row in rows], axis=0)
+    if low_bound.min() >= -1 and high_bound.max() <= 1:
+        low_bound, high_bound = -np.ones_like(low_bound), np.ones_like(high_bound)
+    still = low_bound == high_bound
+    low_bound, high_bound = low_bound - 0.5 * still, high_bound + 0.5 * still
+    return gym.spaces.Box(low_bound.astype(np.float32), high_bound.astype(np.float32))
