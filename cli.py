@@ -40,7 +40,7 @@ WRAPPER_HELP = "module:Name applied to the environment; can be given several tim
 KEY_HELP = "Entry of a Dict observation to learn from (default: the only usable one)."
 SKIP_HELP = "Repeat each action N times (default: 1)."
 DEVICE_HELP = "auto, cpu, cuda, cuda:N or mps."
-OBJECTIVE_HELP = "vicreg, sigreg, variance, prediction, or module:Name."
+OBJECTIVE_HELP = "vicreg, inverse, sigreg, variance, prediction, or module:Name."
 POLICY_HELP = (
     "passive, random, mixed, a saved SB3 agent's .zip, RUN (its model plans), or module:Name."
 )

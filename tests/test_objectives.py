@@ -8,9 +8,12 @@ from scipy import integrate
 from worldmodel.errors import ConfigError
 from worldmodel.hyperparameters import ObjectiveConfig
 from worldmodel.objectives import (
+    Forecast,
     check_objective,
     covariance_penalty,
+    make_objective,
     random_directions,
+    regularized_prediction,
     sigreg,
     variance_hinge,
 )
@@ -85,7 +88,7 @@ def test_random_directions_have_unit_length_and_follow_the_generator():
     assert not torch.equal(draws[0], draws[2])
 
 
-@pytest.mark.parametrize("name", ["vicreg", "sigreg", "variance", "prediction"])
+@pytest.mark.parametrize("name", ["vicreg", "inverse", "sigreg", "variance", "prediction"])
 def test_built_in_objectives_pass_the_check(name):
     check_objective(ObjectiveConfig(name=name), 8, 2)
 
@@ -102,3 +105,44 @@ def test_built_in_objectives_pass_the_check(name):
 def test_an_objective_that_does_not_fit_is_reported(objective, message):
     with pytest.raises(ConfigError, match=message):
         check_objective(ObjectiveConfig(name=reference(objective)), 8, 2)
+
+
+def inverse(**settings):
+    return ObjectiveConfig(name="inverse", **settings)
+
+
+def test_inverse_dynamics_reads_the_action_from_two_latents(generator):
+    settings = inverse(horizon=2, inverse_weight=3.0)
+    objective = make_objective(settings, latent_dim=4, action_dim=2)
+    z, actions = torch.randn(3, 64, 4, generator=generator), torch.randn(2, 64, 2)
+    forecast = Forecast(z.clone().requires_grad_(), z.clone(), actions)
+    loss, terms = objective(forecast, settings, generator)
+    plain, _ = regularized_prediction(forecast, settings, generator)
+    predicted = objective.net(torch.cat([z[0], z[1]], dim=-1))
+    expected = (predicted - actions[0]).square().mean()
+    torch.testing.assert_close(terms["inverse"], expected.detach())
+    torch.testing.assert_close(loss, plain + 3.0 * expected)
+
+
+def test_inverse_dynamics_needs_the_first_step():
+    with pytest.raises(ConfigError, match=r"offsets \(0, 2\) must begin with 0 and 1"):
+        check_objective(inverse(horizon=2, offsets=(0, 2)), 8, 2)
+
+
+def test_inverse_dynamics_keep_what_the_actions_change(generator):
+    """Of a still picture and a controlled dot, gradients reach what tells the action."""
+    settings = inverse(horizon=1, variance_weight=0.0, covariance_weight=0.0)
+    objective = make_objective(settings, latent_dim=2, action_dim=1)
+    optimizer = torch.optim.Adam(objective.parameters(), lr=1e-2)
+    start = torch.randn(256, 2, generator=generator)
+    actions = torch.randn(1, 256, 1, generator=generator)
+    after = start + torch.cat([torch.zeros(256, 1), actions[0]], dim=-1)
+    for _ in range(200):
+        forecast = Forecast(torch.stack([start, after]), torch.stack([start, after]), actions)
+        loss, terms = objective(forecast, settings, generator)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert terms["inverse"] < 0.02
+    blind = torch.stack([start, start])
+    assert objective(Forecast(blind, blind, actions), settings, generator)[1]["inverse"] > 0.5

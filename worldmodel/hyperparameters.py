@@ -134,8 +134,9 @@ class ObjectiveConfig(Section):
     """What phase 1 minimizes: MSE to the EMA targets plus regularizers on the predictions.
 
     Attributes:
-        name: ``vicreg``, ``sigreg``, ``variance``, ``prediction`` (which collapses), or
-            ``module:Name``. A built-in name sets the weights that are not given.
+        name: ``vicreg``, ``inverse`` (``vicreg`` with inverse dynamics), ``sigreg``, ``variance``,
+            ``prediction`` (which collapses), or ``module:Name``. A built-in name sets the weights
+            that are not given.
         horizon: predicted steps K; the predictor is unrolled over all of them.
         offsets: increasing steps at which predictions are compared with targets, from 0 (the
             context's own latent) to the horizon; powers of two if not given.
@@ -145,6 +146,7 @@ class ObjectiveConfig(Section):
         covariance_weight: of the covariance penalty.
         sigreg_weight: of the sketched Gaussian statistic, times the batch size as in LeJEPA.
         directions: random projections of the sketch.
+        inverse_weight: of the error of the action that ``inverse`` reads from two latents.
     """
 
     name: Annotated[str, AfterValidator(OBJECTIVES.check)] = "vicreg"
@@ -155,6 +157,7 @@ class ObjectiveConfig(Section):
     covariance_weight: float = Field(0.05, ge=0)
     sigreg_weight: float = Field(0.0, ge=0)
     directions: int = Field(256, ge=1)
+    inverse_weight: float = Field(1.0, ge=0)
 
     @model_validator(mode="before")
     @classmethod

@@ -1,7 +1,8 @@
 """Objectives of phase 1: prediction loss and regularizers that prevent collapse.
 
 An objective maps a `Forecast` to a loss. The built-in ones are one function,
-`regularized_prediction`, with different weights.
+`regularized_prediction`, with different weights, and `InverseDynamics`, which adds a network of its
+own to it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worldmodel.errors import ConfigError
@@ -34,7 +35,11 @@ class Forecast(NamedTuple):
 
 
 class Objective(Protocol):
-    """A function from a forecast to a loss; chosen by `objective.name`."""
+    """A function from a forecast to a loss; chosen by `objective.name`.
+
+    A class is made with ``(settings, latent_dim, action_dim)``. If it is an ``nn.Module``, its
+    weights are trained in phase 1, saved in checkpoints, and dropped afterwards.
+    """
 
     def __call__(
         self, forecast: Forecast, settings: ObjectiveConfig, generator: torch.Generator
@@ -52,6 +57,26 @@ class Objective(Protocol):
         """
 
 
+def make_objective(
+    settings: ObjectiveConfig, latent_dim: int, action_dim: int, seed: int = 0
+) -> Objective:
+    """Make the objective that `settings` names.
+
+    Args:
+        settings: section `objective` of the configuration; an argument of a class.
+        latent_dim: size D of a latent; an argument of a class.
+        action_dim: size A of an action vector; an argument of a class.
+        seed: random seed of its weights, if it has any.
+    """
+    chosen = OBJECTIVES.resolve(settings.name)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        made: Objective = (
+            chosen(settings, latent_dim, action_dim) if isinstance(chosen, type) else chosen
+        )
+    return made
+
+
 def check_objective(settings: ObjectiveConfig, latent_dim: int, action_dim: int) -> None:
     """Run an objective once on random latents, so that mistakes show before data is collected.
 
@@ -59,7 +84,6 @@ def check_objective(settings: ObjectiveConfig, latent_dim: int, action_dim: int)
         ConfigError: If there is no such objective, it fails, or it does not return a 0-d tensor
             and a dictionary.
     """
-    objective = OBJECTIVES.resolve(settings.name)
     generator = torch.Generator().manual_seed(0)
     shape = (len(settings.offsets), 8, latent_dim)
     forecast = Forecast(
@@ -69,6 +93,7 @@ def check_objective(settings: ObjectiveConfig, latent_dim: int, action_dim: int)
     )
     expected = "expected (loss, terms): a 0-d tensor with gradients and a dictionary of tensors"
     try:
+        objective = make_objective(settings, latent_dim, action_dim)
         loss, terms = objective(forecast, settings, generator)
     except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
         raise ConfigError(f"the objective {settings.name!r} fails: {error}; {expected}") from error
@@ -104,6 +129,38 @@ def regularized_prediction(
         terms["sigreg"] = statistic.detach()
         loss = loss + settings.sigreg_weight * statistic
     return loss, terms
+
+
+class InverseDynamics(nn.Module):
+    """`regularized_prediction`, and a network that reads the action from two latents.
+
+    The error of the network, mean squared over the entries of the action vector, is added with
+    `objective.inverse_weight` (PLDM, arXiv:2502.14819, section 3). It sees the context's latent and
+    the target one step later, never the prediction, which depends on the action itself.
+
+    Args:
+        settings: section `objective` of the configuration.
+        latent_dim: size D of a latent.
+        action_dim: size A of an action vector.
+    """
+
+    def __init__(self, settings: ObjectiveConfig, latent_dim: int, action_dim: int) -> None:
+        super().__init__()
+        if settings.offsets[1:2] != (1,):
+            raise ValueError(f"offsets {settings.offsets} must begin with 0 and 1")
+        self.net = nn.Sequential(
+            nn.Linear(2 * latent_dim, 256), nn.SiLU(), nn.Linear(256, action_dim)
+        )
+
+    def forward(
+        self, forecast: Forecast, settings: ObjectiveConfig, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the loss; see `Objective`."""
+        loss, terms = regularized_prediction(forecast, settings, generator)
+        pair = torch.cat([forecast.predictions[0], forecast.targets[1]], dim=-1)
+        error = F.mse_loss(self.net(pair), forecast.actions[0])
+        terms["inverse"] = error.detach()
+        return loss + settings.inverse_weight * error, terms
 
 
 def variance_hinge(z: Tensor, eps: float = 1e-4) -> Tensor:

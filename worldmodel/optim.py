@@ -175,6 +175,7 @@ class Phase:
         updates: total number of updates.
         after_update: function that is called with the update after each step of the optimizers.
         generator: random generator of the loss, saved with the phase.
+        module: trained for the loss alone, saved with the phase and not with the model.
     """
 
     def __init__(
@@ -186,10 +187,11 @@ class Phase:
         updates: int,
         after_update: Callable[[int], None] | None = None,
         generator: torch.Generator | None = None,
+        module: nn.Module | None = None,
     ) -> None:
         self.name, self.updates, self.step = name, updates, 0
         self.parameters, self.loss, self.settings = list(parameters), loss, settings
-        self.after_update, self.generator = after_update, generator
+        self.after_update, self.generator, self.module = after_update, generator, module
         self.optimizers = make_optimizers(
             self.parameters, settings.optimizer, settings.weight_decay
         )
@@ -252,6 +254,7 @@ class Phase:
             "skipped": self.skipped,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "generator": None if self.generator is None else self.generator.get_state(),
+            "module": None if self.module is None else self.module.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -261,3 +264,5 @@ class Phase:
             optimizer.load_state_dict(saved)
         if self.generator is not None:
             self.generator.set_state(state["generator"])
+        if self.module is not None:
+            self.module.load_state_dict(state["module"])

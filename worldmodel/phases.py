@@ -30,9 +30,8 @@ from worldmodel.hyperparameters import ObjectiveConfig, Optimization
 from worldmodel.latents import LatentEpisodes, LatentSampler, encode_episodes
 from worldmodel.models import WorldModel, unroll
 from worldmodel.models.heads import HEADS, Transition, reconstruction_loss
-from worldmodel.objectives import Forecast
+from worldmodel.objectives import Forecast, make_objective
 from worldmodel.optim import Phase, Terms, cosine
-from worldmodel.registry import OBJECTIVES
 
 MIN_VALIDATION_WINDOWS = 16
 
@@ -46,7 +45,9 @@ def jepa_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -> Phase
         config: uses `phase1`, `objective` and `seed`.
     """
     settings, phase = config.objective, config.phase1
-    objective = OBJECTIVES.resolve(settings.name)
+    spec = model.spec
+    objective = make_objective(settings, spec.latent_dim, spec.actions.dim, config.seed)
+    module = objective.to(model.device) if isinstance(objective, nn.Module) else None
     generator = torch.Generator().manual_seed(config.seed)
     length = model.frames.window(settings.horizon)
     sampler = WindowSampler(buffer, length, phase.batch_size, seed=(config.seed, 1))
@@ -62,7 +63,9 @@ def jepa_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -> Phase
         update_target(model.target_encoder, model.encoder, momentum)
 
     parameters = [*model.encoder.parameters(), *model.predictor.parameters()]
-    return Phase("phase 1", parameters, loss, phase, updates, follow, generator)
+    if module is not None:
+        parameters += module.parameters()
+    return Phase("phase 1", parameters, loss, phase, updates, follow, generator, module)
 
 
 def predict_targets(model: WorldModel, batch: Batch, objective: ObjectiveConfig) -> Forecast:

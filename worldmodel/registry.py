@@ -145,6 +145,7 @@ OBJECTIVES = Registry(
         "sigreg": "worldmodel.objectives:regularized_prediction",
         "variance": "worldmodel.objectives:regularized_prediction",
         "prediction": "worldmodel.objectives:regularized_prediction",
+        "inverse": "worldmodel.objectives:InverseDynamics",
     },
 )
 POLICIES = Registry(

@@ -115,7 +115,7 @@ def test_phase1_repeats_itself_and_depends_on_the_seed(buffer, config):
     assert not same(runs[0], runs[2])
 
 
-@pytest.mark.parametrize("objective", ["vicreg", "sigreg"])
+@pytest.mark.parametrize("objective", ["vicreg", "sigreg", "inverse"])
 def test_phase1_resumes_as_if_never_stopped(buffer, objective):
     config = tiny_config(objective={"name": objective})
     whole = new_model(config)
