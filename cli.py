@@ -357,6 +357,12 @@ app.add_typer(rl_app, name="rl")
 Steps = Annotated[
     int | None, typer.Option(min=1, help="Environment steps of training (default: 200000).")
 ]
+Hyper = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE", help="Argument of the algorithm, or a YAML file of them; repeatable."
+    ),
+]
 Algo = Annotated[str | None, typer.Option(help="ppo (default), a2c, sac, td3, ddpg or dqn.")]
 
 
@@ -384,6 +390,7 @@ def rl_train(
     penalty: Annotated[
         float | None, typer.Option(min=0, help="Reward per unit of disagreement (default: 0.02).")
     ] = None,
+    hyper: Hyper = None,
     settings: Set = None,
     device: Device = "cpu",
     as_json: Json = False,
@@ -391,10 +398,12 @@ def rl_train(
     """Train a Stable-Baselines3 agent, and evaluate it in the real environment."""
     with user_errors():
         from worldmodel.rl.agents import result_summary
+        from worldmodel.rl.tuned import parse_hyper
 
         changes = _given(
             on=on, algo=algo, steps=steps, seed=seed, num_envs=envs, dream_steps=dream_steps
         )
+        changes |= parse_hyper(hyper)
         changes["loop"] = _given(rounds=rounds)
         changes["ensemble"] = _given(size=ensemble, penalty=penalty)
         opened = _open(run, device, settings)
@@ -411,6 +420,7 @@ def rl_compare(
     pixels: Annotated[
         bool, typer.Option(help="Include agents on pixels, by far the slowest.")
     ] = True,
+    hyper: Hyper = None,
     settings: Set = None,
     device: Device = "cpu",
     as_json: Json = False,
@@ -418,12 +428,14 @@ def rl_compare(
     """Compare agents on latents, in the dream, on pixels and on the true state."""
     with user_errors():
         from worldmodel.rl.compare import comparison_table
+        from worldmodel.rl.tuned import parse_hyper
 
         comparison = _open(run, device, settings).compare_agents(
             range(seeds),
             pixels=pixels,
             callbacks=[TerminalProgress()],
             **_given(algo=algo, steps=steps),
+            **parse_hyper(hyper),
         )
         if as_json:
             print_values(comparison, as_json=True)

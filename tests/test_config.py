@@ -215,3 +215,8 @@ def test_merging_keeps_every_leaf_of_the_upper_layer(base, changes):
 )
 def test_offsets_double_up_to_a_given_horizon(horizon, offsets):
     assert build_config({"objective": {"horizon": horizon}}).objective.offsets == offsets
+
+
+def test_the_former_name_of_a_key_is_still_read():
+    config = build_config({"evaluation": {"domain_error_rate": 0.25}})
+    assert config.evaluation.ood_false_positive_rate == 0.25

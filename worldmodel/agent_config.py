@@ -71,9 +71,11 @@ class AgentConfig(Section):
         algo: ``ppo``, ``a2c``, ``sac``, ``td3``, ``ddpg`` or ``dqn``.
         steps: environment steps of training, imagined ones for ``dream``.
         seed: of weights and exploration.
-        num_envs: environments at once; None for 128 dreams or 32 real ones.
-        gamma: discount factor.
-        kwargs: further arguments of the algorithm, as ``{"learning_rate": 3e-4}``.
+        num_envs: environments at once; None for 128 dreams, or the tuned number of real ones, 32
+            where there is none (`worldmodel.rl.tuned`).
+        gamma: discount factor; None for the tuned one of the environment, else 0.98.
+        kwargs: further arguments of the algorithm, as ``{"learning_rate": 3e-4}``; ``lin_3e-4`` is
+            a linear decay to 0.
         dream_steps: maximum imagined rollout length.
         leaving_terminates: an imagined rollout that leaves the domain terminates at the lowest
             value; otherwise it is truncated and the value of its last latent counts.
@@ -87,7 +89,7 @@ class AgentConfig(Section):
     steps: int = Field(200_000, ge=1)
     seed: int = Field(0, ge=0)
     num_envs: int | None = Field(None, ge=1)
-    gamma: float = Field(0.98, ge=0, lt=1)
+    gamma: float | None = Field(None, ge=0, lt=1)
     kwargs: dict[str, Any] = Field(default_factory=dict)
     dream_steps: int = Field(50, ge=1)
     leaving_terminates: bool = True

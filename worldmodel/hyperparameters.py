@@ -8,7 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from worldmodel.registry import (
     DECODERS,
@@ -338,7 +346,12 @@ class Evaluation(Section):
     resamples: int = Field(1000, ge=1)
     confidence: float = Field(0.95, gt=0, lt=1)
     domain_observations: int = Field(20_000, ge=16)
-    ood_false_positive_rate: float = Field(1e-3, gt=0, lt=1)
+    ood_false_positive_rate: float = Field(
+        1e-3,
+        gt=0,
+        lt=1,
+        validation_alias=AliasChoices("ood_false_positive_rate", "domain_error_rate"),
+    )
     starts: int = Field(4096, ge=1)
     probe: Probe = Probe()
     reference: Reference = Reference()

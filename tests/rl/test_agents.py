@@ -27,9 +27,10 @@ from worldmodel.rl import (
     train_agent,
 )
 from worldmodel.rl import agents as agents_module
-from worldmodel.rl.agents import results_folder
+from worldmodel.rl.agents import directory_name, results_folder
 from worldmodel.rl.envs import state_envs
 from worldmodel.rl.evaluation import heldout_seeds, validation_seeds
+from worldmodel.rl.tuned import with_tuned
 from worldmodel.run import Run
 
 
@@ -57,7 +58,7 @@ def test_an_agent_is_trained_evaluated_recorded_and_saved(run_path, on, real):
     assert np.isfinite(results["real"]["returns"]).all()
     assert results["curve"][-1]["steps"] == results["steps"]
     assert results["curve"][-1]["seconds"] == results["seconds"] > 0
-    assert AgentConfig(**results["config"]) == small(on)
+    assert AgentConfig(**results["config"]) == with_tuned(small(on), "DoublePendulumPixels-v0")
     folder = results_folder(Run(run_path), small(on))
     assert json.loads((folder / "results.json").read_text()) == results
     assert len(imageio.v3.imread(folder / "agent.mp4")) == 201
@@ -303,7 +304,7 @@ def test_progress_and_messages_go_to_the_callbacks(run_path):
 
 
 def name(**settings):
-    return results_folder(Run("run"), AgentConfig(**settings)).name
+    return directory_name(AgentConfig(**settings), "DoublePendulumPixels-v0")
 
 
 def test_the_directory_name_is_readable():

@@ -23,7 +23,7 @@ from worldmodel.agent_config import AgentConfig, Ensemble
 from worldmodel.callbacks import Callback, CallbackList, deferred_interrupt
 from worldmodel.errors import InterruptedRunError, RunError
 from worldmodel.files import replacing, write_json
-from worldmodel.rl.envs import AgentEnvs, default_num_envs
+from worldmodel.rl.envs import AgentEnvs
 from worldmodel.rl.evaluation import (
     Curve,
     EvalCallback,
@@ -33,6 +33,7 @@ from worldmodel.rl.evaluation import (
     validation_seeds,
 )
 from worldmodel.rl.guards import find_ensemble
+from worldmodel.rl.tuned import GAMMA, with_schedules, with_tuned
 from worldmodel.run import Run
 
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
@@ -86,6 +87,7 @@ def train_agent(
         ValueError: If the configuration does not fit the run or is inconsistent.
         InterruptedRunError: If the user stopped it; the agent trained so far is saved.
     """
+    config = with_tuned(config, run.config.env.id)
     if config.loop.rounds:
         from worldmodel.rl.loop import train_with_rounds
 
@@ -170,17 +172,16 @@ def check_algorithm(algo: str, actions: spaces.Space[Any]) -> None:
 
 def results_folder(run: Run, config: AgentConfig) -> Path:
     """Directory of an agent's results: a readable name for each configuration of the agent."""
-    return run.path / "rl" / _name(config)
+    return run.path / "rl" / directory_name(config, run.config.env.id)
 
 
-def _name(config: AgentConfig) -> str:
+def directory_name(config: AgentConfig, env_id: str | None) -> str:
+    """Name of an agent's results: what differs from the defaults of its environment."""
     main = {"on": config.on, "algo": config.algo, "steps": config.steps, "seed": config.seed}
     ignored = {"loop": {"rounds"} if config.loop.rounds else True}  # rounds can be added later
     default, given = (
         _flatten(
-            settings.model_copy(update={"num_envs": default_num_envs(settings)}).model_dump(
-                mode="json", exclude=ignored, fallback=repr
-            )
+            with_tuned(settings, env_id).model_dump(mode="json", exclude=ignored, fallback=repr)
         )
         for settings in (AgentConfig.model_validate(main), config)
     )
@@ -232,9 +233,11 @@ def make_agent(config: AgentConfig, envs: VecEnv, tensorboard: Path | None = Non
         "CnnPolicy" if image else "MlpPolicy",
         envs,
         seed=config.seed,
-        gamma=config.gamma,
+        gamma=GAMMA if config.gamma is None else config.gamma,
         tensorboard_log=None if tensorboard is None else str(tensorboard),
-        **{"device": "cpu", **_built_in(config.algo, envs.num_envs), **config.kwargs},
+        **with_schedules(
+            {"device": "cpu", **_built_in(config.algo, envs.num_envs), **config.kwargs}
+        ),
     )
     return agent
 

@@ -21,6 +21,7 @@ from worldmodel.latents import encode_episodes
 from worldmodel.models import WorldModel
 from worldmodel.models.predictors import ResidualPredictor
 from worldmodel.phases import predictor_phase
+from worldmodel.rl.tuned import GAMMA
 from worldmodel.run import Run
 
 _SCALE_TRANSITIONS = 4096
@@ -172,7 +173,8 @@ def guard(
     envs: gym.vector.VectorEnv[Any, Any, Any] = dream
     if ensemble is not None and config.ensemble.penalty:
         envs = DisagreementPenalty(envs, dream, ensemble, config.ensemble.penalty)
-    return LeavingTerminates(envs, dream, config.gamma) if config.leaving_terminates else envs
+    gamma = GAMMA if config.gamma is None else config.gamma
+    return LeavingTerminates(envs, dream, gamma) if config.leaving_terminates else envs
 
 
 class LeavingTerminates(gym.vector.VectorWrapper):

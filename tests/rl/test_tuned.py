@@ -1,0 +1,90 @@
+"""Tuned hyperparameters: found by environment and algorithm, scaled, and below what is given."""
+
+import pytest
+
+from worldmodel.agent_config import AgentConfig
+from worldmodel.errors import ConfigError
+from worldmodel.rl.tuned import TUNED, parse_hyper, with_schedules, with_tuned
+
+
+def tuned(env_id, **settings):
+    return with_tuned(AgentConfig(**settings), env_id)
+
+
+def test_an_environment_without_tuned_settings_keeps_the_general_ones():
+    for env_id in (None, "DoublePendulumPixels-v0"):
+        found = tuned(env_id, on="state")
+        assert (found.gamma, found.num_envs, found.kwargs) == (0.98, 32, {})
+        assert tuned(env_id, on="dream").num_envs == 128
+
+
+@pytest.mark.parametrize("env_id", ["Pendulum-v1", "some_module:Pendulum-v1"])
+def test_tuned_settings_are_found_by_environment_and_algorithm(env_id):
+    ppo = tuned(env_id, on="state")
+    assert (ppo.gamma, ppo.num_envs) == (0.9, 4)
+    assert ppo.kwargs["n_steps"] == 1024
+    assert ppo.kwargs["use_sde"] is True
+    sac = tuned(env_id, on="state", algo="sac")
+    assert (sac.gamma, sac.kwargs) == (0.99, {"learning_rate": 1e-3})
+
+
+def test_what_is_given_is_kept():
+    given = {"gamma": 0.5, "num_envs": 8, "kwargs": {"n_steps": 7, "ent_coef": 0.3}}
+    found = tuned("Pendulum-v1", on="state", **given)
+    assert (found.gamma, found.num_envs) == (0.5, 8)
+    assert (found.kwargs["n_steps"], found.kwargs["ent_coef"]) == (7, 0.3)
+    assert found.kwargs["use_sde"] is True
+    assert with_tuned(found, "Pendulum-v1") == found
+
+
+@pytest.mark.parametrize(
+    ("env_id", "settings", "rollout"),
+    [
+        ("Pendulum-v1", {"on": "state"}, 4096),
+        ("Pendulum-v1", {"on": "state", "num_envs": 16}, 4096),
+        ("Pendulum-v1", {"on": "dream"}, 4096),
+        ("CartPole-v1", {"on": "latent"}, 256),
+        ("CartPole-v1", {"on": "dream"}, 2048),
+    ],
+)
+def test_the_rollout_does_not_depend_on_the_number_of_environments(env_id, settings, rollout):
+    found = tuned(env_id, **settings)
+    assert found.kwargs["n_steps"] * found.num_envs == rollout
+
+
+@pytest.mark.parametrize("num_envs", [1, 4, 16, 128])
+def test_off_policy_algorithms_keep_their_gradient_steps_per_step(num_envs):
+    for (algo, env_id), settings in TUNED.items():
+        if "train_freq" in settings:
+            found = tuned(env_id, on="state", algo=algo, num_envs=num_envs)
+            steps = found.kwargs["train_freq"] * num_envs
+            ratio = settings["gradient_steps"] / settings["train_freq"]
+            assert found.kwargs["gradient_steps"] / steps == pytest.approx(ratio, rel=0.05)
+
+
+def test_every_setting_is_an_argument_of_its_algorithm():
+    from worldmodel.rl.agents import check_consistent
+
+    for algo, env_id in TUNED:
+        check_consistent(tuned(env_id, on="state", algo=algo))
+
+
+def test_a_linear_schedule_is_written_as_in_the_zoo():
+    kwargs = with_schedules({"learning_rate": "lin_1e-3", "n_epochs": 4})
+    assert kwargs["n_epochs"] == 4
+    assert kwargs["learning_rate"](1.0) == pytest.approx(1e-3)
+    assert kwargs["learning_rate"](0.25) == pytest.approx(2.5e-4)
+    with pytest.raises(ValueError, match="learning_rate is 'lin_fast'; expected a number"):
+        with_schedules({"learning_rate": "lin_fast"})
+
+
+def test_hyperparameters_are_given_one_by_one_and_in_a_file(tmp_path):
+    file = tmp_path / "ppo.yaml"
+    file.write_text("n_steps: 64\ngamma: 0.9\npolicy_kwargs: {net_arch: [8]}\n")
+    found = parse_hyper([str(file), "n_steps=32", "policy_kwargs.log_std_init=-2"])
+    assert found["gamma"] == 0.9
+    assert found["kwargs"]["n_steps"] == 32
+    assert found["kwargs"]["policy_kwargs"] == {"net_arch": [8], "log_std_init": -2}
+    assert parse_hyper(None) == {}
+    with pytest.raises(ConfigError, match=r"cannot read .*nowhere\.yaml"):
+        parse_hyper([str(tmp_path / "nowhere.yaml")])

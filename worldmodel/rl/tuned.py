@@ -1,0 +1,181 @@
+"""Hyperparameters of agents by environment, from rl-baselines3-zoo, and how they scale.
+
+The values are those of ``hyperparams/{ppo,sac,dqn}.yml`` of
+https://github.com/DLR-RM/rl-baselines3-zoo. Its normalization of observations and rewards is left
+out: latents have a standard deviation near 1. Environments that it lacks get the general settings
+of `worldmodel.rl.agents`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.utils import LinearSchedule
+
+from worldmodel.agent_config import AgentConfig
+from worldmodel.config import override, parse_setting, read_yaml
+
+GAMMA = 0.98
+"""Discount factor where there is no tuned one."""
+
+MIN_DREAM_ROLLOUT = 2048
+"""Fewest steps of all imagined environments between two updates of PPO."""
+
+_DQN = {
+    "learning_rate": 2.5e-4,
+    "batch_size": 512,
+    "buffer_size": 100_000,
+    "learning_starts": 0,
+    "gamma": 0.99,
+    "target_update_interval": 5000,
+    "train_freq": 16,
+    "gradient_steps": 4,
+    "exploration_fraction": 0.06,
+    "exploration_final_eps": 0.11,
+}
+
+TUNED: dict[tuple[str, str], dict[str, Any]] = {
+    ("ppo", "CartPole-v1"): {
+        "num_envs": 8,
+        "n_steps": 32,
+        "batch_size": 256,
+        "gae_lambda": 0.8,
+        "gamma": 0.98,
+        "n_epochs": 20,
+        "ent_coef": 0.0,
+        "learning_rate": "lin_1e-3",
+        "clip_range": "lin_0.2",
+    },
+    ("ppo", "Pendulum-v1"): {
+        "num_envs": 4,
+        "n_steps": 1024,
+        "gae_lambda": 0.95,
+        "gamma": 0.9,
+        "n_epochs": 10,
+        "ent_coef": 0.0,
+        "learning_rate": 1e-3,
+        "clip_range": 0.2,
+        "use_sde": True,
+        "sde_sample_freq": 4,
+    },
+    ("ppo", "Acrobot-v1"): {
+        "num_envs": 16,
+        "n_steps": 256,
+        "gae_lambda": 0.94,
+        "gamma": 0.99,
+        "n_epochs": 4,
+        "ent_coef": 0.0,
+    },
+    ("ppo", "MountainCar-v0"): {
+        "num_envs": 16,
+        "n_steps": 16,
+        "gae_lambda": 0.98,
+        "gamma": 0.99,
+        "n_epochs": 4,
+        "ent_coef": 0.0,
+    },
+    ("sac", "Pendulum-v1"): {"num_envs": 1, "gamma": 0.99, "learning_rate": 1e-3},
+    ("sac", "MountainCarContinuous-v0"): {
+        "num_envs": 1,
+        "learning_rate": 3e-4,
+        "buffer_size": 50_000,
+        "batch_size": 512,
+        "ent_coef": 0.1,
+        "train_freq": 32,
+        "gradient_steps": 32,
+        "gamma": 0.9999,
+        "tau": 0.01,
+        "learning_starts": 0,
+        "use_sde": True,
+        "policy_kwargs": {"log_std_init": -3.67, "net_arch": [64, 64]},
+    },
+    ("dqn", "CartPole-v1"): {"num_envs": 1, **_DQN},
+    ("dqn", "Acrobot-v1"): {"num_envs": 1, **_DQN},
+    ("dqn", "MountainCar-v0"): {
+        "num_envs": 1,
+        "learning_rate": 4e-3,
+        "batch_size": 128,
+        "buffer_size": 10_000,
+        "learning_starts": 1000,
+        "gamma": 0.98,
+        "target_update_interval": 5000,
+        "train_freq": 16,
+        "gradient_steps": 8,
+        "exploration_fraction": 0.2,
+        "exploration_final_eps": 0.07,
+        "policy_kwargs": {"net_arch": [256, 256]},
+    },
+}
+"""Settings by algorithm and environment; ``n_steps``, ``train_freq`` and ``gradient_steps`` are
+those of `num_envs` environments at once."""
+
+
+def with_tuned(config: AgentConfig, env_id: str | None) -> AgentConfig:
+    """Fill in what an agent's configuration leaves open.
+
+    The rollout of PPO stays as long with another number of environments, and off-policy algorithms
+    keep their number of gradient steps per step.
+
+    Args:
+        config: of an agent; what it gives is kept.
+        env_id: of the environment.
+    """
+    settings = dict(TUNED.get((config.algo, (env_id or "").rpartition(":")[2]), {}))
+    tuned_envs = settings.pop("num_envs", 32)
+    default = 128 if config.on == "dream" else tuned_envs
+    num_envs = config.num_envs or default
+    gamma = settings.pop("gamma", GAMMA)
+    if "n_steps" in settings:
+        rollout = settings["n_steps"] * tuned_envs
+        if config.on == "dream":
+            rollout = max(rollout, MIN_DREAM_ROLLOUT)
+        settings["n_steps"] = max(2, rollout // num_envs)
+    if "train_freq" in settings:
+        per_step = settings["gradient_steps"] / (settings["train_freq"] * tuned_envs)
+        settings["train_freq"] = max(1, settings["train_freq"] * tuned_envs // num_envs)
+        settings["gradient_steps"] = max(1, round(per_step * settings["train_freq"] * num_envs))
+    return config.model_copy(
+        update={
+            "num_envs": num_envs,
+            "gamma": gamma if config.gamma is None else config.gamma,
+            "kwargs": {**settings, **config.kwargs},
+        }
+    )
+
+
+def with_schedules(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Replace values like ``lin_1e-3`` by a linear decay from 1e-3 to 0 over the training.
+
+    Raises:
+        ValueError: If what follows ``lin_`` is no number.
+    """
+    return {
+        name: _schedule(name, value) if str(value).startswith("lin_") else value
+        for name, value in kwargs.items()
+    }
+
+
+def _schedule(name: str, text: str) -> LinearSchedule:
+    try:
+        return LinearSchedule(float(text.removeprefix("lin_")), 0.0, 1.0)
+    except ValueError:
+        raise ValueError(f"{name} is {text!r}; expected a number after lin_") from None
+
+
+def parse_hyper(texts: Sequence[str] | None) -> dict[str, Any]:
+    """Fields of `AgentConfig` from what ``--hyper`` takes.
+
+    Args:
+        texts: each ``key=value``, the value in YAML, or the path of a YAML file of such keys; later
+            ones override earlier ones.
+
+    Raises:
+        ConfigError: If a text is neither, or a file cannot be read.
+    """
+    values: dict[str, Any] = {}
+    for text in texts or ():
+        values = override(values, parse_setting(text) if "=" in text else read_yaml(Path(text)))
+    gamma = {"gamma": values.pop("gamma")} if "gamma" in values else {}
+    return gamma | ({"kwargs": values} if values else {})
