@@ -3,12 +3,14 @@
 import json
 import re
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from tiny_training import new_model, tiny_buffer, tiny_config
+
+from worldmodel.evaluation import probes
+from worldmodel.hyperparameters import Probe
 
 ROOT = Path(__file__).parents[1]
 LEARNING = ROOT / "benchmarks" / "learning"
@@ -16,22 +18,30 @@ RESULTS = sorted((ROOT / "docs" / "learning").glob("*.json"))
 TINY = ["--updates", "4", "--seeds", "0", "--size", "40", "--episodes", "8", "--points", "1"]
 
 
-def run_experiment(name, folder, *options):
-    paths = ["--image-size", "16", "--data-dir", folder / "data", "--out", folder]
-    return subprocess.run(
-        [sys.executable, LEARNING, name, *TINY, *paths, *options],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+@pytest.fixture
+def run_experiment(monkeypatch, capsys):
+    """Runs `benchmarks/learning NAME` in this process; returns what it prints."""
+    monkeypatch.syspath_prepend(LEARNING)
+    fit, few = probes.fit_mlp_probe, Probe(updates=20)
+    monkeypatch.setattr(probes, "fit_mlp_probe", lambda x, y, _, *, seed: fit(x, y, few, seed=seed))
+
+    def run(name, folder, *options):
+        paths = ["--image-size", "16", "--data-dir", str(folder / "data"), "--out", str(folder)]
+        monkeypatch.setattr(sys, "argv", [str(LEARNING), name, *TINY, *paths, *options])
+        runpy.run_path(str(LEARNING / "__main__.py"), run_name="__main__")
+        return capsys.readouterr()
+
+    return run
 
 
-def test_saved_results_are_reused_and_the_table_is_written_between_its_markers(tmp_path):
+def test_saved_results_are_reused_and_the_table_is_written_between_its_markers(
+    run_experiment, tmp_path
+):
     page = tmp_path / "phenomena.md"
     page.write_text("# Before\n\n<!-- blindness -->\nold\n<!-- /blindness -->\n\nAfter.\n")
     first = run_experiment("blindness", tmp_path)
     text = page.read_text()
-    assert first.stdout.strip() in text
+    assert first.out.strip() in text
     assert text.startswith("# Before\n")
     assert text.endswith("\n\nAfter.\n")
     assert "old" not in text
@@ -49,27 +59,27 @@ def test_saved_results_are_reused_and_the_table_is_written_between_its_markers(t
     saved["rows"] = [{**residual, "recipe": "of another configuration"}, identity]
     path.write_text(json.dumps(saved))
     again = run_experiment("blindness", tmp_path)
-    assert "identity" not in again.stderr
-    assert "residual, seed 0" in again.stderr
+    assert "identity" not in again.err
+    assert "residual, seed 0" in again.err
     rows = json.loads(path.read_text())["rows"]
     assert [row["label"] for row in rows] == ["identity", "residual"]
     assert rows[1]["error"] == residual["error"]
 
     before = path.read_bytes()
-    with pytest.raises(subprocess.CalledProcessError) as stopped:
+    with pytest.raises(SystemExit) as stopped:
         run_experiment("blindness", tmp_path, "--updates", "2")
-    assert "remove the file to train all models again" in stopped.value.stderr
+    assert "remove the file to train all models again" in str(stopped.value)
     assert path.read_bytes() == before
 
 
-def test_refined_models_are_evaluated_before_and_after(tmp_path):
+def test_refined_models_are_evaluated_before_and_after(run_experiment, tmp_path):
     first = run_experiment("decay", tmp_path, "--refine", "2")
     saved = json.loads((tmp_path / "learning" / "decay.json").read_text())
     assert saved["budget"] == {"updates": 4, "updates of refinement": 2}
     for row in saved["rows"]:
         assert row["refined"]["error"] != row["error"]
         assert row["refined"]["linear"] == row["linear"]
-        assert f"{row['refined']['error']['30']:.3f} |" in first.stdout
+        assert f"{row['refined']['error']['30']:.3f} |" in first.out
     assert "4 updates and 2 updates of refinement" in (tmp_path / "learning.md").read_text()
 
 

@@ -30,7 +30,14 @@ def _short(monkeypatch):
 
 
 def looping(rounds, **settings):
-    loop = {"rounds": rounds, "updates": 20, "episodes": 3, "patience": 10, **settings}
+    loop = {
+        "rounds": rounds,
+        "updates": 20,
+        "episodes": 3,
+        "max_steps": 40,
+        "patience": 10,
+        **settings,
+    }
     evaluation = {"eval_points": 2, "eval_episodes": 4, "max_eval_steps": 40}
     return AgentConfig(steps=256, num_envs=4, loop=loop, **evaluation)
 
@@ -55,10 +62,10 @@ def test_the_loop_collects_fine_tunes_and_resumes_where_it_stopped(run_path):
     results = trained(run_path, 1)
     folder = folder_of(run_path)
     assert [r["round"] for r in results["rounds"]] == [0, 1]
-    assert [r["real_steps"] for r in results["rounds"]] == [600, 1200]
-    assert results["real_steps"] == 1200
+    assert [r["real_steps"] for r in results["rounds"]] == [120, 240]
+    assert results["real_steps"] == 240
     with ReplayBuffer.open(folder / "experience" / "1") as buffer:
-        assert buffer.num_transitions == 600
+        assert buffer.num_transitions == 120
     for part, changed in (
         ("encoder", False),
         ("decoder", False),
@@ -78,7 +85,7 @@ def test_the_loop_collects_fine_tunes_and_resumes_where_it_stopped(run_path):
     more = trained(run_path, 2)
     assert more["rounds"][1] == first_round
     assert [r["round"] for r in more["rounds"]] == [0, 1, 2]
-    assert more["real_steps"] == 1800
+    assert more["real_steps"] == 360
     assert more["steps"] >= results["steps"]
 
 

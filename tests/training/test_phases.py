@@ -47,8 +47,10 @@ def finish(phase):
     return terms
 
 
-@pytest.mark.parametrize("objective", ["vicreg", "sigreg", "variance"])
-@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize(
+    ("objective", "optimizer"),
+    [("vicreg", "muon"), ("sigreg", "muon"), ("variance", "muon"), ("vicreg", "adamw")],
+)
 def test_phase1_lowers_the_relative_forecast_error(buffer, objective, optimizer):
     config = tiny_config(
         objective={"name": objective},
