@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from reported import reported
 
 import worldmodel
 
@@ -19,6 +20,12 @@ def _restore_denormals():
     """Training flushes denormal numbers in its whole process."""
     yield
     torch.set_flush_denormal(False)
+
+
+@pytest.fixture(scope="session")
+def tiny_report(tmp_path_factory):
+    """The evaluation of the tiny model, done once."""
+    return reported(tmp_path_factory.mktemp("report"))
 
 
 @pytest.fixture(scope="session")

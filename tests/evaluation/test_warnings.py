@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from reported import reported
 
 from worldmodel.evaluation.tables import metrics_table
 from worldmodel.evaluation.warnings import find_warnings
@@ -14,9 +13,9 @@ from worldmodel.viz.report import write_report
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory):
+def good(tiny_report):
     """The report of a good run: every part learned, on enough data."""
-    run = reported(tmp_path_factory.mktemp("good"))
+    run = tiny_report
     data = replace(run.metrics.data, train_episodes=10_000, train_steps=300_000)
     updates = {"phase1": 1563, "refinement": 600, "phase2": 469}
     frames = replace(run.metrics.forecast.frames, psnr_mean_frame=15.0, psnr={"0": 30.0})
