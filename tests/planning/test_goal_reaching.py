@@ -150,3 +150,11 @@ def test_a_perfect_model_reaches_its_goals(run, recorded, monkeypatch):
 def test_arguments_that_do_not_fit_are_reported(run, options, message):
     with pytest.raises(ValueError, match=message):
         reach_goals(run, **(FEW | options))
+
+
+def test_the_training_data_are_not_needed(run, monkeypatch):
+    def missing(*_):
+        raise AssertionError("the training data were opened")
+
+    monkeypatch.setattr("worldmodel.run.Run.datasets", missing)
+    assert reach_goals(run, **FEW)["episodes"] == 3

@@ -19,6 +19,7 @@ from scipy.stats import binomtest
 
 from worldmodel.callbacks import Callback, CallbackList
 from worldmodel.data import ReplayBuffer, evaluation_set
+from worldmodel.data.datasets import training_seeds
 from worldmodel.files import write_json
 from worldmodel.models import WorldModel
 from worldmodel.planning.episodes import PlannedEpisode, act, plan_settings
@@ -164,18 +165,15 @@ def _recorded(
             yield own
         return
     steps = max(config.evaluation.steps, 2 * offset)
-    with (
-        run.datasets([callbacks]) as datasets,
-        evaluation_set(
-            "heldout" if split == "heldout" else "validation",
-            config,
-            datasets.train.seeds,
-            config.data.policy,
-            episodes=max(episodes, config.data.heldout_size),
-            steps=steps,
-            callbacks=[callbacks],
-        ) as buffer,
-    ):
+    with evaluation_set(
+        "heldout" if split == "heldout" else "validation",
+        config,
+        np.array(training_seeds(config.data.size)),
+        config.data.policy,
+        episodes=episodes,
+        steps=steps,
+        callbacks=[callbacks],
+    ) as buffer:
         yield buffer
 
 
