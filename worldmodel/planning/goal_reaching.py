@@ -229,7 +229,7 @@ def _video_frames(
 
     reached = [i for i, e in enumerate(played) if e.at_goal[-1]]
     failed = [i for i, e in enumerate(played) if not e.at_goal[-1]]
-    labels = ("real environment", "goal", f"end of the plan, {horizon} steps ahead")
+    labels = ("real environment", "goal", f"plan, {horizon} steps ahead")
     for i in reached[:_SHOWN] + failed[:_SHOWN]:
         episode, goal = played[i], wm.frames.newest(tasks[i].goal)
         imagined = decode_newest(wm, torch.cat(episode.imagined))
