@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import sys
-from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
+from worldmodel.agent_commands import rl_app
+from worldmodel.options import (
+    DEVICE_HELP,
+    ENV_HELP,
+    OBJECTIVE_HELP,
+    POLICY_HELP,
+    Device,
+    FrameSkip,
+    Json,
+    KeyValues,
+    Observation,
+    ObservationKey,
+    RunArgument,
+    Set,
+    StateKey,
+    Video,
+    Wrappers,
+    given,
+    open_run,
+)
 from worldmodel.terminal import (
     WRONG_USAGE,
     TerminalProgress,
     describe,
     fail,
     print_metrics,
-    print_table,
     print_values,
     user_errors,
 )
-
-if TYPE_CHECKING:
-    from worldmodel.run import Run
 
 app = typer.Typer(
     name="worldmodel",
@@ -34,54 +48,7 @@ app = typer.Typer(
         "token_normalize_func": lambda name: name.replace("_", "-"),
     },
 )
-
-ENV_HELP = "A Gymnasium environment's id, or module:Name of a class or factory."
-WRAPPER_HELP = "module:Name applied to the environment; can be given several times."
-KEY_HELP = "Entry of a Dict observation to learn from (default: the only usable one)."
-SKIP_HELP = "Repeat each action N times (default: 1)."
-DEVICE_HELP = "auto, cpu, cuda, cuda:N or mps."
-OBJECTIVE_HELP = "vicreg, inverse, sigreg, variance, prediction, or module:Name."
-POLICY_HELP = (
-    "passive, random, mixed, a saved SB3 agent's .zip, RUN (its model plans), or module:Name."
-)
-Observation = Literal["pixels", "vector"]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-StateKey = Annotated[
-    str | None,
-    typer.Option(metavar="KEY", help="Key of info with the true state, for probes."),
-]
-Device = Annotated[str, typer.Option(help=DEVICE_HELP)]
-Video = Annotated[
-    Path | None, typer.Option(help="An .mp4 or .gif (default: in the run directory).")
-]
-RunArgument = Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Any configuration key, e.g. phase1.learning_rate=1e-3."
-    ),
-]
-KeyValues = Annotated[
-    list[str] | None,
-    typer.Option(metavar="KEY=VALUE", help="Arguments of the environment, e.g. start=uniform."),
-]
-
-Wrappers = Annotated[list[str] | None, typer.Option(metavar="MODULE:NAME", help=WRAPPER_HELP)]
-ObservationKey = Annotated[str | None, typer.Option(metavar="KEY", help=KEY_HELP)]
-FrameSkip = Annotated[int | None, typer.Option(min=1, metavar="N", help=SKIP_HELP)]
-
-
-def _open(path: Path, device: str, settings: list[str] | None = None) -> Run:
-    from worldmodel.config import parse_settings
-    from worldmodel.run import Run
-
-    run = Run(path, device)
-    return run.with_settings(parse_settings(settings)) if settings else run
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    """The options that are not None."""
-    return {name: value for name, value in options.items() if value is not None}
+app.add_typer(rl_app, name="rl")
 
 
 @app.command()
@@ -194,7 +161,7 @@ def evaluate(
     with user_errors():
         from worldmodel.evaluation import evaluate_runs
 
-        opened = [_open(path, device, settings) for path in runs]
+        opened = [open_run(path, device, settings) for path in runs]
         metrics = evaluate_runs(
             opened,
             reference_updates=reference,
@@ -231,7 +198,7 @@ def rollout(
     with user_errors():
         from worldmodel.viz.rollout import parse_state
 
-        result = _open(run, device, settings).rollout(
+        result = open_run(run, device, settings).rollout(
             policy=policy,
             seed=seed,
             state=None if state is None else parse_state(state),
@@ -252,7 +219,7 @@ def play(
 ) -> None:
     """Drive the real and the imagined environment together with the keyboard."""
     with user_errors():
-        _open(run, device, settings).play(seed=seed, callbacks=[TerminalProgress()])
+        open_run(run, device, settings).play(seed=seed, callbacks=[TerminalProgress()])
 
 
 @app.command()
@@ -308,7 +275,7 @@ def plan(
 ) -> None:
     """Act in the real environment by planning with the model; record success and a video."""
     with user_errors():
-        for_goals = _given(
+        for_goals = given(
             goal_offset=goal_offset,
             budget=budget,
             success=success,
@@ -316,11 +283,11 @@ def plan(
             start_option=start_option,
             goal_option=goal_option,
         )
-        for_one = _given(goal=goal, steps=steps)
+        for_one = given(goal=goal, steps=steps)
         if wrong := for_goals if goals is None else for_one:
             option = "--" + next(iter(wrong)).replace("_", "-")
             fail(f"{option} {'needs' if goals is None else 'excludes'} --goals", WRONG_USAGE)
-        common = _given(
+        common = given(
             method=method,
             horizon=horizon,
             samples=samples,
@@ -329,118 +296,12 @@ def plan(
             seed=seed,
             output=output,
         )
-        opened, watching = _open(run, device, settings), [TerminalProgress()]
+        opened, watching = open_run(run, device, settings), [TerminalProgress()]
         if goals is None:
             result = opened.plan(**for_one, **common, callbacks=watching)
         else:
             result = opened.reach_goals(goals=goals, **for_goals, **common, callbacks=watching)
         print_values(result, as_json)
-
-
-class _TrainByDefault(TyperGroup):
-    """`worldmodel rl RUN` is `worldmodel rl train RUN`; a misspelled command is not a run."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        known = [*self.commands, *ctx.help_option_names]
-        close = get_close_matches(args[0], known, cutoff=0.8) if args else []
-        if not close or (args[0] not in self.commands and Path(args[0]).exists()):
-            args = ["train", *args]
-        return super().parse_args(ctx, args)
-
-
-rl_app = typer.Typer(
-    cls=_TrainByDefault,
-    help="Train agents: worldmodel rl RUN --on dream, short for rl train RUN.",
-)
-app.add_typer(rl_app, name="rl")
-
-Steps = Annotated[
-    int | None, typer.Option(min=1, help="Environment steps of training (default: 200000).")
-]
-Hyper = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="KEY=VALUE", help="Argument of the algorithm, or a YAML file of them; repeatable."
-    ),
-]
-Algo = Annotated[str | None, typer.Option(help="ppo (default), a2c, sac, td3, ddpg or dqn.")]
-
-
-@rl_app.command("train")
-def rl_train(
-    run: RunArgument,
-    on: Annotated[
-        str | None, typer.Option(help="dream (default), latent, pixels or state.")
-    ] = None,
-    algo: Algo = None,
-    steps: Steps = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Random seed (default: 0).")] = None,
-    envs: Annotated[
-        int | None, typer.Option(min=1, help="Environments at once (default: 128 dreams, 32 real).")
-    ] = None,
-    rounds: Annotated[
-        int | None, typer.Option(min=0, help="Rounds of acting and fine-tuning the model.")
-    ] = None,
-    dream_steps: Annotated[
-        int | None, typer.Option(min=1, help="Maximum imagined rollout length (default: 50).")
-    ] = None,
-    ensemble: Annotated[
-        int | None, typer.Option(min=0, help="Ensemble size for the uncertainty penalty.")
-    ] = None,
-    penalty: Annotated[
-        float | None, typer.Option(min=0, help="Reward per unit of disagreement (default: 0.02).")
-    ] = None,
-    hyper: Hyper = None,
-    settings: Set = None,
-    device: Device = "cpu",
-    as_json: Json = False,
-) -> None:
-    """Train a Stable-Baselines3 agent, and evaluate it in the real environment."""
-    with user_errors():
-        from worldmodel.rl.agents import result_summary
-        from worldmodel.rl.tuned import parse_hyper
-
-        changes = _given(
-            on=on, algo=algo, steps=steps, seed=seed, num_envs=envs, dream_steps=dream_steps
-        )
-        changes |= parse_hyper(hyper)
-        changes["loop"] = _given(rounds=rounds)
-        changes["ensemble"] = _given(size=ensemble, penalty=penalty)
-        opened = _open(run, device, settings)
-        results = opened.train_agent(callbacks=[TerminalProgress()], **changes)
-        print_values(results if as_json else result_summary(results), as_json)
-
-
-@rl_app.command("compare")
-def rl_compare(
-    run: RunArgument,
-    algo: Algo = None,
-    steps: Steps = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds, from 0.")] = 3,
-    pixels: Annotated[
-        bool, typer.Option(help="Include agents on pixels, by far the slowest.")
-    ] = True,
-    hyper: Hyper = None,
-    settings: Set = None,
-    device: Device = "cpu",
-    as_json: Json = False,
-) -> None:
-    """Compare agents on latents, in the dream, on pixels and on the true state."""
-    with user_errors():
-        from worldmodel.rl.compare import comparison_table
-        from worldmodel.rl.tuned import parse_hyper
-
-        comparison = _open(run, device, settings).compare_agents(
-            range(seeds),
-            pixels=pixels,
-            callbacks=[TerminalProgress()],
-            **_given(algo=algo, steps=steps),
-            **parse_hyper(hyper),
-        )
-        if as_json:
-            print_values(comparison, as_json=True)
-        else:
-            print_table(comparison_table(comparison))
 
 
 @app.command()

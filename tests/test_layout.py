@@ -19,6 +19,8 @@ LAYERS = [
     ("planning",),
     ("viz",),
     ("rl", "training", "terminal"),
+    ("options",),
+    ("agent_commands",),
 ]
 """Modules and packages, those that import nothing else first."""
 
@@ -44,5 +46,6 @@ def test_imports_point_upwards():
 
 
 def test_no_file_is_longer_than_400_lines():
-    long = {p.name: n for p in ROOT.rglob("*.py") if (n := len(p.read_text().splitlines())) > 400}
+    files = [*ROOT.rglob("*.py"), ROOT.parent / "cli.py"]
+    long = {p.name: n for p in files if (n := len(p.read_text().splitlines())) > 400}
     assert long == {}

@@ -9,33 +9,13 @@ import numpy as np
 import pytest
 import torch
 from minari.data_collector import EpisodeBuffer
+from own_episodes import KWARGS, SIZE, episodes_of, simple_episodes, train, write_rows
 from tiny_env import TinyEnv
 
 import worldmodel
 from worldmodel.callbacks import CallbackList
-from worldmodel.data import ReplayBuffer, collect
+from worldmodel.data import ReplayBuffer
 from worldmodel.data.store import infer_action_space, stored_frames
-
-SIZE = 16
-SETTINGS = {
-    "model": {"latent_dim": 8, "width": 4, "hidden": 32},
-    "data": {"size": 12, "heldout_size": 8, "validation_size": 8, "steps": 12},
-    "evaluation": {"steps": 12, "resamples": 20, "probe": {"updates": 10}},
-}
-KWARGS = {"size": SIZE, "length": [12, 12], "terminates": True}
-
-
-def train(tmp_path, **options):
-    return worldmodel.train(
-        preset="smoke",
-        image_size=SIZE,
-        batch_size=8,
-        settings=SETTINGS,
-        data_dir=tmp_path / "data",
-        output_dir=tmp_path / "results",
-        progress=False,
-        **options,
-    )
 
 
 def comparable(run):
@@ -45,66 +25,6 @@ def comparable(run):
         for path in (run.path / "models").glob("*.pth")
     }
     return json.dumps([{k: metrics[k] for k in ("data", "forecast", "heads", "collapse")}, weights])
-
-
-@pytest.fixture(scope="module")
-def collected(tmp_path_factory):
-    """A run from the environment, and the episodes that it used, as buffers."""
-    folder = tmp_path_factory.mktemp("collected")
-    run = train(folder, env=TinyEnv, policy="random", env_kwargs=KWARGS)
-    paths = []
-    for name, seeds in {
-        "train": range(12),
-        "validation": range(10_000, 10_008),
-        "heldout": range(20_000, 20_008),
-    }.items():
-        paths.append(folder / name)
-        collect(
-            "tiny_env:TinyEnv",
-            paths[-1],
-            episodes=len(seeds),
-            seeds=seeds,
-            steps=12,
-            policy="random",
-            env_kwargs=KWARGS,
-            image_size=SIZE,
-        ).close()
-    return run, paths
-
-
-def episodes_of(paths):
-    for path in paths:
-        with ReplayBuffer.open(path) as buffer:
-            for i, length in enumerate(buffer.lengths.tolist()):
-                windows = buffer.windows([i], [0], length)
-                yield {
-                    "frames": windows.frames[0],
-                    "actions": windows.actions[0],
-                    "rewards": windows.rewards[0],
-                    "terminated": bool(buffer.terminated[i]),
-                    "states": buffer.states([i], [0], length)[0],
-                    "seed": int(buffer.seeds[i]),
-                }
-
-
-def write_rows(path, episodes):
-    """The layout of stable-worldmodel: one row per frame, the action leads to the next row."""
-    columns = {name: [] for name in ("pixels", "action", "reward", "terminated", "state")}
-    lengths, seeds = [], []
-    for e in episodes:
-        last = np.full((1, *e["actions"].shape[1:]), np.nan)
-        columns["pixels"].append(e["frames"])
-        columns["action"].append(np.concatenate([e["actions"], last]))
-        columns["reward"].append(np.concatenate([[0.0], e["rewards"]]))
-        columns["terminated"].append(np.arange(len(e["frames"])) == len(e["actions"]))
-        columns["state"].append(e["states"])
-        lengths.append(len(e["frames"]))
-        seeds.append(e["seed"])
-    with h5py.File(path, "w") as file:
-        for name, parts in columns.items():
-            file[name] = np.concatenate(parts)
-        file["ep_len"], file["ep_seed"] = np.array(lengths), np.array(seeds)
-        file["ep_offset"] = np.cumsum(lengths) - lengths
 
 
 def test_arrays_buffers_and_hdf5_give_the_run_of_the_same_episodes(collected, tmp_path):
@@ -312,20 +232,6 @@ class Watch(worldmodel.Callback):
         self.totals[task] = total
 
 
-def simple_episodes(count=12, steps=5, **changes):
-    """Episodes of random images with two actions; `changes` are made to the last one."""
-    rng = np.random.default_rng(0)
-    made = [
-        {
-            "frames": rng.integers(0, 256, (steps + 1, SIZE, SIZE, 3), np.uint8),
-            "actions": rng.integers(0, 2, steps),
-        }
-        for _ in range(count)
-    ]
-    made[-1] |= {name: change(made[-1]) for name, change in changes.items()}
-    return made
-
-
 def test_what_was_inferred_or_is_missing_is_said(tmp_path):
     watch = Watch()
     run = train(tmp_path, data=simple_episodes(), callbacks=[watch])
@@ -362,83 +268,3 @@ def test_the_total_is_shown_where_the_sources_know_it(collected, tmp_path):
     watch = Watch()
     train(tmp_path, data=from_function, callbacks=[watch])
     assert watch.totals["own data"] is None
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"frames": lambda e: e["frames"].astype(int)}, r"episode 11: .*frames\.astype"),
-        ({"frames": lambda e: e["frames"] / 255}, r"episode 11: .*\(frames \* 255\)\.astype"),
-        ({"actions": lambda e: e["actions"][:0]}, "data, episode 11: it has no actions"),
-        ({"actions": lambda e: e["actions"] * np.nan}, "episode 11: actions hold NaN"),
-        ({"actions": lambda e: e["actions"].astype(str)}, "episode 11: actions are <U.*numbers"),
-        ({"actions": lambda e: e["actions"][:-1]}, r"episode 11: actions have shape \(4,\)"),
-        ({"terminated": lambda e: np.zeros(5, bool)}, r"episode 11: terminated has shape \(5,\)"),
-        ({"reward": lambda e: 0}, "episode 11: an episode is a dict of actions, frames, reward"),
-    ],
-)
-def test_a_bad_episode_is_named(tmp_path, changes, message):
-    with pytest.raises(ValueError, match=message):
-        train(tmp_path, data=simple_episodes(**changes))
-    assert not list((tmp_path / "data").glob("*.tmp"))
-
-
-def test_data_of_another_environment_is_refused_before_training(collected, tmp_path):
-    episodes = simple_episodes()
-    train(tmp_path, data=episodes)  # stored without an environment
-    for env, message in (
-        ("CartPole-v1", None),
-        (TinyEnv, r"episode 0: actions have shape \(5,\)"),
-        ("NoSuchEnv-v0", "NoSuchEnv"),
-    ):
-        before = set((tmp_path / "results").iterdir())
-        if message is None:
-            train(tmp_path, data=episodes, env=env)
-            continue
-        with pytest.raises((ValueError, gym.error.Error), match=message):
-            train(tmp_path, data=episodes, env=env, env_kwargs={})
-        assert set((tmp_path / "results").iterdir()) == before
-    grey = {"size": SIZE, "channels": 1}
-    with pytest.raises(ValueError, match=r"frames have shape \(16, 16, 3\), but those of the env"):
-        train(tmp_path, data=list(episodes_of(collected[1])), env=TinyEnv, env_kwargs=grey)
-
-
-def test_a_model_does_not_act_in_an_environment_with_other_spaces(tmp_path):
-    run = train(tmp_path, data=simple_episodes())
-    for env, message in (
-        ("MountainCarContinuous-v0", "has actions Box.*trained on actions.*n=2"),
-        ("Acrobot-v1", r"has actions Discrete\(3\)"),
-    ):
-        other = run.with_settings({"env": {"id": env}})
-        for act in (other.make_env, other.plan, lambda run=other: run.make_vec_env(2)):
-            with pytest.raises(ValueError, match=message):
-                act()
-    assert run.with_settings({"env": {"id": "CartPole-v1"}}).make_env() is not None
-
-
-def test_steps_have_no_meaning_for_own_data(tmp_path):
-    with pytest.raises(worldmodel.ConfigError, match="leave out --steps"):
-        train(tmp_path, data=simple_episodes(), steps=5)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda file: file["ep_len"].__setitem__(3, 9999), "episode 3 has rows 39 to 10037"),
-        (lambda file: file["ep_offset"].__setitem__(0, -4), "episode 0 has rows -4 to"),
-        (lambda file: file.__delitem__("ep_len"), "does not tell where episodes end"),
-    ],
-)
-def test_rows_that_do_not_fit_the_episodes_are_reported(collected, tmp_path, change, message):
-    write_rows(tmp_path / "rows.h5", episodes_of(collected[1]))
-    with h5py.File(tmp_path / "rows.h5", "a") as file:
-        change(file)
-        if "ep_len" not in file:
-            del file["terminated"]
-    with pytest.raises(ValueError, match=message):
-        train(tmp_path, data=tmp_path / "rows.h5")
-
-
-def test_an_environment_is_no_function_of_episodes(tmp_path):
-    with pytest.raises(ValueError, match=r"expected a function that takes no arguments.*--env"):
-        train(tmp_path, data="tiny_env:TinyEnv")

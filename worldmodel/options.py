@@ -1,0 +1,60 @@
+"""Options that several commands share, and how commands open runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from worldmodel.run import Run
+
+ENV_HELP = "A Gymnasium environment's id, or module:Name of a class or factory."
+WRAPPER_HELP = "module:Name applied to the environment; can be given several times."
+KEY_HELP = "Entry of a Dict observation to learn from (default: the only usable one)."
+SKIP_HELP = "Repeat each action N times (default: 1)."
+DEVICE_HELP = "auto, cpu, cuda, cuda:N or mps."
+OBJECTIVE_HELP = "vicreg, inverse, sigreg, variance, prediction, or module:Name."
+POLICY_HELP = (
+    "passive, random, mixed, a saved SB3 agent's .zip, RUN (its model plans), or module:Name."
+)
+Observation = Literal["pixels", "vector"]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+StateKey = Annotated[
+    str | None,
+    typer.Option(metavar="KEY", help="Key of info with the true state, for probes."),
+]
+Device = Annotated[str, typer.Option(help=DEVICE_HELP)]
+Video = Annotated[
+    Path | None, typer.Option(help="An .mp4 or .gif (default: in the run directory).")
+]
+RunArgument = Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Any configuration key, e.g. phase1.learning_rate=1e-3."
+    ),
+]
+KeyValues = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="Arguments of the environment, e.g. start=uniform."),
+]
+
+Wrappers = Annotated[list[str] | None, typer.Option(metavar="MODULE:NAME", help=WRAPPER_HELP)]
+ObservationKey = Annotated[str | None, typer.Option(metavar="KEY", help=KEY_HELP)]
+FrameSkip = Annotated[int | None, typer.Option(min=1, metavar="N", help=SKIP_HELP)]
+
+
+def open_run(path: Path, device: str, settings: list[str] | None = None) -> Run:
+    """Open a run, with the settings of ``--set``."""
+    from worldmodel.config import parse_settings
+    from worldmodel.run import Run
+
+    run = Run(path, device)
+    return run.with_settings(parse_settings(settings)) if settings else run
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that are not None."""
+    return {name: value for name, value in options.items() if value is not None}
