@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ from worldmodel.errors import RunError
 
 if TYPE_CHECKING:
     import torch
+
+_SPARE_BYTES = 200 * 2**20
 
 
 @contextmanager
@@ -99,3 +102,27 @@ def load_tensors(path: Path, hint: str, device: torch.device | str = "cpu") -> d
     if not isinstance(content, dict):
         raise RunError(f"{path} is damaged (it holds no dictionary); {hint}")
     return content
+
+
+def require_directory(path: Path) -> None:
+    """Raise OSError if there is a file where a directory for data should be."""
+    if path.exists() and not path.is_dir():
+        raise OSError(f"{path} is a file; expected a directory for the data: pass another path")
+
+
+def require_space(path: Path, needed: int, content: str, hint: str) -> None:
+    """Raise OSError if the disk of a path has too little space.
+
+    Args:
+        path: where the content will be written; it need not exist.
+        needed: bytes, at most.
+        content: what will be written, for the message.
+        hint: how to need less, for the message.
+    """
+    existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    if needed + _SPARE_BYTES > free:
+        raise OSError(
+            f"no space for {content} in {path}: they need up to {needed / 1e9:.1f} GB and "
+            f"{free / 1e9:.1f} GB are free; {hint}"
+        )

@@ -21,7 +21,7 @@ from worldmodel.callbacks import (
 from worldmodel.config import Config, build_config, from_options
 from worldmodel.data import FrameStack, ReplayBuffer
 from worldmodel.data.datasets import Datasets, check_data, open_datasets
-from worldmodel.data.own_data import OwnSource, as_sources
+from worldmodel.data.own_data import OwnSource, as_sources, describe_data
 from worldmodel.errors import InterruptedRunError
 from worldmodel.hyperparameters import Data
 from worldmodel.models import ModelSpec, WorldModel, check_parts, choose_device
@@ -140,6 +140,9 @@ def _train(run: Run, watching: CallbackList) -> Run:
     watching.on_message(f"Run directory: {run.path}")
     try:
         with open_datasets(run.config, [watching]) as datasets:
+            if run.config.data.sources:
+                for text in describe_data(run.config, datasets):
+                    watching.on_message(text)
             require_motion(datasets.train)
             fit_horizon(run, datasets.train, watching)
             model = run_phases(run, datasets, watching)
@@ -161,9 +164,10 @@ def require_motion(train: ReplayBuffer) -> None:
     for i in range(episodes):
         if (train.windows([i], [0], int(train.lengths[i])).frames != first).any():
             return
+    pixels = "; look at what the environment renders, or use --observation vector"
     raise ValueError(
         f"all frames of the first {episodes} training episodes are identical, so there is nothing "
-        "to learn; look at what the environment renders, or use --observation vector"
+        f"to learn{pixels if first.ndim == 3 else ''}"
     )
 
 

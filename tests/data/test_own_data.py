@@ -264,7 +264,7 @@ def test_the_total_is_shown_where_the_sources_know_it(collected, tmp_path):
     write_rows(tmp_path / "rows.h5", episodes_of(collected[1]))
     watch = Watch()
     train(tmp_path, data=[str(collected[1][0]), tmp_path / "rows.h5"], callbacks=[watch])
-    assert watch.totals["own data"] == 12 + 28
+    assert watch.totals["importing episodes"] == 12 + 28
     watch = Watch()
     train(tmp_path, data=from_function, callbacks=[watch])
-    assert watch.totals["own data"] is None
+    assert watch.totals["importing episodes"] is None

@@ -72,7 +72,7 @@ def test_steps_have_no_meaning_for_own_data(tmp_path):
     [
         (lambda file: file["ep_len"].__setitem__(3, 9999), "episode 3 has rows 39 to 10037"),
         (lambda file: file["ep_offset"].__setitem__(0, -4), "episode 0 has rows -4 to"),
-        (lambda file: file.__delitem__("ep_len"), "does not tell where episodes end"),
+        (lambda file: file.__delitem__("ep_len"), "does not say where episodes end"),
     ],
 )
 def test_rows_that_do_not_fit_the_episodes_are_reported(collected, tmp_path, change, message):

@@ -18,7 +18,7 @@ from worldmodel.data.header import unknown_files
 from worldmodel.data.policies import Policy
 from worldmodel.data.recipe import STATE_KEY, Recipe, differences, resolve
 from worldmodel.data.replay import ReplayBuffer
-from worldmodel.data.rollout import Episode, Rollout
+from worldmodel.data.rollout import Episode, Rollout, naming_episode
 from worldmodel.data.workers import TakenFrames, WorkerEnvs, choose_workers
 from worldmodel.errors import ReplayBufferError
 
@@ -235,7 +235,7 @@ def _collect(
         _writer(path, recipe, append) as buffer,
     ):
         for episode in player.play(choose_seeds(buffer)):
-            try:
+            with naming_episode(f"episode with seed {episode.seed} of {recipe.env.spec.id}"):
                 buffer.add_episode(
                     episode.frames,
                     episode.actions,
@@ -244,10 +244,6 @@ def _collect(
                     states=episode.states,
                     seed=episode.seed,
                 )
-            except ValueError as error:
-                raise ValueError(
-                    f"episode with seed {episode.seed} of {recipe.env.spec.id}: {error}"
-                ) from error
             if progress is not None:
                 progress(buffer.num_episodes)
     return ReplayBuffer.open(path)

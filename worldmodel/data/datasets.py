@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from worldmodel.data.header import HEADER_FILE, dataset_lock
 from worldmodel.data.policies import Policy
 from worldmodel.data.recipe import Recipe, resolve, wanted_size
 from worldmodel.data.replay import ReplayBuffer
+from worldmodel.files import require_directory, require_space
 
 Split = Literal["validation", "heldout"]
 
@@ -34,8 +34,6 @@ SEEDS: dict[Split, range] = {
 
 TRAINING_OVERFLOW = 1_000_000
 """First seed of the training episodes for which there is none left below 10,000."""
-
-_SPARE_BYTES = 200 * 2**20
 
 
 @dataclass(frozen=True)
@@ -149,7 +147,7 @@ def check_data(
         OSError: If there is no space for the data, or a file where its directory should be.
         ReplayBufferError: If the data of an earlier run is damaged.
     """
-    _require_directory(config.data.dir)
+    require_directory(config.data.dir)
     if config.data.sources:
         with open_datasets(config, callbacks) as datasets:
             _require_supported(datasets.train.action_space)
@@ -262,7 +260,7 @@ def collect_to(
     Returns:
         The `ReplayBuffer.summary` of the buffer.
     """
-    _require_directory(path)
+    require_directory(path)
     append, stored, largest = _exists(path), 0, -1
     if append:
         with ReplayBuffer.open(path) as existing:
@@ -278,7 +276,9 @@ def collect_to(
         "state_key": state_key,
         **env_options,
     }
-    _require_space(path, resolve(**settings), size, "choose another disk")
+    recipe = resolve(**settings)
+    _require_images(env_id, recipe, observation)
+    _require_space(path, recipe, size, "choose another disk")
     with (
         CallbackList(callbacks).task("collect", stored + size, stored) as advance,
         collect(
@@ -319,6 +319,8 @@ def _open(
         return load_or_collect(**settings)
     with dataset_lock(path, [callbacks]):
         stored = len(_lengths(path))
+        if stored > len(seeds):  # another process collected more; `_open_training` looks again
+            return ReplayBuffer.open(path)
         if stored == len(seeds):
             return load_or_collect(**settings)
         callbacks.on_message(f"Collecting {title} in {path.parent.absolute()}")
@@ -333,18 +335,22 @@ def _recipe_kwargs(config: Config) -> dict[str, Any]:
 
 def _recipe(config: Config) -> Recipe:
     recipe = resolve(**_recipe_kwargs(config))
+    _require_images(str(config.env.id), recipe, config.observation)
     shape = recipe.env.source.shape
-    if config.observation == "pixels" and len(shape) != 3:
-        raise ValueError(
-            f"{config.env.id} has no images, only vectors; learn from its vectors with "
-            "--observation vector"
-        )
     if len(shape) == 3 and shape[-1] not in (1, 3):
         raise ValueError(
             f"{config.env.id} has frames of {shape[-1]} channels; expected 1 (grey) or 3 (RGB): "
             "change them with a wrapper, --wrapper module:Name"
         )
     return recipe
+
+
+def _require_images(env_id: str, recipe: Recipe, observation: str) -> None:
+    if observation == "pixels" and len(recipe.env.source.shape) != 3:
+        raise ValueError(
+            f"{env_id} has no images, only vectors; learn from its vectors with "
+            "--observation vector"
+        )
 
 
 def _require_supported(space: gym.Space[Any]) -> None:
@@ -358,22 +364,11 @@ def _require_supported(space: gym.Space[Any]) -> None:
         )
 
 
-def _require_directory(path: Path) -> None:
-    if path.exists() and not path.is_dir():
-        raise OSError(f"{path} is a file; expected a directory for the data: pass another path")
-
-
 def _require_space(path: Path, recipe: Recipe, episodes: int, hint: str) -> None:
     source = recipe.env.source
     frame = int(np.prod(source.shape)) * source.dtype.itemsize
     needed = episodes * (recipe.steps + 1) * frame
-    existing = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
-    free = shutil.disk_usage(existing).free
-    if needed + _SPARE_BYTES > free:
-        raise OSError(
-            f"no space for {episodes} episodes in {path}: they need up to {needed / 1e9:.1f} GB "
-            f"and {free / 1e9:.1f} GB are free; lower --size, or {hint}"
-        )
+    require_space(path, needed, f"{episodes} episodes", f"lower --size, or {hint}")
 
 
 def _exists(path: Path) -> bool:

@@ -48,7 +48,6 @@ class HDF5Reader(Reader):
             raise ValueError(f"{self.path} is not a readable HDF5 file: {error}") from error
         if self.names["actions"] is None:
             raise ValueError(f"{self.path} holds no actions; expected a dataset action or actions")
-        self.has_rewards = self.names["rewards"] is not None
         with self._h5.File(self.path) as file:
             self.count = len(self._bounds(file))
 
@@ -57,11 +56,17 @@ class HDF5Reader(Reader):
         """Whether the path ends like an HDF5 file."""
         return Path(reference).suffix in (".h5", ".hdf5")
 
+    @property
+    def has_rewards(self) -> bool:
+        """Whether the file has rewards."""
+        return self.names["rewards"] is not None
+
     def actions(self) -> Iterator[np.ndarray]:
         """Read the actions alone."""
         with self._h5.File(self.path) as file:
+            last = 0 if self._has_outcomes(file) else 1
             for start, stop in self._bounds(file):
-                yield np.asarray(file[self.names["actions"]][start : stop - 1])
+                yield np.asarray(file[self.names["actions"]][start : stop - last])
 
     def identity(self) -> dict[str, Any]:
         """Path, size and time of the file."""
@@ -93,7 +98,7 @@ class HDF5Reader(Reader):
         rows = len(file[self.key])
         if self.names["terminated"] is None and self.names["truncated"] is None:
             raise ValueError(
-                f"{self.path} does not tell where episodes end; expected datasets ep_len and "
+                f"{self.path} does not say where episodes end; expected datasets ep_len and "
                 "ep_offset, or terminals and timeouts"
             )
         ends = np.zeros(rows, bool)
@@ -102,6 +107,10 @@ class HDF5Reader(Reader):
                 ends |= file[self.names[name]][:].astype(bool).reshape(-1)
         stops = [*(np.flatnonzero(ends) + 1).tolist(), *([] if ends[-1:].any() else [rows])]
         return list(zip([0, *stops[:-1]], stops))
+
+    def _has_outcomes(self, file: Any) -> bool:
+        """Whether every row has the observation that its action led to."""
+        return not self.swm and self.key == "observations" and "next_observations" in file
 
     def _column(self, file: Any, name: str, rows: slice) -> np.ndarray | None:
         alias = self.names[name]
@@ -126,7 +135,7 @@ class HDF5Reader(Reader):
         assert actions is not None
         rewards = np.zeros(len(actions)) if rewards is None else rewards.reshape(-1)
         terminated = ended is not None and bool(ended[-1])
-        if "next_observations" in file and self.key == "observations":
+        if self._has_outcomes(file):
             frames = np.concatenate([frames, file["next_observations"][rows.stop - 1][None]])
         else:
             actions, rewards, terminated = actions[:-1], rewards[:-1], False

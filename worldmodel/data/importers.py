@@ -32,7 +32,7 @@ class BufferReader(Reader):
             self.stored_space, self.frame_shape = buffer.action_space, buffer.frame_shape
             self.action_space = None if INFERRED in buffer.metadata else self.stored_space
             self.env, self.count = _collected_env(buffer.metadata), len(buffer)
-            self.has_rewards = NO_REWARDS not in buffer.metadata
+            self._has_rewards = NO_REWARDS not in buffer.metadata
         pixels = len(self.frame_shape) == 3
         if pixels != (options.observation == "pixels"):
             kind = "pixels" if pixels else "vector"
@@ -43,8 +43,19 @@ class BufferReader(Reader):
         """Whether the path is a replay buffer."""
         return (Path(reference) / HEADER_FILE).exists()
 
+    @property
+    def has_rewards(self) -> bool:
+        """Whether the buffer was made of episodes with rewards."""
+        return self._has_rewards
+
+    def actions(self) -> Iterator[np.ndarray]:
+        """Read the actions alone."""
+        with ReplayBuffer.open(self.path) as buffer:
+            for i, length in enumerate(buffer.lengths.tolist()):
+                yield buffer.actions(np.array([i]), np.array([0]), length)[0]
+
     def identity(self) -> dict[str, Any]:
-        """A digest of the header and of the index with its checksums."""
+        """Return a digest of the header and of the index with its checksums."""
         digest = hashlib.sha256()
         for name in (HEADER_FILE, "index.bin"):
             digest.update((self.path / name).read_bytes())
@@ -140,8 +151,13 @@ class FunctionReader(Reader):
         """Whether the reference looks like ``module:Name``."""
         return is_reference(reference) and not Path(reference).exists()
 
+    @property
+    def has_rewards(self) -> bool:
+        """Whether the first episode has rewards."""
+        return "rewards" in next(iter(self.function()), {})
+
     def identity(self) -> dict[str, Any]:
-        """The name of the function and a digest of its source."""
+        """Return the name of the function and a digest of its source."""
         return {"function": [self.reference, source_digest(self.function)]}
 
     def __iter__(self) -> Iterator[Episode]:

@@ -28,19 +28,18 @@ from worldmodel.data.header import HEADER_FILE, dataset_lock
 from worldmodel.data.importers import BufferReader, open_source
 from worldmodel.data.reader import INFERRED, NO_REWARDS, Reader, ReadOptions
 from worldmodel.data.replay import ReplayBuffer
-from worldmodel.data.rollout import Episode
+from worldmodel.data.rollout import Episode, naming_episode
 from worldmodel.data.store import (
     checked_actions,
     infer_action_space,
     labelled_episodes,
-    naming_episode,
     store_episodes,
     stored_frames,
     write_episodes,
 )
 from worldmodel.registry import reference
 
-MIN_EPISODES = 10
+MIN_SPLIT_EPISODES = 10
 _FRACTION = 10
 _SPLIT_SEED = 0
 
@@ -51,7 +50,7 @@ OwnSource = str | Path | ReplayBuffer | Callable[[], Iterable[Mapping[str, Any]]
 def as_sources(
     data: OwnSource | Sequence[OwnSource] | Sequence[Mapping[str, Any]], folder: Path
 ) -> list[str]:
-    """What `worldmodel.train(data=...)` takes, as values of `data.sources`.
+    """Convert the `data` argument of `worldmodel.train` to values of `data.sources`.
 
     Args:
         data: one source or several, or episodes in memory.
@@ -80,7 +79,7 @@ def as_sources(
 
 
 def _keep(episodes: Sequence[Mapping[str, Any] | Episode], folder: Path) -> Path:
-    """Store episodes of the memory in a buffer, once."""
+    """Store in-memory episodes in a buffer, unless they are stored already."""
     digest = hashlib.sha256()
     for _, episode in labelled_episodes(episodes):
         for value in episode:
@@ -95,7 +94,7 @@ def _keep(episodes: Sequence[Mapping[str, Any] | Episode], folder: Path) -> Path
 
 @contextmanager
 def completing(path: Path) -> Iterator[Path]:
-    """A directory to write into; it becomes `path` when complete, and is removed on an error."""
+    """Yield a directory to write into, renamed to `path` on success and removed on an error."""
     unfinished = path.with_name(f"{path.name}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
@@ -154,7 +153,7 @@ class OwnData:
 
     @property
     def count(self) -> int | None:
-        """Number of episodes, where all sources tell."""
+        """Number of episodes; None if a source does not know it."""
         counts = [reader.count for reader in self.readers]
         known = [count for count in counts if count is not None]
         return sum(known) if len(known) == len(counts) else None
@@ -196,14 +195,14 @@ class OwnData:
 
 
 def source_name(sources: Sequence[str]) -> str:
-    """A short name for sources, for directories."""
+    """Return a short directory name for sources."""
     name = sources[0].rstrip("/").rpartition("/")[2]
     name = name.removesuffix(".h5").removesuffix(".hdf5")
     return name.replace(":", "-") + (f"_and_{len(sources) - 1}" if len(sources) > 1 else "")
 
 
 def known_env(sources: Sequence[str], options: ReadOptions) -> Mapping[str, Any]:
-    """Settings of the environment and policy that collected sources, as far as they tell.
+    """Settings of the environment and policy that collected sources, as far as recorded.
 
     Only ids that are registered here count, so that data never names code to import.
     """
@@ -228,31 +227,17 @@ def open_own_data(config: Config, callbacks: Sequence[Callback] = ()) -> Iterato
         ReplayBufferError: If stored data is damaged, or the disk is full.
     """
     data, watching = OwnData.of(config), CallbackList(callbacks)
-    path = data.in_place() or data.folder()
+    in_place = data.in_place()
+    path = in_place or data.folder()
     if config.env.id is not None:
         _require_same_frames(data)
-    elif known := {str(reader.env["id"]) for reader in data.readers if "id" in reader.env}:
-        watching.on_message(
-            f"The data comes from {', '.join(sorted(known))}, which is not registered here: train "
-            "with --env module:ID to use it, otherwise the run has no environment"
-        )
-    if data.in_place() is None:
+    if in_place is None:
         with dataset_lock(path, [watching]):
             if not (path / HEADER_FILE).exists():
                 watching.on_message(f"Storing {', '.join(config.data.sources)} in {path}")
                 _store(path, data, watching)
     with ReplayBuffer.open(path) as buffer:
-        if INFERRED in buffer.metadata:
-            watching.on_message(f"The action space, inferred from the data: {buffer.action_space}")
-        if NO_REWARDS in buffer.metadata:
-            watching.on_message("The data holds no rewards: 0 is used for all of them")
-        datasets = split(buffer, config)
-        if config.data.size > len(datasets.train):
-            watching.on_message(
-                f"data.size is {config.data.size}, but the data has {len(datasets.train)} training "
-                "episodes: all of them are used"
-            )
-        yield datasets
+        yield split(buffer, config)
 
 
 def _store(path: Path, data: OwnData, callbacks: CallbackList) -> None:
@@ -264,10 +249,30 @@ def _store(path: Path, data: OwnData, callbacks: CallbackList) -> None:
         metadata[NO_REWARDS] = True
     with (
         completing(path) as unfinished,
-        callbacks.task("own data", data.count) as advance,
+        callbacks.task("importing episodes", data.count) as advance,
     ):
         space = data.action_space
         write_episodes(unfinished, data.episodes(), space, metadata, advance).close()
+
+
+def describe_data(config: Config, datasets: Datasets) -> Iterator[str]:
+    """Yield what a user should know about own data, in sentences."""
+    known = {str(reader.env["id"]) for reader in OwnData.of(config).readers if "id" in reader.env}
+    if config.env.id is None and known:
+        yield (
+            f"The data comes from {', '.join(sorted(known))}, which is not registered here: train "
+            "with --env module:ID to use it, otherwise the run has no environment"
+        )
+    train = datasets.train
+    if INFERRED in train.metadata:
+        yield f"The action space, inferred from the data: {train.action_space}"
+    if NO_REWARDS in train.metadata:
+        yield "The data holds no rewards: 0 is used for all of them"
+    if config.data.size > len(train):
+        yield (
+            f"data.size is {config.data.size}, but the data has {len(train)} training episodes: "
+            "all of them are used"
+        )
 
 
 def _require_same_frames(data: OwnData) -> None:
@@ -292,10 +297,10 @@ def split(buffer: ReplayBuffer, config: Config) -> Datasets:
         ValueError: If there are too few episodes.
     """
     long_enough = buffer.episodes_of_at_least(config.frame_stack + 1)
-    if len(long_enough) < MIN_EPISODES:
+    if len(long_enough) < MIN_SPLIT_EPISODES:
         raise ValueError(
             f"{buffer.path} has {len(long_enough)} episodes of at least {config.frame_stack + 1} "
-            f"frames; expected {MIN_EPISODES} or more, to train, validate and evaluate on"
+            f"frames; expected {MIN_SPLIT_EPISODES} or more, to train, validate and evaluate on"
         )
     train, validation, heldout = _choose(buffer.seeds[long_enough], config)
     train, validation, heldout = (long_enough[part] for part in (train, validation, heldout))

@@ -65,9 +65,8 @@ class Reader(ABC):
         options: what to read.
 
     Attributes:
-        action_space: space of the actions; None where the source does not tell.
-        count: number of episodes; None where the source does not tell.
-        has_rewards: whether the source holds rewards; otherwise they are 0.
+        action_space: space of the actions; None if unknown.
+        count: number of episodes; None if unknown.
         env: ``id`` and ``kwargs`` of the environment, and ``policy``, as far as they are known.
 
     Raises:
@@ -76,7 +75,6 @@ class Reader(ABC):
 
     action_space: gym.Space[Any] | None = None
     count: int | None = None
-    has_rewards: bool = True
     env: Mapping[str, Any] = MappingProxyType({})
 
     @abstractmethod
@@ -90,6 +88,11 @@ class Reader(ABC):
     @abstractmethod
     def identity(self) -> dict[str, Any]:
         """JSON values that change when the episodes change."""
+
+    @property
+    def has_rewards(self) -> bool:
+        """Whether the source holds rewards; otherwise they are 0."""
+        return True
 
     @abstractmethod
     def __iter__(self) -> Iterator[Episode]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import repeat
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from gymnasium.vector.utils import iterate
 
 from worldmodel.data.frames import FrameSource, FrameStack
 from worldmodel.data.policies import Actor, ActorFactory
+from worldmodel.errors import ReplayBufferError
 
 
 class Episode(NamedTuple):
@@ -127,17 +129,15 @@ class Rollout:
         return terminated | truncated | (self._time == self._steps), terminated
 
     def _require_valid(self, actions: np.ndarray) -> None:
-        """Raise ValueError if the policy chose what is no action of the environment."""
+        """Raise ValueError if the policy chose an action outside the action space."""
         space = self._envs.single_action_space
-        valid = actions.shape[1:] == space.shape
-        if isinstance(space, gym.spaces.Discrete):
-            valid = valid and actions.dtype.kind in "iu"
-            valid = valid and bool(
-                ((actions >= space.start) & (actions < space.start + space.n)).all()
-            )
-        if not valid:
+        wrong = np.full(len(actions), actions.shape[1:] != space.shape)
+        if isinstance(space, gym.spaces.Discrete) and not wrong.any():
+            wrong |= actions.dtype.kind not in "iu"
+            wrong |= (actions < space.start) | (actions >= space.start + space.n)
+        if wrong.any():
             raise ValueError(
-                f"the policy chose the action {actions[0]!r}; expected an element of {space}"
+                f"the policy chose the action {actions[wrong][0]!r}; expected an element of {space}"
             )
 
     def _shown(self) -> Iterable[Any]:
@@ -179,3 +179,14 @@ def _copied(episode: Episode) -> Episode:
     fields = episode._asdict()
     copies = {n: value.copy() for n, value in fields.items() if isinstance(value, np.ndarray)}
     return Episode(**fields | copies)
+
+
+@contextmanager
+def naming_episode(label: str) -> Iterator[None]:
+    """Name an episode in errors about its content."""
+    try:
+        yield
+    except ReplayBufferError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{label}: {error}") from error

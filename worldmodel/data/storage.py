@@ -166,7 +166,7 @@ class EpisodeTable:
             "lengths": lengths,
             "starts": self.starts[episodes] + starts,
             "first_steps": self.first_steps[episodes] + starts,
-            "seeds": self.seeds[episodes],
+            "seeds": np.where(starts == 0, self.seeds[episodes], -1),
             "terminated": self.terminated[episodes] & (starts + lengths == self.lengths[episodes]),
         }
         table.num_frames = int(lengths.sum())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,7 @@ from worldmodel.data.frames import resize
 from worldmodel.data.importers import as_episode
 from worldmodel.data.reader import INFERRED, NO_REWARDS
 from worldmodel.data.replay import ReplayBuffer
-from worldmodel.data.rollout import Episode
-from worldmodel.errors import ReplayBufferError
+from worldmodel.data.rollout import Episode, naming_episode
 
 
 def store_episodes(
@@ -27,23 +26,25 @@ def store_episodes(
 ) -> ReplayBuffer:
     """Store episodes in a new buffer; see `ReplayBuffer.from_episodes`."""
     metadata: dict[str, Any] = {}
+    contents = iter(episodes)
+    first = next(contents, None)
+    if first is None:
+        raise ValueError("there are no episodes to store")
+    if isinstance(first, Mapping) and "rewards" not in first:
+        metadata[NO_REWARDS] = True
+    labelled = labelled_episodes(chain([first], contents))
     if action_space is None:
         metadata[INFERRED] = True
-        contents = list(episodes)
-        if not contents:
-            raise ValueError("there are no episodes to store")
-        if contents and not any(isinstance(c, Episode) or "rewards" in c for c in contents):
-            metadata[NO_REWARDS] = True
-        listed = [episode for _, episode in labelled_episodes(contents)]
-        episodes = listed
-        action_space = infer_action_space(checked_actions("data", (e.actions for e in listed)))
-    return write_episodes(path, labelled_episodes(episodes), action_space, metadata, progress)
+        listed = list(labelled)
+        action_space = infer_action_space(checked_actions("data", (e.actions for _, e in listed)))
+        labelled = iter(listed)
+    return write_episodes(path, labelled, action_space, metadata, progress)
 
 
 def labelled_episodes(
     episodes: Iterable[Episode | Mapping[str, Any]],
 ) -> Iterator[tuple[str, Episode]]:
-    """Episodes with frames as they are stored; errors name the number of the episode."""
+    """Yield episodes with frames in storage format; errors name the number of the episode."""
     for number, content in enumerate(episodes):
         with naming_episode(f"episode {number}"):
             episode = as_episode(content)
@@ -81,22 +82,11 @@ def write_episodes(
     return ReplayBuffer.open(path)
 
 
-@contextmanager
-def naming_episode(label: str) -> Iterator[None]:
-    """Name the episode in errors about its content."""
-    try:
-        yield
-    except ReplayBufferError:
-        raise
-    except ValueError as error:
-        raise ValueError(f"{label}: {error}") from error
-
-
 def checked_actions(source: str, actions: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Check actions of episodes of a source.
 
     Raises:
-        ValueError: If they are no finite numbers; the message names the episode.
+        ValueError: If they are not finite numbers; the message names the episode.
     """
     for number, part in enumerate(actions):
         values = np.asarray(part)

@@ -23,9 +23,9 @@ MIN_RECALL = 0.5
 MAX_FALSE_POSITIVE_RATE = 0.1
 MIN_TERMINATIONS = 10
 MIN_UPDATES = {"phase1": 400, "phase2": 150}
-MIN_EPISODES = 20
+MIN_TRAIN_EPISODES = 20
 MIN_STEPS = 2000
-MIN_HELDOUT = 8
+MIN_HELDOUT_EPISODES = 8
 
 
 def find_warnings(metrics: Metrics) -> list[RunWarning]:
@@ -158,7 +158,7 @@ def _termination(metrics: Metrics) -> Iterator[RunWarning]:
 
 def _data(metrics: Metrics) -> Iterator[RunWarning]:
     episodes, steps = metrics.data.train_episodes, metrics.data.train_steps
-    if episodes < MIN_EPISODES or steps < MIN_STEPS:
+    if episodes < MIN_TRAIN_EPISODES or steps < MIN_STEPS:
         yield RunWarning(
             "data",
             f"The model was trained on {episodes} episodes of {steps} steps in all, too few to "
@@ -166,7 +166,7 @@ def _data(metrics: Metrics) -> Iterator[RunWarning]:
             _more_data(metrics),
         )
     heldout = metrics.data.heldout_episodes
-    if heldout < MIN_HELDOUT:
+    if heldout < MIN_HELDOUT_EPISODES:
         yield RunWarning(
             "heldout",
             f"The figures come from {heldout} held-out episode{'s' * (heldout != 1)} only, and are "
