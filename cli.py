@@ -61,7 +61,7 @@ def train(
     mode: Annotated[str | None, typer.Option(help="pendulum_image or pendulum (vectors).")] = None,
     preset: Annotated[str, typer.Option(help="smoke, quick or standard.")] = "quick",
     config: Annotated[Path | None, typer.Option(help="YAML file.", metavar="FILE")] = None,
-    observation: Annotated[str | None, typer.Option(help="pixels or vector.")] = None,
+    observation: Annotated[Observation | None, typer.Option(help="pixels or vector.")] = None,
     env_kwargs: KeyValues = None,
     wrapper: Wrappers = None,
     observation_key: ObservationKey = None,
@@ -242,12 +242,16 @@ def plan(
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(min=0, help="Seed of the first episode (default: 20000), or of --goals."),
+        typer.Option(
+            min=0,
+            help="Seed of the first episode (default: 20000); with --goals, of the tasks (0).",
+        ),
     ] = None,
     goals: Annotated[
         str | None,
         typer.Option(
-            metavar="SOURCE", help="Reach goals of heldout or validation episodes, or of a buffer."
+            metavar="SOURCE",
+            help="Reach goals from heldout or validation episodes, or from a buffer.",
         ),
     ] = None,
     goal_offset: Annotated[
@@ -266,7 +270,7 @@ def plan(
         str | None, typer.Option(metavar="KEY", help="Reset option that sets the start's state.")
     ] = None,
     goal_option: Annotated[
-        str | None, typer.Option(metavar="KEY", help="Reset option that takes the goal's state.")
+        str | None, typer.Option(metavar="KEY", help="Reset option that sets the goal's state.")
     ] = None,
     output: Video = None,
     settings: Set = None,
@@ -286,7 +290,8 @@ def plan(
         for_one = given(goal=goal, steps=steps)
         if wrong := for_goals if goals is None else for_one:
             option = "--" + next(iter(wrong)).replace("_", "-")
-            fail(f"{option} {'needs' if goals is None else 'excludes'} --goals", WRONG_USAGE)
+            reason = "requires" if goals is None else "cannot be used with"
+            fail(f"{option} {reason} --goals", WRONG_USAGE)
         common = given(
             method=method,
             horizon=horizon,
@@ -362,7 +367,7 @@ def info(
 
 
 def main() -> None:
-    """Entry point of the console script; ``module:Name`` also finds modules of this directory."""
+    """Run the command line; ``module:Name`` also finds modules of this directory."""
     sys.path.append(str(Path.cwd()))
     app()
 

@@ -122,11 +122,11 @@ def test_a_goal_image_is_reached_where_the_environment_shows_it(driven_run, tmp_
     few = ("--episodes", 1, "--steps", 25, "--horizon", 1, "--samples", 2, "--iterations", 1)
     up = succeed("plan", driven_run, *few, "--method", "mppi", "--goal", tmp_path / "up.png")
     assert up["successes"] == 0
-    assert "nearest 1% of training" in up["criterion"]
+    assert "closest 1% of training latents" in up["criterion"]
 
 
 def test_success_is_holding_the_goal_without_a_break():
-    attempt = PlannedEpisode(0, at_goal=[True, True, False, True, True, True, False])
+    attempt = PlannedEpisode(at_goal=[True, True, False, True, True, True, False])
     assert attempt.steps_to_success(2) == 2
     assert attempt.steps_to_success(3) == 6
     assert attempt.steps_to_success(4) is None

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from worldmodel.data import FrameStack, ReplayBuffer, collect
-from worldmodel.planning import Arrival, draw_tasks, reach_goals
-from worldmodel.planning.goal_tasks import choose_test
+from worldmodel.planning import StepOutcome, draw_tasks, reach_goals
+from worldmodel.planning.goal_tasks import choose_success_test
 
 FEW = {"goal_offset": 3, "budget": 4, "episodes": 3, "samples": 8, "iterations": 1, "horizon": 3}
 FRAMES = FrameStack(2)
@@ -45,12 +45,12 @@ def test_start_and_goal_are_offset_steps_apart_in_one_episode(recorded):
 def test_a_task_starts_where_the_episode_was(run, recorded):
     env = run.make_env(start="uniform")
     for task in draw_tasks(recorded, FRAMES, 4, 4, seed=0):
-        observation, info = task.begin(env, FRAMES)
+        observation, info = task.reset(env, FRAMES)
         states = recorded.states(np.array([task.seed - 500]), np.array([0]), 10)[0]
         assert np.allclose(info["state"], states[len(task.actions)])
         assert np.array_equal(observation[..., 3:], task.start)
     with pytest.raises(ValueError, match=r"does not repeat its episode of seed 50\d"):
-        task.begin(run.make_env(start="down"), FRAMES)
+        task.reset(run.make_env(start="down"), FRAMES)
 
 
 def test_reset_options_set_the_true_states(run, recorded):
@@ -60,6 +60,34 @@ def test_reset_options_set_the_true_states(run, recorded):
         assert np.array_equal(task.options["target"], task.goal_state)
         observation, _ = env.reset(seed=task.seed, options={"state": task.options["state"]})
         assert np.array_equal(observation[..., 3:], task.start)
+    (task,) = draw_tasks(recorded, FRAMES, 4, 1, 0, start_option="state")
+    observation, info = task.reset(env, FRAMES)
+    assert np.array_equal(observation[..., 3:], task.start)
+    assert np.allclose(info["state"], task.options["state"])
+    task.options["state"] = task.options["state"] + 0.5
+    with pytest.raises(ValueError, match=r"reset with the options state differs.*whole state"):
+        task.reset(env, FRAMES)
+
+
+def test_episodes_without_a_seed_need_a_start_option(recorded, tmp_path):
+    whole = recorded.windows(np.arange(4), np.zeros(4, int), 10)
+    states = recorded.states(np.arange(4), np.zeros(4, int), 10)
+    episodes = [
+        {"frames": whole.frames[i], "actions": whole.actions[i], "states": states[i]}
+        | ({"seed": 7} if i == 2 else {})
+        for i in range(4)
+    ]
+    with ReplayBuffer.from_episodes(tmp_path / "one", episodes) as buffer:
+        assert {task.seed for task in draw_tasks(buffer, FRAMES, 4, 5, seed=0)} == {7}
+        with pytest.raises(ValueError, match=r"have 6 starts with a goal 4 steps later"):
+            draw_tasks(buffer, FRAMES, 4, 7, seed=0)
+        any_seed = draw_tasks(buffer, FRAMES, 4, 20, seed=0, start_option="state")
+        assert {task.seed for task in any_seed} == {7, None}
+    with (
+        ReplayBuffer.from_episodes(tmp_path / "none", [episodes[0]]) as buffer,
+        pytest.raises(ValueError, match=r"no seeds that an environment could repeat"),
+    ):
+        draw_tasks(buffer, FRAMES, 4, 1, seed=0)
 
 
 def test_tasks_that_do_not_fit_are_reported(recorded):
@@ -73,34 +101,43 @@ def test_success_is_judged_as_asked_for(run, recorded):
     (task,) = draw_tasks(recorded, FRAMES, 4, 1, seed=0)
     z = run.model.encode(task.goal[None])
     at, away = {"state": task.goal_state}, {"state": task.goal_state + np.array([0, 0.5, 0, 0])}
-    test, criterion = choose_test(run, recorded, None, 0.2)
-    assert test(task, z)(Arrival(at, False, z))
-    assert not test(task, z)(Arrival(away, True, z))
+    test, criterion = choose_success_test(run, recorded, None, 0.2)
+    assert test(task, z)(StepOutcome(at, False, z))
+    assert not test(task, z)(StepOutcome(away, True, z))
     assert criterion.startswith("true state within 0.2 standard deviations")
-    assert choose_test(run, recorded, "distance", 9.0)[0](task, z)(Arrival(away, False, z))
+    assert choose_success_test(run, recorded, "distance", 9.0)[0](task, z)(
+        StepOutcome(away, False, z)
+    )
     turned = {"state": task.goal_state + np.array([2 * np.pi, 0, 0, 0])}
-    assert test(task, z)(Arrival(turned, False, z))
-    test, _ = choose_test(run, recorded, "terminated", 0.2)
-    assert test(task, z)(Arrival(away, True, z))
-    assert not test(task, z)(Arrival(at, False, z))
-    test, _ = choose_test(run, recorded, "latent", 0.2)
-    assert test(task, z)(Arrival({}, False, z))
-    assert not test(task, z)(Arrival({}, False, z + 100))
-    test, _ = choose_test(run, recorded, "is_success", 0.2)
-    assert test(task, z)(Arrival({"is_success": True}, False, z))
-    assert not test(task, z)(Arrival({"is_success": False}, False, z))
+    assert test(task, z)(StepOutcome(turned, False, z))
+    test, _ = choose_success_test(run, recorded, "terminated", 0.2)
+    assert test(task, z)(StepOutcome(away, True, z))
+    assert not test(task, z)(StepOutcome(at, False, z))
+    test, _ = choose_success_test(run, recorded, "latent", 0.2)
+    assert test(task, z)(StepOutcome({}, False, z))
+    assert not test(task, z)(StepOutcome({}, False, z + 100))
+    test, _ = choose_success_test(run, recorded, "is_success", 0.2)
+    assert test(task, z)(StepOutcome({"is_success": True}, False, z))
+    assert not test(task, z)(StepOutcome({"is_success": False}, False, z))
+    assert not test(task, z)(StepOutcome({}, False, z, after_reset=True))
     with pytest.raises(ValueError, match="success is 'is_success', and info has 'state'; expected"):
-        test(task, z)(Arrival(at, False, z))
+        test(task, z)(StepOutcome(at, False, z))
+    test, _ = choose_success_test(run, recorded, "distance", 0.2)
+    with pytest.raises(ValueError, match="needs the true state, and info has no 'state'"):
+        test(task, z)(StepOutcome({}, False, z))
 
 
 def test_result_is_written_and_repeatable(run):
     result = reach_goals(run, tolerance=0.7, **FEW)
     assert json.loads((run.path / "goals.json").read_text()) == result
+    assert (result["goals"], result["success"], result["tolerance"]) == ("heldout", None, 0.7)
     steps = [attempt["steps_to_success"] for attempt in result["attempts"]]
     assert result["successes"] == sum(s is not None for s in steps)
     assert result["success_rate"] == result["successes"] / 3
-    low, high = result["interval"]
-    assert 0 <= low <= result["success_rate"] <= high <= 1
+    rate, z = result["success_rate"], 1.959964
+    center = (rate + z**2 / 6) / (1 + z**2 / 3)
+    half = z / (1 + z**2 / 3) * np.sqrt(rate * (1 - rate) / 3 + z**2 / 36)
+    assert result["interval"] == pytest.approx([center - half, center + half], abs=1e-6)
     assert all(a["seed"] >= 20_000 for a in result["attempts"])
     assert (run.path / "goals.mp4").stat().st_size > 1000
     again = run.reach_goals(tolerance=0.7, **FEW)
@@ -122,7 +159,7 @@ def test_a_task_ends_at_its_goal_and_within_the_budget(run, recorded):
 def test_a_perfect_model_reaches_its_goals(run, recorded, monkeypatch):
     """With the recorded actions as plan, every start leads to its goal in `offset` steps."""
     tasks = draw_tasks(recorded, FRAMES, 3, 3, seed=0)
-    env, plans = run.make_env(start="uniform"), []
+    plans = []
     for task in tasks:
         episode = np.array([task.seed - 500])
         plans.append(recorded.windows(episode, np.array([0]), 10).actions[0, len(task.actions) :])
@@ -135,7 +172,6 @@ def test_a_perfect_model_reaches_its_goals(run, recorded, monkeypatch):
     monkeypatch.setattr("worldmodel.planning.PlanningPolicy.predict", recorded_action)
     result = reach_goals(run, goals=recorded.path, tolerance=1e-3, **FEW)
     assert [a["steps_to_success"] for a in result["attempts"]] == [3, 3, 3]
-    env.close()
 
 
 @pytest.mark.parametrize(

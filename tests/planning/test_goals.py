@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from tiny_training import new_model, tiny_config
 
-from worldmodel.planning import Arrival, PlannedEpisode, choose_goal, imagined_return
+from worldmodel.planning import PlannedEpisode, StepOutcome, choose_goal, imagined_return
 from worldmodel.plugins import EnvPlugin
 
 
@@ -45,10 +45,10 @@ def test_goals_of_the_plugin_are_tested_on_the_true_state():
     z = torch.zeros(1, 8)
     assert goal.objective is imagined_return
     assert goal.criterion == "above 2 m"
-    assert goal.reached(Arrival({"state": np.array([2.5, 0.0])}, False, z)) is True
-    assert goal.reached(Arrival({"state": [1.5, 0.0]}, False, z)) is False
+    assert goal.reached(StepOutcome({"state": np.array([2.5, 0.0])}, False, z)) is True
+    assert goal.reached(StepOutcome({"state": [1.5, 0.0]}, False, z)) is False
     with pytest.raises(ValueError, match=r"no 'state'; set data\.state_key"):
-        goal.reached(Arrival({}, False, z))
+        goal.reached(StepOutcome({}, False, z))
 
 
 def test_unknown_goals_are_rejected_with_the_choices():
@@ -64,11 +64,13 @@ def test_an_image_is_reached_by_the_configured_fraction_of_training_latents(tmp_
     for quantile in (0.25, 0.01):
         run = run_with(goal_quantile=quantile)
         goal = choose_goal(str(path), run)
-        assert goal.criterion == f"latent as near as the nearest {100 * quantile:g}% of training"
-        reached = [goal.reached(Arrival({}, False, z[None])) for z in run.starts]
+        assert goal.criterion == (
+            f"latent as close as the closest {100 * quantile:g}% of training latents"
+        )
+        reached = [goal.reached(StepOutcome({}, False, z[None])) for z in run.starts]
         assert np.mean(reached) == pytest.approx(quantile, abs=0.01)
         at_rest = np.full((1, 16, 16, 2), 200, np.uint8)
-        assert goal.reached(Arrival({}, False, run.model.encode(at_rest)))
+        assert goal.reached(StepOutcome({}, False, run.model.encode(at_rest)))
         far, near = (goal.objective(None, z.expand(3, 1, 8), None) for z in extremes(run, goal))
         assert far < near < 0
 
@@ -95,7 +97,7 @@ def test_files_that_are_no_images_are_rejected(tmp_path):
 
 
 def test_success_is_holding_the_goal_for_successive_steps():
-    episode = PlannedEpisode(0, at_goal=[True, True, False, True, True, True, False])
+    episode = PlannedEpisode(at_goal=[True, True, False, True, True, True, False])
     assert episode.steps_to_success(2) == 2
     assert episode.steps_to_success(3) == 6
     assert episode.steps_to_success(4) is None

@@ -3,7 +3,7 @@
 from worldmodel.planning.episodes import PlannedEpisode, plan
 from worldmodel.planning.goal_reaching import reach_goals
 from worldmodel.planning.goal_tasks import GoalTask, draw_tasks
-from worldmodel.planning.goals import Arrival, Goal, choose_goal
+from worldmodel.planning.goals import Goal, StepOutcome, choose_goal
 from worldmodel.planning.planners import (
     CEM,
     MPPI,
@@ -25,7 +25,6 @@ from worldmodel.planning.policy import (
 __all__ = [
     "CEM",
     "MPPI",
-    "Arrival",
     "Goal",
     "GoalTask",
     "PlanObjective",
@@ -33,6 +32,7 @@ __all__ = [
     "PlannedEpisode",
     "PlanningPolicy",
     "Search",
+    "StepOutcome",
     "TrajectoryOptimizer",
     "cem",
     "choose_goal",

@@ -18,7 +18,7 @@ from torch import Tensor
 from worldmodel.callbacks import Callback, CallbackList
 from worldmodel.files import write_json
 from worldmodel.models import WorldModel
-from worldmodel.planning.goals import Arrival, Goal, choose_goal
+from worldmodel.planning.goals import Goal, GoalTest, StepOutcome, choose_goal
 from worldmodel.planning.planners import TrajectoryOptimizer, make_planner, planner_settings
 from worldmodel.planning.policy import PlanningPolicy
 from worldmodel.run import Run
@@ -29,7 +29,6 @@ class PlannedEpisode:
     """One episode of the planner in the real environment.
 
     Attributes:
-        seed: random seed of the environment.
         frames: T+1 frames (H, W, C), the newest one of each observation.
         imagined: T latents (1, D), where each plan ends according to the model.
         rewards: T real rewards.
@@ -37,7 +36,6 @@ class PlannedEpisode:
         seconds: time that each of the T decisions took.
     """
 
-    seed: int
     frames: list[np.ndarray] = field(default_factory=list)
     imagined: list[Tensor] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
@@ -109,11 +107,11 @@ def plan(
     with callback.task("plan", episodes) as advance, closing(run.make_env()) as env:
         for i in range(episodes):
             observation, _ = env.reset(seed=seed + i)
-            played.append(act(env, policy, chosen, seed + i, observation, steps))
+            played.append(act(env, policy, observation, steps, chosen.reached))
             advance(i + 1, f"return {sum(played[-1].rewards):.1f}")
     video = None
     if wm.decoder is not None:
-        write_video(path, _video_frames(wm, played[0], horizon, run.dt), 1.0 / run.dt)
+        write_video(path, _video_frames(wm, played[0], seed, horizon, run.dt), 1.0 / run.dt)
         video = str(path)
     result = {
         "goal": chosen.name,
@@ -123,7 +121,7 @@ def plan(
         "steps": steps,
         "seed": seed,
         "video": video,
-        **_summarize(played, chosen, settings.hold_seconds, run.dt),
+        **_summarize(played, seed, chosen, settings.hold_seconds, run.dt),
     }
     write_json(run.path / "plan.json", result)
     return result
@@ -148,10 +146,9 @@ def plan_settings(
 def act(
     env: gym.Env[np.ndarray, Any],
     policy: PlanningPolicy,
-    goal: Goal,
-    seed: int,
     observation: np.ndarray,
     steps: int,
+    reached: GoalTest | None = None,
     *,
     until_reached: bool = False,
 ) -> PlannedEpisode:
@@ -160,13 +157,12 @@ def act(
     Args:
         env: the environment, after a reset.
         policy: chooses the actions.
-        goal: its test is recorded after every step.
-        seed: of the episode, for the record.
         observation: (H, W, S*C), the current one.
         steps: at most.
+        reached: a test whose result is recorded after every step.
         until_reached: whether reaching the goal ends the episode.
     """
-    episode, wm = PlannedEpisode(seed), policy.wm
+    episode, wm = PlannedEpisode(), policy.wm
     episode.frames.append(wm.frames.newest(observation))
     episode_start = np.ones(1, np.bool_)
     for _ in range(steps):
@@ -177,17 +173,17 @@ def act(
         observation, reward, terminated, truncated, info = env.step(action)
         episode.frames.append(wm.frames.newest(observation))
         episode.rewards.append(float(reward))
-        if goal.reached is not None:
-            arrival = Arrival(info, bool(terminated), wm.encode(observation[None]))
-            episode.at_goal.append(goal.reached(arrival))
+        if reached is not None:
+            outcome = StepOutcome(info, bool(terminated), wm.encode(observation[None]))
+            episode.at_goal.append(reached(outcome))
         episode_start = np.zeros(1, np.bool_)
-        if terminated or truncated or (until_reached and episode.at_goal[-1]):
+        if terminated or truncated or (until_reached and any(episode.at_goal[-1:])):
             break
     return episode
 
 
 def _summarize(
-    episodes: list[PlannedEpisode], goal: Goal, hold_seconds: float, dt: float
+    episodes: list[PlannedEpisode], seed: int, goal: Goal, hold_seconds: float, dt: float
 ) -> dict[str, Any]:
     """Summarize the success and the returns of episodes as JSON values."""
     hold = max(1, round(hold_seconds / dt))
@@ -200,14 +196,14 @@ def _summarize(
         "return_mean": statistics.fmean(returns),
         "decision_ms": 1e3 * statistics.median(s for e in episodes for s in e.seconds),
         "attempts": [
-            {"seed": e.seed, "return": r, "steps": len(e.rewards), "steps_to_success": s}
-            for e, r, s in zip(episodes, returns, to_success, strict=True)
+            {"seed": seed + i, "return": r, "steps": len(e.rewards), "steps_to_success": s}
+            for i, (e, r, s) in enumerate(zip(episodes, returns, to_success, strict=True))
         ],
     }
 
 
 def _video_frames(
-    wm: WorldModel, episode: PlannedEpisode, horizon: int, dt: float
+    wm: WorldModel, episode: PlannedEpisode, seed: int, horizon: int, dt: float
 ) -> Iterator[np.ndarray]:
     """Draw real frames beside the decoded end of each plan, above a curve of the rewards."""
     from worldmodel.viz.canvas import compose, curve_strip
@@ -219,7 +215,7 @@ def _video_frames(
     labels = ("real environment", f"end of the plan, {horizon * dt:.2f} s ahead")
     for k in range(last):
         panels = (episode.frames[k], imagined[k])
-        note = f"seed {episode.seed}   step {k} of {last}"
+        note = f"seed {seed}   step {k} of {last}"
         top = compose(panels, labels, f"t = {k * dt:.2f} s", note)
         curve = curve_strip(rewards[:k], last - 1, "reward", top.shape[1], low=low, high=high)
         yield np.concatenate([top, curve])

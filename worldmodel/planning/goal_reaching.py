@@ -1,13 +1,13 @@
-"""Goal reaching: plan from the start to the goal of tasks that held-out episodes give.
+"""Goal reaching: plan from one observation of a recorded episode to a later one.
 
-The planner sees the goal's observation only; success is judged by the environment or by its true
-state, with an interval and beside random actions.
+The planner sees the goal's observation only. Success is determined by the environment or by its
+true state, and reported with an interval, beside that of random actions.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ from worldmodel.data.datasets import training_seeds
 from worldmodel.files import write_json
 from worldmodel.models import WorldModel
 from worldmodel.planning.episodes import PlannedEpisode, act, plan_settings
-from worldmodel.planning.goal_tasks import GoalTask, choose_test, draw_tasks
-from worldmodel.planning.goals import Arrival, Goal
+from worldmodel.planning.goal_tasks import GoalTask, choose_success_test, draw_tasks
+from worldmodel.planning.goals import GoalTest, StepOutcome
 from worldmodel.planning.planners import planner_settings
 from worldmodel.planning.policy import PlanningPolicy, goal_distance
 from worldmodel.run import Run
@@ -55,18 +55,19 @@ def reach_goals(
 
     Args:
         run: a finished run.
-        goals: episodes that tasks are drawn from: ``"heldout"``, ``"validation"`` to choose
+        goals: source of the tasks: ``"heldout"`` episodes, ``"validation"`` episodes to choose
             hyperparameters by, or the path of a replay buffer, as of an expert's episodes.
         goal_offset: steps of the recorded episode from the start to the goal.
         budget: maximum steps per task.
         episodes: number of tasks.
         success: ``"terminated"``, ``"distance"`` (of true states), ``"latent"``, or a key of
-            ``info`` that is true at the goal. None for distance where there are true states.
+            ``info`` that is true at the goal. None for distance where there are true states, else
+            latent.
         tolerance: for ``"distance"``: root mean square over the targets of the state readout, each
             in units of its standard deviation over the recorded episodes.
         start_option: reset option that sets the true state at the start; None to repeat the
             episode from its seed.
-        goal_option: reset option that tells the environment the goal's true state.
+        goal_option: reset option that sets the goal's true state.
         method: see `plan`.
         horizon: see `plan`.
         samples: see `plan`.
@@ -90,30 +91,31 @@ def reach_goals(
 
     watching, wm = CallbackList(callbacks), run.model
     path = check_video_path(output or run.path / "goals.mp4")
+    if output is not None:
+        run.require_decoder()
+    run.warn_if_one_action(watching)
     method, horizon, optimizer = plan_settings(run, method, horizon, samples, iterations)
-    if not wm.frames.first <= goal_offset:
-        raise ValueError(f"goal_offset is {goal_offset}; expected {wm.frames.first} or more")
-    with _recorded(run, goals, goal_offset, episodes, watching) as buffer:
+    if goal_offset < (smallest := max(1, wm.frames.first)):
+        raise ValueError(f"goal_offset is {goal_offset}; expected {smallest} or more")
+    with _recorded(run, goals, goal_offset, episodes, watching) as (buffer, env_kwargs):
         tasks = draw_tasks(
             buffer, wm.frames, goal_offset, episodes, seed, start_option, goal_option
         )
-        test, criterion = choose_test(run, buffer, success, tolerance)
+        test, criterion = choose_success_test(run, buffer, success, tolerance)
     played, random, at_start = [], [], 0
-    env_kwargs = run.config.data.env_kwargs
     with (
         watching.task("goals", len(tasks)) as advance,
         closing(run.make_env(**env_kwargs)) as env,
     ):
         for i, task in enumerate(tasks):
             z = wm.encode(task.goal[None])
-            goal = Goal("goal", goal_distance(z[0]), test(task, z))
-            policy = PlanningPolicy(wm, goal.objective, optimizer, horizon=horizon, seed=seed + i)
-            observation, info = task.begin(env, wm.frames)
-            assert goal.reached is not None
-            at_start += goal.reached(Arrival(info, False, wm.encode(observation[None])))
-            played.append(act(env, policy, goal, i, observation, budget, until_reached=True))
-            random.append(_reached_at_random(env, wm, goal, task, budget, seed + i))
-            done = sum(bool(e.at_goal and e.at_goal[-1]) for e in played)
+            reached, objective = test(task, z), goal_distance(z[0])
+            policy = PlanningPolicy(wm, objective, optimizer, horizon=horizon, seed=seed + i)
+            observation, info = task.reset(env, wm.frames)
+            at_start += reached(StepOutcome(info, False, wm.encode(observation[None]), True))
+            played.append(act(env, policy, observation, budget, reached, until_reached=True))
+            random.append(_reached_at_random(env, wm, reached, task, budget, seed + i))
+            done = sum(e.at_goal[-1] for e in played)
             advance(i + 1, f"{done} of {i + 1} reached")
     video = None
     if wm.decoder is not None:
@@ -127,6 +129,10 @@ def reach_goals(
         "optimizer": planner_settings(optimizer),
         "horizon": horizon,
         "seed": seed,
+        "success": success,
+        "tolerance": tolerance,
+        "start_option": start_option,
+        "goal_option": goal_option,
         "criterion": criterion,
         **_summarize(tasks, played),
         "random_successes": sum(random),
@@ -140,8 +146,11 @@ def reach_goals(
 @contextmanager
 def _recorded(
     run: Run, goals: str | Path, offset: int, episodes: int, callbacks: CallbackList
-) -> Iterator[ReplayBuffer]:
-    """Episodes that tasks are drawn from; those of a split follow the policy of the run's data."""
+) -> Iterator[tuple[ReplayBuffer, Mapping[str, Any]]]:
+    """Open the episodes that tasks are drawn from, and the environment's arguments for them.
+
+    Episodes of a split follow the policy of the run's data.
+    """
     config, split = run.config, str(goals)
     if split not in ("heldout", "validation"):
         if not Path(goals).is_dir():
@@ -156,13 +165,13 @@ def _recorded(
                     f"{goals} has frames of shape {buffer.frame_shape}, and the model of "
                     f"{run.path} was trained on {shape}; collect it with the same --image-size"
                 )
-            yield buffer
+            yield buffer, buffer.metadata.get("env_kwargs", {})
         return
     if config.data.sources:
         with run.datasets([callbacks]) as datasets:
             own = datasets.heldout if split == "heldout" else datasets.validation
             assert own is not None
-            yield own
+            yield own, config.data.env_kwargs
         return
     steps = max(config.evaluation.steps, 2 * offset)
     with evaluation_set(
@@ -174,24 +183,23 @@ def _recorded(
         steps=steps,
         callbacks=[callbacks],
     ) as buffer:
-        yield buffer
+        yield buffer, config.data.env_kwargs
 
 
 def _reached_at_random(
     env: gym.Env[np.ndarray, Any],
     wm: WorldModel,
-    goal: Goal,
+    reached: GoalTest,
     task: GoalTask,
     budget: int,
     seed: int,
 ) -> bool:
     """Whether uniform random actions reach the goal of a task."""
-    assert goal.reached is not None
-    task.begin(env, wm.frames)
+    task.reset(env, wm.frames)
     env.action_space.seed(seed)
     for _ in range(budget):
         observation, _, terminated, truncated, info = env.step(env.action_space.sample())
-        if goal.reached(Arrival(info, bool(terminated), wm.encode(observation[None]))):
+        if reached(StepOutcome(info, bool(terminated), wm.encode(observation[None]))):
             return True
         if terminated or truncated:
             break
@@ -227,8 +235,8 @@ def _video_frames(
     from worldmodel.viz.canvas import compose
     from worldmodel.viz.video import decode_newest
 
-    reached = [i for i, e in enumerate(played) if e.at_goal[-1]]
-    failed = [i for i, e in enumerate(played) if not e.at_goal[-1]]
+    reached = [i for i, episode in enumerate(played) if episode.at_goal[-1]]
+    failed = [i for i, episode in enumerate(played) if not episode.at_goal[-1]]
     labels = ("real environment", "goal", f"plan, {horizon} steps ahead")
     for i in reached[:_SHOWN] + failed[:_SHOWN]:
         episode, goal = played[i], wm.frames.newest(tasks[i].goal)

@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from worldmodel.data import FrameStack, ReplayBuffer
-from worldmodel.planning.goals import Arrival, GoalTest, near_latent
+from worldmodel.planning.goals import GoalTest, StepOutcome, latent_criterion, latent_test
 from worldmodel.run import Run
 
 _STREAM = 0x60A1  # keeps the choice of tasks apart from other uses of the seed
@@ -42,20 +42,26 @@ class GoalTask:
     goal: np.ndarray
     goal_state: np.ndarray | None
 
-    def begin(self, env: gym.Env[np.ndarray, Any], frames: FrameStack) -> tuple[np.ndarray, Any]:
-        """Bring an environment to the start; returns its observation and info.
+    def reset(self, env: gym.Env[np.ndarray, Any], frames: FrameStack) -> tuple[np.ndarray, Any]:
+        """Reset an environment to the start; return its observation and info.
 
         Raises:
-            ValueError: If the environment does not repeat the recorded episode.
+            ValueError: If the frame at the start differs from the recorded one.
         """
         observation, info = env.reset(seed=self.seed, options=self.options or None)
         for action in self.actions:
             observation, _, _, _, info = env.step(action)
         if not np.array_equal(frames.newest(observation), self.start):
+            if len(self.actions) or not self.options:
+                raise ValueError(
+                    f"the environment does not repeat its episode of seed {self.seed}: the frame "
+                    f"after {len(self.actions)} steps differs from the recorded one; pass the "
+                    "reset option that sets a true state (--start-option)"
+                )
             raise ValueError(
-                f"the environment does not repeat its episode of seed {self.seed}: the frame "
-                f"after {len(self.actions)} steps differs from the recorded one; name the reset "
-                "option that sets a true state (--start-option)"
+                f"the frame after a reset with the options {', '.join(self.options)} differs from "
+                "the recorded one; check that the start option sets the whole state, and that the "
+                "environment's arguments (--set env.kwargs) are those of the recorded episodes"
             )
         return observation, info
 
@@ -69,7 +75,7 @@ def draw_tasks(
     start_option: str | None = None,
     goal_option: str | None = None,
 ) -> list[GoalTask]:
-    """Draw tasks without replacement from all starts that have a goal.
+    """Draw tasks without replacement from all starts that can be reproduced and have a goal.
 
     Args:
         buffer: recorded episodes.
@@ -83,10 +89,21 @@ def draw_tasks(
     Raises:
         ValueError: If too few episodes are long enough, or states or seeds are missing.
     """
+    if (start_option or goal_option) and not buffer.state_dim:
+        raise ValueError(
+            "start_option and goal_option need true states, which the recorded episodes do not "
+            "have; set data.state_key (--state-key)"
+        )
+    if not start_option and (buffer.seeds < 0).all():
+        raise ValueError(
+            "the recorded episodes have no seeds that an environment could repeat; pass the reset "
+            "option that sets a true state (--start-option)"
+        )
     first = frames.first if start_option else 0
     starts = [
         (episode, t)
         for episode, length in enumerate(buffer.lengths.tolist())
+        if start_option or buffer.seeds[episode] >= 0
         for t in range(first, length - offset)
     ]
     if len(starts) < count:
@@ -94,11 +111,6 @@ def draw_tasks(
             f"the recorded episodes have {len(starts)} starts with a goal {offset} steps later, "
             f"and {count} are asked for; lower --goal-offset (the median episode has "
             f"{int(np.median(buffer.lengths)) - 1} steps)"
-        )
-    if (start_option or goal_option) and not buffer.state_dim:
-        raise ValueError(
-            "start_option and goal_option need true states, which the recorded episodes do not "
-            "have; set data.state_key (--state-key)"
         )
     chosen = np.random.default_rng((_STREAM, seed)).choice(len(starts), count, replace=False)
     return [
@@ -123,11 +135,6 @@ def _task(
     if start_option:
         assert states is not None
         options[start_option] = states[t]
-    elif seed < 0:
-        raise ValueError(
-            "the recorded episodes have no seeds that an environment could repeat; name the reset "
-            "option that sets a true state (--start-option)"
-        )
     if goal_option:
         assert states is not None
         options[goal_option] = states[-1]
@@ -141,15 +148,15 @@ def _task(
     )
 
 
-def choose_test(
+def choose_success_test(
     run: Run, buffer: ReplayBuffer, success: str | None, tolerance: float
 ) -> tuple[Callable[[GoalTask, Tensor], GoalTest], str]:
-    """The test of success for each task and its latent (1, D), and the criterion in words."""
+    """Return a function from a task and its goal latent (1, D) to its test, and the criterion."""
     name = success or ("distance" if buffer.state_dim else "latent")
     if name == "terminated":
-        return lambda task, z: lambda arrival: arrival.terminated, "the environment terminates"
+        return lambda task, z: lambda outcome: outcome.terminated, "the environment terminates"
     if name == "latent":
-        return lambda task, z: near_latent(run, z)[0], near_latent(run, run.starts[:1])[1]
+        return lambda task, z: latent_test(run, z), latent_criterion(run)
     if name != "distance":
         return lambda task, z: _info_test(name), f"info[{name!r}] is true"
     if not buffer.state_dim:
@@ -167,8 +174,13 @@ def choose_test(
     def distance_test(task: GoalTask, z: Tensor) -> GoalTest:
         goal = readout.targets(np.asarray(task.goal_state)[None])[0]
 
-        def reached(arrival: Arrival) -> bool:
-            here = readout.targets(np.asarray(arrival.info[key], np.float64).reshape(1, -1))[0]
+        def reached(outcome: StepOutcome) -> bool:
+            if key not in outcome.info:
+                raise ValueError(
+                    f"success 'distance' needs the true state, and info has no {key!r}; set "
+                    "data.state_key, or use 'terminated', 'latent' or a key of info"
+                )
+            here = readout.targets(np.asarray(outcome.info[key], np.float64).reshape(1, -1))[0]
             return bool(np.sqrt(np.mean(((here - goal) / scale) ** 2)) <= tolerance)
 
         return reached
@@ -180,12 +192,14 @@ def choose_test(
 
 
 def _info_test(key: str) -> GoalTest:
-    def reached(arrival: Arrival) -> bool:
-        if key not in arrival.info:
+    def reached(outcome: StepOutcome) -> bool:
+        if outcome.after_reset:
+            return bool(outcome.info.get(key))
+        if key not in outcome.info:
             raise ValueError(
-                f"success is {key!r}, and info has {', '.join(map(repr, arrival.info)) or 'no key'}"
+                f"success is {key!r}, and info has {', '.join(map(repr, outcome.info)) or 'no key'}"
                 "; expected 'terminated', 'distance', 'latent', or one of these keys"
             )
-        return bool(arrival.info[key])
+        return bool(outcome.info[key])
 
     return reached

@@ -18,21 +18,23 @@ from worldmodel.planning.policy import PlanObjective, goal_distance, imagined_re
 from worldmodel.run import Run
 
 
-class Arrival(NamedTuple):
-    """What is known after a step of the environment.
+class StepOutcome(NamedTuple):
+    """What is known after a step of the environment, or after its reset.
 
     Attributes:
         info: of the environment.
         terminated: whether the environment terminated.
         z: float32 (1, D), latent of the observation.
+        after_reset: whether it was a reset, whose info may lack entries that those of steps have.
     """
 
     info: Mapping[str, Any]
     terminated: bool
     z: Tensor
+    after_reset: bool = False
 
 
-GoalTest = Callable[[Arrival], bool]
+GoalTest = Callable[[StepOutcome], bool]
 """Whether a step ended at the goal."""
 
 
@@ -77,8 +79,8 @@ def choose_goal(name: str, run: Run) -> Goal:
 
 
 def _state_test(test: Callable[[np.ndarray], bool], name: str, state_key: str) -> GoalTest:
-    def reached(arrival: Arrival) -> bool:
-        state = arrival.info.get(state_key)
+    def reached(outcome: StepOutcome) -> bool:
+        state = outcome.info.get(state_key)
         if state is None:
             raise ValueError(
                 f"goal {name!r} is tested on the true state, and the environment's info has no "
@@ -96,18 +98,21 @@ def _image_goal(path: Path, run: Run) -> Goal:
             f"goal is {str(path)!r}; expected {', '.join(map(repr, names))}, or an image's path"
         )
     goal = run.model.encode(_observation(path, run.model))
-    return Goal(str(path), goal_distance(goal[0]), *near_latent(run, goal))
+    objective, reached = goal_distance(goal[0]), latent_test(run, goal)
+    return Goal(str(path), objective, reached, latent_criterion(run))
 
 
-def near_latent(run: Run, goal: Tensor) -> tuple[GoalTest, str]:
-    """The test whether a latent is near that of a goal (1, D), and the criterion in words."""
+def latent_test(run: Run, goal: Tensor) -> GoalTest:
+    """Return the test whether a latent is close to that of a goal (1, D)."""
     quantile = run.config.planning.goal_quantile
-    near = torch.quantile((run.starts - goal).norm(dim=-1), quantile)
+    close = torch.quantile((run.starts - goal).norm(dim=-1), quantile)
+    return lambda outcome: bool((outcome.z - goal).norm() <= close)
 
-    def reached(arrival: Arrival) -> bool:
-        return bool((arrival.z - goal).norm() <= near)
 
-    return reached, f"latent as near as the nearest {100 * quantile:g}% of training"
+def latent_criterion(run: Run) -> str:
+    """Describe what `latent_test` tests."""
+    quantile = run.config.planning.goal_quantile
+    return f"latent as close as the closest {100 * quantile:g}% of training latents"
 
 
 def _observation(path: Path, wm: WorldModel) -> np.ndarray:
