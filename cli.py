@@ -56,7 +56,7 @@ def train(
     env: Annotated[str | None, typer.Option(help=ENV_HELP)] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option(metavar="SOURCE", help="Own data instead of collecting; may be repeated."),
+        typer.Option(metavar="SOURCE", help="Train on your own data; can be given several times."),
     ] = None,
     mode: Annotated[str | None, typer.Option(help="pendulum_image or pendulum (vectors).")] = None,
     preset: Annotated[str, typer.Option(help="smoke, quick or standard.")] = "quick",
@@ -99,7 +99,7 @@ def train(
     resume: Annotated[Path | None, typer.Option(help="Resume a run.", metavar="RUN")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a world model and evaluate it, in about 6 minutes on two cores by default."""
+    """Train a world model and evaluate it, by default in 6 to 10 minutes on two cores."""
     with user_errors():
         from worldmodel import training
         from worldmodel.config import build_config, from_options, parse_settings, read_yaml
@@ -176,7 +176,7 @@ def evaluate(
 def rollout(
     run: RunArgument,
     seed: Annotated[
-        int, typer.Option(min=0, help="Random seed; 20000 is the first held-out one.")
+        int, typer.Option(min=0, help="Random seed; by default the first held-out seed.")
     ] = 20_000,
     state: Annotated[
         str | None,
@@ -244,7 +244,7 @@ def plan(
         int | None,
         typer.Option(
             min=0,
-            help="Seed of the first episode (default: 20000); with --goals, of the tasks (0).",
+            help="Seed of the first episode (default: 20000), or of all tasks of --goals (0).",
         ),
     ] = None,
     goals: Annotated[
@@ -319,7 +319,7 @@ def collect(
     observation: Annotated[Observation, typer.Option(help="pixels or vector.")] = "pixels",
     image_size: Annotated[int, typer.Option(min=8, help="Side of the frames in pixels.")] = 64,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="First seed (default: the next free one).")
+        int | None, typer.Option(min=0, help="Seed of the first episode (default: the next free).")
     ] = None,
     state_key: StateKey = None,
     env_kwargs: KeyValues = None,
@@ -327,7 +327,7 @@ def collect(
     observation_key: ObservationKey = None,
     frame_skip: FrameSkip = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes (default: one per core where that pays).")
+        int | None, typer.Option(min=1, help="Processes (default: one per core if faster).")
     ] = None,
     as_json: Json = False,
 ) -> None:

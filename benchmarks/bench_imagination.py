@@ -49,7 +49,7 @@ def ratio(numerators: list[float], denominators: list[float]) -> float:
 
 
 def imagination(run: Run) -> Functions:
-    """Steps of imagined environments, of the bare networks, and of real ones with the encoder."""
+    """Measure the speed of imagined environments, of the bare networks, and of real ones."""
     wm = run.model
     one = gym.make("worldmodel/Latent-v0", run=run)
     many = gym.make_vec("worldmodel/Latent-v0", num_envs=BATCH, run=run)
@@ -97,7 +97,7 @@ def imagination(run: Run) -> Functions:
 
 
 def planning(wm: WorldModel) -> Functions:
-    """One decision of CEM, and the model evaluations that it needs."""
+    """Time one decision of CEM, and the model evaluations that it needs."""
     policy = PlanningPolicy(wm, optimizer=CEM(SAMPLES, ITERATIONS), horizon=HORIZON)
     z = torch.zeros(1, wm.spec.latent_dim, device=wm.device)
     first = z.expand(SAMPLES, -1)

@@ -22,7 +22,7 @@ from worldmodel.rl.guards import find_ensemble
 
 
 def configurations() -> dict[str, dict[str, Any]]:
-    """What is compared: a name and its settings of `AgentConfig`."""
+    """List what is compared: a name and its settings of `AgentConfig`."""
     table: dict[str, dict[str, Any]] = {}
     for steps in (20, 50, 100, 200):
         table[f"{steps} steps, leaving terminates"] = {"dream_steps": steps}

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import torch
 from scipy import integrate
+from tiny_training import new_model, tiny_buffer, tiny_config
+from torch.func import functional_call
 
+from worldmodel.batches import WindowSampler
 from worldmodel.errors import ConfigError
 from worldmodel.hyperparameters import ObjectiveConfig
 from worldmodel.objectives import (
@@ -17,6 +20,7 @@ from worldmodel.objectives import (
     sigreg,
     variance_hinge,
 )
+from worldmodel.phases import predict_targets
 from worldmodel.registry import reference
 
 
@@ -107,6 +111,13 @@ def test_an_objective_that_does_not_fit_is_reported(objective, message):
         check_objective(ObjectiveConfig(name=reference(objective)), 8, 2)
 
 
+def independent_forecast(generator, batch=64):
+    """Predictions, targets and actions that have nothing to do with each other."""
+    predictions, targets = torch.randn(2, 3, batch, 4, generator=generator)
+    actions = torch.randn(2, batch, 2, generator=generator)
+    return Forecast(predictions.requires_grad_(), targets, actions)
+
+
 def inverse(**settings):
     return ObjectiveConfig(name="inverse", **settings)
 
@@ -114,14 +125,62 @@ def inverse(**settings):
 def test_inverse_dynamics_reads_the_action_from_two_latents(generator):
     settings = inverse(horizon=2, inverse_weight=3.0)
     objective = make_objective(settings, latent_dim=4, action_dim=2)
-    z, actions = torch.randn(3, 64, 4, generator=generator), torch.randn(2, 64, 2)
-    forecast = Forecast(z.clone().requires_grad_(), z.clone(), actions)
+    forecast = independent_forecast(generator)
     loss, terms = objective(forecast, settings, generator)
     plain, _ = regularized_prediction(forecast, settings, generator)
-    predicted = objective.net(torch.cat([z[0], z[1]], dim=-1))
-    expected = (predicted - actions[0]).square().mean()
+    read = objective.net(torch.cat([forecast.predictions[0], forecast.targets[1]], dim=-1))
+    expected = (read - forecast.actions[0]).square().mean()
     torch.testing.assert_close(terms["inverse"], expected.detach())
     torch.testing.assert_close(loss, plain + 3.0 * expected)
+
+
+def test_gradients_of_inverse_dynamics_are_those_of_its_formula(generator):
+    """By finite differences, in the latents and in the weights of the network."""
+    settings = inverse(horizon=2, inverse_weight=3.0)
+    objective = make_objective(settings, latent_dim=4, action_dim=2).double()
+    names, weights = zip(*objective.named_parameters())
+    forecast = independent_forecast(generator, batch=5)
+    targets, actions = forecast.targets.double(), forecast.actions.double()
+
+    def loss(predictions, *values):
+        arguments = (Forecast(predictions, targets, actions), settings, generator)
+        return functional_call(objective, dict(zip(names, values)), arguments)[0]
+
+    inputs = [forecast.predictions.detach().double(), *(weight.detach() for weight in weights)]
+    assert torch.autograd.gradcheck(
+        loss, [value.requires_grad_() for value in inputs], fast_mode=True
+    )
+
+
+def test_the_error_of_the_action_reaches_the_context_latent_and_the_network_alone(generator):
+    forecast = independent_forecast(generator)
+    gradients = []
+    for weight in (0.0, 3.0):
+        settings = inverse(horizon=2, inverse_weight=weight)
+        objective = make_objective(settings, latent_dim=4, action_dim=2)
+        loss, _ = objective(forecast, settings, generator)
+        inputs = [forecast.predictions, *objective.parameters()]
+        gradients.append(torch.autograd.grad(loss, inputs, allow_unused=True))
+    without, latents = gradients[0][0], gradients[1][0]
+    assert (latents[0] != without[0]).any(dim=-1).all()
+    assert torch.equal(latents[1:], without[1:])
+    assert all(gradient.abs().sum() > 0 for gradient in gradients[1][1:])
+
+
+def test_inverse_dynamics_train_the_encoder_and_not_the_target_encoder(generator, tmp_path):
+    config = tiny_config(objective={"name": "inverse", "horizon": 3, "offsets": (0, 1, 3)})
+    model = new_model(config)
+    model.target_encoder.requires_grad_(True)  # so that a gradient would show
+    objective = make_objective(config.objective, model.spec.latent_dim, model.spec.actions.dim)
+    with tiny_buffer(tmp_path, config) as buffer:
+        length = model.frames.window(3)
+        batch = WindowSampler(buffer, length, 16, seed=(0, 1)).batch(0, model)
+    forecast = predict_targets(model, batch, config.objective)
+    loss, _ = objective(forecast, config.objective, generator)
+    loss.backward()
+    for part in (model.encoder, model.predictor, objective):
+        assert all(weight.grad is not None for weight in part.parameters())
+    assert all(weight.grad is None for weight in model.target_encoder.parameters())
 
 
 def test_inverse_dynamics_needs_the_first_step():
@@ -130,7 +189,7 @@ def test_inverse_dynamics_needs_the_first_step():
 
 
 def test_inverse_dynamics_keep_what_the_actions_change(generator):
-    """Of a still picture and a controlled dot, gradients reach what tells the action."""
+    """The action moves one of two numbers, and the network reads it from their change."""
     settings = inverse(horizon=1, variance_weight=0.0, covariance_weight=0.0)
     objective = make_objective(settings, latent_dim=2, action_dim=1)
     optimizer = torch.optim.Adam(objective.parameters(), lr=1e-2)

@@ -20,6 +20,24 @@ def test_progress_has_the_time_left_from_the_first_step_on(live):
     assert re.search(rf"collect.*1/1000.*{left}", re.sub(r"\x1b\[[\d;?]*\w", "", stream.getvalue()))
 
 
+@pytest.mark.parametrize("live", [True, False])
+def test_progress_without_a_known_total_counts_and_promises_no_time(live):
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=live, width=120)
+    with CallbackList([TerminalProgress(console)]).task("own data", None) as advance:
+        for done in range(1, 200):
+            advance(done)
+    text = re.sub(r"\x1b\[[\d;?]*\w", "", stream.getvalue())
+    shown = text.replace("\r", "\n").strip().splitlines()
+    if live:
+        assert re.search(r"^own data +\S* +199/\? +[\d,.]+/s 0:00:\d\d *$", shown[-1])
+    else:
+        assert [line.split(",")[0] for line in shown[:3]] == [f"own data: {n}" for n in (1, 2, 3)]
+        assert re.fullmatch(r"own data: 1\d\d, [\d.]+/s", shown[-1])
+        assert len(shown) < 50
+    assert "left" not in text
+
+
 def test_lines_are_written_for_the_first_step_and_every_tenth():
     stream = io.StringIO()
     with CallbackList([TerminalProgress(Console(file=stream))]).task("collect", 40, 2) as advance:

@@ -64,7 +64,7 @@ class WindowSampler:
         self._pass: tuple[int, np.ndarray] = (-1, self.episodes)
 
     def updates(self, budget: Budget) -> int:
-        """Number of batches that a budget allows."""
+        """Return the number of batches that a budget allows."""
         if budget.epochs is None:
             return budget.updates or 0
         return math.ceil(budget.epochs * len(self.episodes) / self.batch_size)
@@ -76,7 +76,7 @@ class WindowSampler:
         return self._pass[1]
 
     def batch(self, update: int, model: WorldModel) -> Batch:
-        """The batch of one update, on the model's device."""
+        """Read the batch of one update, on the model's device."""
         places = np.arange(update * self.batch_size, (update + 1) * self.batch_size)
         epochs, within = np.divmod(places, len(self.episodes))
         chosen = np.concatenate([self._order(e)[within[epochs == e]] for e in np.unique(epochs)])

@@ -93,7 +93,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested `base` with `changes` laid over it; neither is altered."""
+    """Return nested `base` with the values of `changes` on top; neither is altered."""
     merged = dict(base)
     for key, value in changes.items():
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
@@ -102,7 +102,7 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
 
 def override(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`merge`, without values of `base` that were derived from what `changes` sets.
+    """Merge like `merge`, without values of `base` that follow from those that `changes` sets.
 
     A resolved configuration holds the weights of its objective, the offsets of its horizon, the
     encoder of its observation, and updates or epochs; changing the first removes the second.
@@ -129,7 +129,7 @@ def override(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
 
 def longest_horizon(steps: Any, frame_stack: Any) -> int:
-    """Longest horizon in trajectories of `steps` transitions; 1 for what is no number."""
+    """Return the longest horizon in trajectories of `steps` transitions; 1 without numbers."""
     numbers = isinstance(steps, int) and isinstance(frame_stack, int)
     return max(1, steps + 1 - frame_stack) if numbers else 1
 
@@ -167,7 +167,7 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _fill_defaults(cls, values: Any) -> Any:
-        """Defaults of the environment's plug-in, and the encoder that fits the observation."""
+        """Fill in defaults of the plug-in, and the encoder that fits the observation."""
         if not isinstance(values, dict):
             return values
         sections = {name: values.get(name) or {} for name in ("env", "data", "objective", "model")}
@@ -216,7 +216,7 @@ _Loader.add_implicit_resolver(
 
 
 def nested(key: str, value: Any) -> dict[str, Any]:
-    """The nested dictionary of one dotted key: ``a.b`` and 1 give ``{"a": {"b": 1}}``."""
+    """Nest the value of a dotted key: ``a.b`` and 1 give ``{"a": {"b": 1}}``."""
     first, _, rest = key.partition(".")
     return {first: nested(rest, value) if rest else value}
 
@@ -238,7 +238,7 @@ def parse_setting(text: str) -> dict[str, Any]:
 
 
 def parse_settings(texts: Sequence[str] | None) -> dict[str, Any]:
-    """Several settings as one nested dict, the last one on top; see `parse_setting`."""
+    """Merge several settings into one nested dict, the last one on top; see `parse_setting`."""
     values: dict[str, Any] = {}
     for text in texts or ():
         values = merge(values, parse_setting(text))
@@ -265,7 +265,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def from_options(mode: str | None = None, **options: Any) -> dict[str, Any]:
-    """Nested values of keyword arguments, those that are None left out.
+    """Convert keyword arguments to nested values; those that are None are left out.
 
     Classes and functions become ``module:Name``, see `worldmodel.registry.reference`.
 
@@ -288,7 +288,8 @@ def from_options(mode: str | None = None, **options: Any) -> dict[str, Any]:
             )
         if name == "steps" and value is not None and options.get("data") is not None:
             raise ConfigError(
-                "steps is for collecting; own data keeps its length, leave out --steps"
+                "steps applies to collected data only; recorded episodes keep their length: "
+                "remove --steps"
             )
         if value is not None:
             items = value if isinstance(value, list | tuple) else None
@@ -375,6 +376,6 @@ def _explain(item: Any) -> str:
 
 
 def dump(config: Config) -> str:
-    """The resolved configuration as YAML, readable by `read_yaml`."""
+    """Write the resolved configuration as YAML, readable by `read_yaml`."""
     text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
     return text

@@ -100,7 +100,7 @@ def load_tensors(path: Path, hint: str, device: torch.device | str = "cpu") -> d
     except Exception as error:  # torch.load raises many types for damaged files
         raise RunError(f"{path} is damaged and cannot be read ({error}); {hint}") from error
     if not isinstance(content, dict):
-        raise RunError(f"{path} is damaged (it holds no dictionary); {hint}")
+        raise RunError(f"{path} is damaged (it does not hold a dictionary); {hint}")
     return content
 
 

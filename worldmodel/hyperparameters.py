@@ -65,7 +65,7 @@ class Env(Section):
 
 
 def _as_sources(value: Any) -> Any:
-    """One source or several; paths that exist become absolute, for use from anywhere."""
+    """List one source or several; paths that exist become absolute, for use from anywhere."""
     sources = [value] if isinstance(value, str | Path) else value
     if not isinstance(sources, list | tuple):
         return sources
@@ -367,7 +367,7 @@ class Planning(Section):
         iterations: of the search; None for the method's own.
         kwargs: further arguments of the planner.
         hold_seconds: how long a goal must be held to count as reached.
-        goal_quantile: fraction of training latents that are as near to a goal image as counts as
+        goal_quantile: fraction of training latents that are as close to a goal image as counts as
             reached.
     """
 

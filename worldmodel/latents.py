@@ -71,21 +71,21 @@ class LatentEpisodes:
     remaining: Tensor
 
     def windows(self, starts: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
-        """Latents (horizon + 1, B, D) and action vectors (horizon, B, A) from rows int64 (B,)."""
+        """Read latents (horizon + 1, B, D) and action vectors (horizon, B, A) from rows (B,)."""
         rows = starts + torch.arange(horizon + 1)[:, None]
         return self.z[rows], self.actions[rows[:-1]]
 
     def episodes(self) -> np.ndarray:
-        """Episode of each row, int64 (N,)."""
+        """Return the episode of each row, int64 (N,)."""
         ends = (self.remaining == 0).long()
         return (ends.cumsum(0) - ends).numpy()
 
     def terminal(self) -> Tensor:
-        """Which rows are terminal states, bool (N,)."""
+        """Return which rows are terminal states, bool (N,)."""
         return F.pad(self.terminated[:-1], (1, 0)) > 0
 
     def starts(self, horizon: int) -> Tensor:
-        """Rows that are followed by at least `horizon` latents, int64 (M,)."""
+        """Return the rows that are followed by at least `horizon` latents, int64 (M,)."""
         return torch.nonzero(self.remaining >= horizon)[:, 0]
 
 
@@ -104,13 +104,13 @@ def encode_episodes(wm: WorldModel, buffer: ReplayBuffer, episodes: np.ndarray) 
 
 
 def concatenate(parts: Sequence[LatentEpisodes]) -> LatentEpisodes:
-    """Several sets of episodes as one."""
+    """Join several sets of episodes."""
     names = [field.name for field in fields(LatentEpisodes)]
     return LatentEpisodes(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
 def _chunks(episodes: np.ndarray, lengths: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
-    """Episodes of one length at a time, and not too many."""
+    """Yield episodes of one length at a time, and not too many."""
     for length in np.unique(lengths):
         same = episodes[lengths == length]
         count = max(1, _BATCH // int(length))
@@ -128,7 +128,7 @@ def _encode_chunk(
     observations = torch.stack([wm.frames.observe(batch.frames, t) for t in times], dim=1)
 
     def rows(values: Tensor) -> Tensor:
-        """(T, B, ...) of transitions to (B * (steps + 1), ...), the last row of each empty."""
+        """Flatten (T, B, ...) of transitions to (B * (steps + 1), ...), last row of each empty."""
         mine = values[first:].transpose(0, 1)
         return F.pad(mine, (0, 0) * (mine.ndim - 2) + (0, 1)).flatten(0, 1).cpu()
 
@@ -172,12 +172,12 @@ class LatentSampler:
         self.fractions = (weights / weights.sum()).tolist()
 
     def windows(self, update: int) -> tuple[Tensor, Tensor]:
-        """Latents (horizon + 1, B, D) and action vectors (horizon, B, A) of one update."""
+        """Read latents (horizon + 1, B, D) and action vectors (horizon, B, A) for an update."""
         drawn = [part.windows(rows, self.horizon) for part, rows in self._rows(update)]
         return torch.cat([z for z, _ in drawn], 1), torch.cat([a for _, a in drawn], 1)
 
     def transitions(self, update: int) -> Transition:
-        """B steps of one update."""
+        """Draw B steps for one update."""
         drawn = []
         for part, rows in self._rows(update):
             step = part.z[rows], part.actions[rows], part.z[rows + 1]
@@ -185,7 +185,7 @@ class LatentSampler:
         return Transition(*(torch.cat(column) for column in zip(*drawn, strict=True)))
 
     def _rows(self, update: int) -> Iterator[tuple[LatentEpisodes, Tensor]]:
-        """First rows of the windows, part by part."""
+        """Yield the first rows of the windows, part by part."""
         generator = torch.Generator().manual_seed(_SEED_STRIDE * self.seed + update)
         for part, starts, fraction in zip(self.parts, self.starts, self.fractions, strict=True):
             count = round(self.batch_size * fraction)

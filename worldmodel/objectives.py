@@ -106,7 +106,7 @@ def check_objective(settings: ObjectiveConfig, latent_dim: int, action_dim: int)
 def regularized_prediction(
     forecast: Forecast, settings: ObjectiveConfig, generator: torch.Generator
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """MSE to the targets plus weighted regularizers on the predictions; see `Objective`.
+    """Compute MSE to the targets plus weighted regularizers on the predictions.
 
     A term of weight 0 is not computed.
     """
@@ -164,7 +164,7 @@ class InverseDynamics(nn.Module):
 
 
 def variance_hinge(z: Tensor, eps: float = 1e-4) -> Tensor:
-    """Mean of ``relu(1 - std)`` over dimensions, VICReg eq. 1 (arXiv:2105.04906).
+    """Average ``relu(1 - std)`` over dimensions, VICReg eq. 1 (arXiv:2105.04906).
 
     Args:
         z: (..., B, D); the standard deviation is taken over B.
@@ -174,7 +174,7 @@ def variance_hinge(z: Tensor, eps: float = 1e-4) -> Tensor:
 
 
 def covariance_penalty(z: Tensor) -> Tensor:
-    """Sum of squared off-diagonal covariances over D, VICReg eq. 3 and 4 (arXiv:2105.04906).
+    """Sum squared off-diagonal covariances over D, VICReg eq. 3 and 4 (arXiv:2105.04906).
 
     Args:
         z: (..., B, D); leading axes are averaged.
@@ -189,7 +189,7 @@ def covariance_penalty(z: Tensor) -> Tensor:
 
 
 def sigreg(z: Tensor, directions: Tensor, knots: int = 17, limit: float = 5.0) -> Tensor:
-    """Sketched isotropic Gaussian regularization (LeJEPA, arXiv:2511.08544, section 4).
+    """Compute sketched isotropic Gaussian regularization (LeJEPA, arXiv:2511.08544, section 4).
 
     The Epps-Pulley statistic between the projections of `z` and a standard normal, averaged over
     directions: the squared distance of the empirical characteristic function to

@@ -44,12 +44,12 @@ def tune_cpu() -> None:
 
 
 def cosine(start: float, end: float, progress: float) -> float:
-    """Half a cosine from `start` to `end` as `progress` goes from 0 to 1."""
+    """Return the value at `progress`, 0 to 1, on half a cosine from `start` to `end`."""
     return end + (start - end) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
 
 
 def learning_rate(step: int, total: int, peak: float, warmup: int, final: float) -> float:
-    """Linear warmup to `peak` over `warmup` steps, then a cosine down to ``final * peak``.
+    """Return a learning rate that rises to `peak` and then falls on a cosine to ``final * peak``.
 
     The warmup takes at most a tenth of all steps.
     """
@@ -69,7 +69,7 @@ POLAR_EXPRESS = (
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
-    """Approximate the nearest semi-orthogonal matrix: singular values move towards 1.
+    """Approximate the closest semi-orthogonal matrix: singular values move towards 1.
 
     Applies four odd polynomials of degree 5. For a matrix at least twice as wide as high they are
     accumulated in the small Gram space and applied to the matrix once, at the end.
@@ -137,7 +137,7 @@ class Muon(torch.optim.Optimizer):
 def make_optimizers(
     parameters: Sequence[nn.Parameter], name: str, weight_decay: float = 0.0
 ) -> list[torch.optim.Optimizer]:
-    """Muon for matrices and kernels with AdamW for the rest, or AdamW for all.
+    """Make Muon for matrices and kernels and AdamW for the rest, or AdamW for all.
 
     Args:
         parameters: all trained parameters.
@@ -248,7 +248,7 @@ class Phase:
             self.update()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that exact resumption needs, except for the weights."""
+        """Return everything that exact resumption needs, except for the weights."""
         return {
             "step": self.step,
             "skipped": self.skipped,

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 ENV_HELP = "A Gymnasium environment's id, or module:Name of a class or factory."
 WRAPPER_HELP = "module:Name applied to the environment; can be given several times."
+SET_HELP = "A key of the configuration, e.g. phase1.updates=2000; can be given several times."
+KWARGS_HELP = "Argument of the environment, e.g. start=uniform; can be given several times."
 KEY_HELP = "Entry of a Dict observation to learn from (default: the only usable one)."
 SKIP_HELP = "Repeat each action N times (default: 1)."
 DEVICE_HELP = "auto, cpu, cuda, cuda:N or mps."
@@ -32,13 +34,11 @@ Video = Annotated[
 RunArgument = Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")]
 Set = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Any configuration key, e.g. phase1.learning_rate=1e-3."
-    ),
+    typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP),
 ]
 KeyValues = Annotated[
     list[str] | None,
-    typer.Option(metavar="KEY=VALUE", help="Arguments of the environment, e.g. start=uniform."),
+    typer.Option(metavar="KEY=VALUE", help=KWARGS_HELP),
 ]
 
 Wrappers = Annotated[list[str] | None, typer.Option(metavar="MODULE:NAME", help=WRAPPER_HELP)]
@@ -56,5 +56,5 @@ def open_run(path: Path, device: str, settings: list[str] | None = None) -> Run:
 
 
 def given(**options: Any) -> dict[str, Any]:
-    """The options that are not None."""
+    """Return the options that are not None."""
     return {name: value for name, value in options.items() if value is not None}

@@ -36,7 +36,7 @@ Step = Callable[[np.ndarray], np.ndarray]
 
 
 def angle_targets(states: np.ndarray) -> np.ndarray:
-    """Angles as sine and cosine, and angular velocities.
+    """Convert angles to sine and cosine, beside angular velocities.
 
     Args:
         states: float (..., 4), [θ1, θ2, ω1, ω2] in rad and rad/s.
@@ -50,7 +50,7 @@ def angle_targets(states: np.ndarray) -> np.ndarray:
 
 
 def angles_from_targets(targets: np.ndarray) -> np.ndarray:
-    """Angles by atan2(sin, cos): (..., 6 or more) in the order of `TARGETS` to (..., 2) in rad."""
+    """Compute angles by atan2(sin, cos): (..., 6 or more), ordered as `TARGETS`, to (..., 2)."""
     angles: np.ndarray = np.arctan2(targets[..., 0:2], targets[..., 2:4])
     return angles
 
@@ -152,7 +152,7 @@ class DoublePendulum(EnvPlugin):
         return model.errors(states, actions)
 
     def goal_test(self, goal: str) -> Callable[[np.ndarray], bool] | None:
-        """Test for ``"upright"``."""
+        """Return the test of ``"upright"``."""
         if goal != "upright":
             return None
         task = self.task
@@ -174,7 +174,7 @@ class DoublePendulum(EnvPlugin):
 def lyapunov_exponents(
     step: Step, starts: np.ndarray, dt: float, *, seconds: float, offset: float = _OFFSET
 ) -> np.ndarray:
-    """Largest Lyapunov exponent of each trajectory, from two trajectories with renormalization.
+    """Measure the largest Lyapunov exponent of each trajectory with a second, renormalized one.
 
     A neighbour starts at a distance `offset` in a random direction and is moved back to that
     distance after every step; the exponent is the mean logarithm of the growth (Benettin, Galgani
@@ -248,7 +248,7 @@ class ReferenceModel:
         return unroll(self.predictor, self.features(states), vectors)
 
     def errors(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        """Angle errors of forecasts from the true state.
+        """Compute angle errors of forecasts from the true state.
 
         Args:
             states: float64 (B, K+1, 4), true states in rad and rad/s.

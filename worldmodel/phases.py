@@ -37,7 +37,7 @@ MIN_VALIDATION_WINDOWS = 16
 
 
 def jepa_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -> Phase:
-    """Phase 1: train the encoder and the predictor; the target encoder follows.
+    """Make phase 1: train the encoder and the predictor; the target encoder follows.
 
     Args:
         model: trained in place.
@@ -69,7 +69,7 @@ def jepa_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -> Phase
 
 
 def predict_targets(model: WorldModel, batch: Batch, objective: ObjectiveConfig) -> Forecast:
-    """Predictions and EMA targets of a batch at the objective's offsets."""
+    """Compute predictions and EMA targets of a batch at the objective's offsets."""
     frames, first = model.frames, model.frames.first
     z = model.encoder(frames.observe(batch.frames, first))
     actions = batch.actions[first : first + objective.horizon]
@@ -99,7 +99,7 @@ def update_target(target: nn.Module, encoder: nn.Module, momentum: float) -> Non
 
 
 def refinement_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -> Phase | None:
-    """Refinement: train the predictor on latents of the frozen encoder.
+    """Make the refinement: train the predictor on latents of the frozen encoder.
 
     Args:
         model: its predictor is trained in place.
@@ -165,7 +165,7 @@ def predictor_phase(
 
 
 def decoder_heads_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -> Phase:
-    """Phase 2: train the decoder and the heads.
+    """Make phase 2: train the decoder and the heads.
 
     Args:
         model: trained in place; encoder, target encoder and predictor are frozen.
@@ -194,7 +194,7 @@ def decoder_heads_phase(model: WorldModel, buffer: ReplayBuffer, config: Config)
 
 
 def extra_heads_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -> Phase | None:
-    """After a short phase 2, train the heads alone on latents of many episodes.
+    """Make a phase that trains the heads alone, on latents of many episodes, after phase 2.
 
     Args:
         model: its heads are trained in place.
@@ -249,7 +249,7 @@ def heads_phase(
 
 
 def planned_updates(model: WorldModel, buffer: ReplayBuffer, config: Config) -> dict[str, int]:
-    """Number of updates of ``phase1``, ``refinement`` and ``phase2`` on given data."""
+    """Return the updates of ``phase1``, ``refinement`` and ``phase2`` on given data."""
     length = model.frames.window(config.objective.horizon)
     sampler = WindowSampler(buffer, length, config.phase1.batch_size, seed=(config.seed, 1))
     return {
@@ -260,7 +260,7 @@ def planned_updates(model: WorldModel, buffer: ReplayBuffer, config: Config) -> 
 
 
 def head_losses(model: WorldModel, step: Transition) -> Terms:
-    """The loss of every head; see `worldmodel.models.heads.HEADS`.
+    """Compute the loss of every head; see `worldmodel.models.heads.HEADS`.
 
     The heads are trained on the encoded and on the predicted next latent alike, since imagined
     rollouts only have the latter.
@@ -286,7 +286,7 @@ def freeze(module: nn.Module) -> None:
 
 
 def validation_batch(model: WorldModel, validation: ReplayBuffer, config: Config) -> Batch:
-    """One window of every validation episode, or several where there are few episodes."""
+    """Read one window of every validation episode, or several where there are few."""
     length = model.frames.window(config.objective.horizon)
     count = max(validation.num_episodes, MIN_VALIDATION_WINDOWS)
     sampler = WindowSampler(validation, length, count, seed=(0,))
@@ -319,7 +319,7 @@ def _sum(terms: Terms) -> tuple[Tensor, Terms]:
 def _encode_some(
     model: WorldModel, buffer: ReplayBuffer, config: Config, stream: int
 ) -> LatentEpisodes:
-    """Latents of `refinement.episodes` trajectories drawn at random."""
+    """Encode `refinement.episodes` trajectories drawn at random."""
     rng = np.random.default_rng((config.seed, stream))
     chosen = np.sort(rng.permutation(buffer.num_episodes)[: config.refinement.episodes])
     return encode_episodes(model, buffer, chosen)

@@ -122,11 +122,11 @@ class EnvPlugin:
         self.env_id, self.env_kwargs = env_id, dict(env_kwargs)
 
     def readout(self, state_dim: int) -> Readout:
-        """What probes read from states of `state_dim` numbers."""
+        """Return what probes read from states of `state_dim` numbers."""
         return StateReadout(state_dim)
 
     def lyapunov_exponents(self, states: np.ndarray, seconds: float) -> np.ndarray | None:
-        """Largest Lyapunov exponents of trajectories, measured over `seconds` each.
+        """Measure largest Lyapunov exponents of trajectories, over `seconds` each.
 
         Args:
             states: float64 (N, d), initial states.
@@ -147,7 +147,7 @@ class EnvPlugin:
         updates: int,
         seed: int,
     ) -> np.ndarray | None:
-        """Angle errors of a reference model that is trained on the true state.
+        """Compute angle errors of a reference model that is trained on the true state.
 
         Args:
             wm: the world model, which converts actions to action vectors.
@@ -165,7 +165,7 @@ class EnvPlugin:
         return None
 
     def goal_test(self, goal: str) -> Callable[[np.ndarray], bool] | None:
-        """Function that tells whether a true state (d,) is at a goal; None for an unknown goal."""
+        """Return a function that checks whether a true state (d,) is at a goal; None if unknown."""
         return None
 
     def goal_description(self, goal: str) -> str:
@@ -173,15 +173,15 @@ class EnvPlugin:
         return goal
 
     def state_env(self) -> tuple[str, dict[str, Any]]:
-        """Id and arguments of an environment that observes the true state, for agents on it."""
+        """Return id and arguments of an environment that observes the true state, for agents."""
         return self.env_id, self.env_kwargs
 
     def set_state_options(self, state: Sequence[float]) -> dict[str, Any] | None:
-        """Options for ``env.reset`` that set the true state; None if it cannot be set."""
+        """Return options of ``env.reset`` that set the true state; None if it cannot be set."""
         return None
 
     def seconds_per_step(self) -> float:
-        """Simulated seconds per step.
+        """Return the simulated seconds per step.
 
         The argument `dt` if the environment is given one, else the inverse of
         ``metadata["render_fps"]``, which defaults to 30 as in Gymnasium's own recorder.
@@ -210,7 +210,7 @@ def register_plugin(env_ids: Sequence[str], plugin: type[EnvPlugin]) -> None:
 
 
 def plugin_class(env_id: str | None) -> type[EnvPlugin]:
-    """The plug-in registered for an environment; `EnvPlugin` itself if there is none."""
+    """Return the plug-in registered for an environment; `EnvPlugin` itself if there is none."""
     for module in _MODULES:
         importlib.import_module(module)
     return _plugins.get(str(env_id).rpartition(":")[2], EnvPlugin)

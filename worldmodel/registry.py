@@ -69,7 +69,7 @@ class Registry:
 
 
 def reference(target: Any) -> str:
-    """The ``module:Name`` of a class or function, to be written into a configuration.
+    """Return the ``module:Name`` of a class or function, for a configuration.
 
     An object that cannot be imported by that name (a local class, a lambda) is kept for the
     current process; another process that reads the configuration cannot load it.
@@ -113,7 +113,7 @@ def _import(target: str) -> Any:
 
 
 def is_reference(name: str) -> bool:
-    """Whether a name looks like ``module:Name``."""
+    """Check whether a name looks like ``module:Name``."""
     if name in _IN_PROCESS:
         return True
     module, colon, attribute = name.partition(":")

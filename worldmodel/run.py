@@ -37,7 +37,7 @@ class Run(RunDirectory):
     """
 
     def with_settings(self, values: dict[str, Any]) -> Run:
-        """The same run with some of its configuration changed, for what is done with it now.
+        """Return the same run with some of its configuration changed, for this use only.
 
         Nothing on disk changes.
 
@@ -137,7 +137,7 @@ class Run(RunDirectory):
         return self.plugin.seconds_per_step() * self.config.env.frame_skip
 
     def readout(self, state_dim: int) -> Readout:
-        """What probes read from states of `state_dim` numbers, as `evaluation.readout` says."""
+        """Return what probes read from states of `state_dim` numbers; see `evaluation.readout`."""
         return choose_readout(self.config.evaluation.readout, self.plugin, state_dim)
 
     def datasets(self, callbacks: Sequence[Callback] = ()) -> AbstractContextManager[Datasets]:
@@ -169,7 +169,7 @@ class Run(RunDirectory):
     def make_vec_env(
         self, num_envs: int, render_mode: str | None = None, **env_kwargs: Any
     ) -> gym.vector.VectorEnv[Any, Any, Any]:
-        """`make_env` for N environments at once, with autoreset disabled."""
+        """Make N real environments at once, with autoreset disabled; see `make_env`."""
         from worldmodel.data.adapters import make_vec_env
 
         envs = make_vec_env(self.config, num_envs, render_mode, **env_kwargs)
@@ -338,7 +338,7 @@ class Run(RunDirectory):
             )
 
     def describe(self) -> dict[str, Any]:
-        """What the run holds, as JSON values."""
+        """Describe what the run holds, as JSON values."""
         description: dict[str, Any] = {
             "path": str(self.path),
             "finished": self.finished,

@@ -113,7 +113,7 @@ class RunDirectory:
         return (self.path / "metrics.json").is_file()
 
     def weights_path(self, name: str) -> Path:
-        """The weights file of one of `WorldModel.PARTS`."""
+        """Return the path of the weights of one of `WorldModel.PARTS`."""
         return self.path / "models" / f"{name}.pth"
 
     def save_spec(self, spec: ModelSpec) -> None:
@@ -193,7 +193,7 @@ class RunDirectory:
 
 
 def _directory_name(config: Config) -> str:
-    """The mode of the original command line where the run has one, else the environment."""
+    """Name a run by the mode of the original command line, else by the environment."""
     if config.env.id is None:
         from worldmodel.data.own_data import source_name
 

@@ -97,20 +97,22 @@ class _Bar:
             progress.MofNCompleteColumn(),
             progress.TextColumn("{task.fields[rate]}"),
             progress.TimeElapsedColumn(),
-            progress.TextColumn("left"),
             progress.TextColumn("{task.fields[left]}"),
             progress.TextColumn("[dim]{task.fields[note]}"),
         )
         self.bars: Progress = progress.Progress(*columns, console=console)
-        fields: dict[str, Any] = {"rate": "", "left": "-:--", "note": ""}
+        left = "" if total is None else "left -:--"
+        fields: dict[str, Any] = {"rate": "", "left": left, "note": ""}
         self.task: TaskID = self.bars.add_task(name, total=total, completed=start, **fields)
         self.total, self.start, self.started = total, start, time.monotonic()
         self.bars.start()
 
     def update(self, done: int, note: str) -> None:
         rate = (done - self.start) / max(time.monotonic() - self.started, 1e-9)
-        left = "" if self.total is None else _duration((self.total - done) / max(rate, 1e-9))
-        self.bars.update(self.task, completed=done, rate=f"{rate:,.1f}/s", left=left)
+        self.bars.update(self.task, completed=done, rate=f"{rate:,.1f}/s")
+        if self.total is not None:
+            left = _duration((self.total - done) / max(rate, 1e-9))
+            self.bars.update(self.task, left=f"left {left}")
         if note:
             self.bars.update(self.task, note=note)
 
@@ -119,7 +121,7 @@ class _Bar:
 
 
 def _next_tenth(done: int, total: int) -> float:
-    """The number of units at which another tenth of the total is done."""
+    """Return the number of units at which another tenth of the total is done."""
     return (10 * done // total + 1) * total / 10
 
 
@@ -190,7 +192,7 @@ def print_table(table: RenderableType) -> None:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """What a run directory or a replay buffer holds, as JSON values.
+    """Describe what a run directory or a replay buffer holds, as JSON values.
 
     Raises:
         RunError: If it is neither.

@@ -112,7 +112,7 @@ def resume(path: str | Path, *, callbacks: Sequence[Callback] = (), progress: bo
 
     Raises:
         InterruptedRunError: If the user stopped it again.
-        RunError: If `path` is no run directory, or it is damaged.
+        RunError: If `path` is not a run directory, or it is damaged.
     """
     run = Run(path)
     choose_device(run.config.device)

@@ -133,7 +133,7 @@ def test_an_agent_without_an_action_distribution_must_be_deterministic(tmp_path)
 def test_files_that_are_not_agents_are_refused(tmp_path):
     text = tmp_path / "agent.zip"
     text.write_text("not a zip")
-    with pytest.raises(ValueError, match="no agent saved by Stable-Baselines3"):
+    with pytest.raises(ValueError, match="is not an agent of Stable-Baselines3"):
         gather(tmp_path / "data", text)
     with zipfile.ZipFile(text, "w") as archive:
         archive.writestr("data", "{}")

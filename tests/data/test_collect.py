@@ -1,5 +1,7 @@
 """Collected episodes equal those of a plain loop over the environment."""
 
+import re
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -356,10 +358,34 @@ class Chooses(Policy):
 
 
 @pytest.mark.parametrize("action", [99, -1, 1.0, np.array([0.5, 0.5])])
-def test_what_is_no_action_of_the_environment_is_refused(tmp_path, action):
+def test_what_is_not_an_action_of_the_environment_is_refused(tmp_path, action):
     kwargs = {"actions": "discrete"}
     with pytest.raises(ValueError, match=r"the policy chose the action .*; expected an element of"):
         gather(tmp_path / "b", policy=Chooses(action), env_kwargs=kwargs)
+
+
+class ChoosesOnce(Policy):
+    """One wrong action, in the third step of the episode of one seed; else action 1."""
+
+    uses_observations = False
+
+    def __init__(self, action, seed):
+        self.action, self.seed = action, seed
+
+    def identity(self):
+        return {"name": "chooses once"}
+
+    def bind(self, action_space, observation_space, steps):
+        right = np.asarray(1)
+        return lambda seed: lambda t, _: self.action if (seed, t) == (self.seed, 2) else right
+
+
+@pytest.mark.parametrize("action", [99, 0.5, np.array([1, 1])])
+def test_the_wrong_action_among_those_of_several_seeds_is_named(tmp_path, action):
+    chosen = re.escape(f"chose the action {action!r} in the episode with seed 8; expected")
+    settings = {"seeds": [7, 8, 9], "num_envs": 3, "env_kwargs": {"actions": "discrete"}}
+    with pytest.raises(ValueError, match=chosen):
+        gather(tmp_path / "b", policy=ChoosesOnce(action, 8), **settings)
 
 
 class BadReward(TinyEnv):

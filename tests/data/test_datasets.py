@@ -15,12 +15,11 @@ from tiny_training import tiny_config
 
 from worldmodel.callbacks import Callback
 from worldmodel.config import build_config
-from worldmodel.data.datasets import check_data, collect_to, open_datasets
-from worldmodel.data.recipe import wanted_size
+from worldmodel.data.datasets import check_data, collect_to, open_datasets, wanted_size
 from worldmodel.registry import reference
 
 
-class Recorder(Callback):
+class RecordingCallback(Callback):
     """Records messages and progress."""
 
     def __init__(self):
@@ -44,7 +43,7 @@ def test_a_run_waits_for_another_that_collects_the_same_data(tmp_path):
     (path / "index.bin").write_bytes(b"")  # as if nothing had been completed yet
     other = FileLock(tmp_path / f".{path.name}.lock", thread_local=False)
     other.acquire()
-    recorder = Recorder()
+    recorder = RecordingCallback()
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(collected, config, recorder)
         while (
@@ -56,8 +55,9 @@ def test_a_run_waits_for_another_that_collects_the_same_data(tmp_path):
         assert [*waiting.result()] == [path, *episodes]
 
 
-def test_runs_that_start_together_on_nothing_share_what_one_of_them_collects(tmp_path):
-    config = tiny_config(data={"dir": str(tmp_path)})
+@pytest.mark.parametrize("min_steps", [0, 200])
+def test_runs_that_start_together_on_nothing_share_what_one_of_them_collects(tmp_path, min_steps):
+    config = short_episodes(tmp_path, min_steps=min_steps)
     together = threading.Barrier(4)
 
     def begin(_):
@@ -67,12 +67,34 @@ def test_runs_that_start_together_on_nothing_share_what_one_of_them_collects(tmp
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(begin, range(4)))
     assert len(set(results)) == 1
-    assert results[0][1:] == (24, 8)
+    assert results[0] == collected(config)
+    assert results[0][2] == 8
+    assert (results[0][1] > 24) == bool(min_steps)
+
+
+def test_a_run_that_waited_takes_the_further_trajectories_that_another_collected(tmp_path):
+    """While it waits it wants 24 trajectories, and then finds as many as `min_steps` asks for."""
+    config, recorder = short_episodes(tmp_path), RecordingCallback()
+    path, *episodes = collected(config)
+    assert episodes[0] > 24
+    complete = (path / "index.bin").read_bytes()
+    (path / "index.bin").write_bytes(b"")  # as if nothing had been completed yet
+    other = FileLock(tmp_path / f".{path.name}.lock", thread_local=False)
+    other.acquire()
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(collected, config, recorder)
+        while not recorder.messages and not waiting.done():
+            time.sleep(0.01)
+        assert "waiting for it" in recorder.messages[0]
+        (path / "index.bin").write_bytes(complete)
+        other.release()
+        assert [*waiting.result()] == [path, *episodes]
+    assert recorder.progress == []
 
 
 def test_data_is_collected_once_and_never_reused_for_other_settings(tmp_path):
     data = {"dir": str(tmp_path)}
-    recorder, again = Recorder(), Recorder()
+    recorder, again = RecordingCallback(), RecordingCallback()
     first = collected(tiny_config(data=data), recorder)
     assert recorder.progress[-1] == ("validation data", 8)
     assert [done for task, done in recorder.progress if task == "training data"] == [*range(1, 25)]
@@ -148,7 +170,7 @@ def test_collect_to_appends_with_the_next_seeds(tmp_path):
         "image_size": 16,
         "state_key": "state",
     }
-    recorder = Recorder()
+    recorder = RecordingCallback()
     collect_to(tmp_path / "data", size=2, first_seed=7, callbacks=[recorder], **settings)
     summary = collect_to(
         tmp_path / "data", size=3, first_seed=None, callbacks=[recorder], **settings
@@ -194,14 +216,14 @@ def short_episodes(tmp_path, **data):
 
 
 def test_training_data_have_the_least_number_of_steps(tmp_path):
-    recorder = Recorder()
+    recorder = RecordingCallback()
     with open_datasets(short_episodes(tmp_path), [recorder]) as data:
         train = data.train
         assert train.num_transitions >= 200
         assert train.num_episodes > 24
         assert train.seeds.tolist() == list(range(train.num_episodes))
         path, episodes = train.path, train.num_episodes
-    again = Recorder()
+    again = RecordingCallback()
     assert collected(short_episodes(tmp_path), again)[:2] == (path, episodes)
     assert again.progress == []
     exact = collected(short_episodes(tmp_path, min_steps=0))

@@ -52,7 +52,7 @@ def test_data_of_another_environment_is_refused_before_training(collected, tmp_p
 def test_a_model_does_not_act_in_an_environment_with_other_spaces(tmp_path):
     run = train(tmp_path, data=simple_episodes())
     for env, message in (
-        ("MountainCarContinuous-v0", "has actions Box.*trained on actions.*n=2"),
+        ("MountainCarContinuous-v0", r"has actions Box\(-1, 1, \(1,\)\).*on actions Discrete\(2\)"),
         ("Acrobot-v1", r"has actions Discrete\(3\)"),
     ):
         other = run.with_settings({"env": {"id": env}})
@@ -63,8 +63,31 @@ def test_a_model_does_not_act_in_an_environment_with_other_spaces(tmp_path):
 
 
 def test_steps_have_no_meaning_for_own_data(tmp_path):
-    with pytest.raises(worldmodel.ConfigError, match="leave out --steps"):
+    with pytest.raises(worldmodel.ConfigError, match=r"to collected data only.*remove --steps"):
         train(tmp_path, data=simple_episodes(), steps=5)
+
+
+def test_actions_of_another_width_are_named_by_their_episode(tmp_path):
+    episodes = simple_episodes()
+    for number, episode in enumerate(episodes):
+        episode["actions"] = np.zeros((5, 2 if number == 7 else 3))
+    message = "data, episode 7: actions have width 2, but those of data, episode 0 have width 3"
+    with pytest.raises(ValueError, match=message):
+        train(tmp_path, data=episodes)
+    sources = [width_two, width_one]
+    with pytest.raises(ValueError, match="width_one, episode 0: actions have width 1, but"):
+        train(tmp_path, data=sources)
+    assert not list((tmp_path / "data").glob("*.tmp"))
+
+
+def width_two():
+    for episode in simple_episodes():
+        yield {**episode, "actions": np.zeros((5, 2))}
+
+
+def width_one():
+    for episode in simple_episodes():
+        yield {**episode, "actions": np.zeros(5)}
 
 
 @pytest.mark.parametrize(
@@ -85,6 +108,6 @@ def test_rows_that_do_not_fit_the_episodes_are_reported(collected, tmp_path, cha
         train(tmp_path, data=tmp_path / "rows.h5")
 
 
-def test_an_environment_is_no_function_of_episodes(tmp_path):
+def test_an_environment_is_not_a_function_of_episodes(tmp_path):
     with pytest.raises(ValueError, match=r"expected a function that takes no arguments.*--env"):
         train(tmp_path, data="tiny_env:TinyEnv")

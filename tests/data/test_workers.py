@@ -53,8 +53,8 @@ class UnpicklableError(ValueError):
         self.lock = threading.Lock()
 
 
-class Telling(tiny_env.TinyEnv):
-    """Its state tells about its process."""
+class ProcessState(tiny_env.TinyEnv):
+    """Its state identifies its process."""
 
     def _observe(self):
         threads = {os.environ.get(name) for name in workers._THREADS} == {"1"}
@@ -137,7 +137,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(tmp_path, settings):
 
 
 def test_each_worker_has_one_thread_and_imports_neither_torch_nor_the_command_line(tmp_path):
-    buffer = gather(tmp_path, "test_workers:Telling", seeds=range(4), workers=2)
+    buffer = gather(tmp_path, "test_workers:ProcessState", seeds=range(4), workers=2)
     states = buffer.states(range(4), [0] * 4, 6)
     assert len(set(states[..., 0].ravel()) - {os.getpid()}) == 2
     assert states[..., 1].all()
@@ -172,10 +172,10 @@ def test_an_environment_that_cannot_be_made_in_a_worker_is_played_here(tmp_path,
 
 
 def test_local_classes_are_played_in_workers_and_what_cannot_be_pickled_here(tmp_path):
-    class Local(Telling):
+    class Local(ProcessState):
         pass
 
-    class Locked(Telling):
+    class Locked(ProcessState):
         lock = threading.Lock()
 
     buffer = gather(tmp_path / "local", reference(Local), workers=2)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from free_hands import FreeHands
 from numpy.testing import assert_allclose
+from reported import run_summary
 from rich.console import Console
 from tiny_model import DT, TinyModel, simulate, write_buffer
 
@@ -75,6 +76,12 @@ def test_metrics_survive_strict_json(metrics):
 def test_older_and_damaged_metrics_are_rejected_with_the_remedy(metrics, change, message):
     with pytest.raises(ValueError, match=f"{message}.*`worldmodel evaluate RUN` rewrites"):
         Metrics.from_dict({**metrics.to_dict(), **change})
+
+
+def test_metrics_that_do_not_say_whether_the_data_is_own_are_read(metrics):
+    content = replace(metrics, run=run_summary("older")).to_dict()
+    assert content["run"].pop("own_data") is False
+    assert Metrics.from_dict(content).run == run_summary("older")
 
 
 def test_the_data_used_is_described(metrics):

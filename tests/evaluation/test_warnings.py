@@ -123,13 +123,3 @@ def test_a_hardly_trained_run_says_so(run):
     better = errors.error[k] < errors.persistence[k]
     assert ("forecast" in names) != better
     assert np.isfinite(errors.error[k])
-
-
-@pytest.mark.parametrize("name", ["forecast", "data", "heldout", "one_action"])
-def test_remedies_for_own_data_do_not_say_to_collect(good, name):
-    metrics = change(good.metrics, "run.policy", "recorded")
-    metrics = change(metrics, "forecast.latent.error", {"0": 0.0, "10": 9.0})
-    data = {"train_episodes": 3, "heldout_episodes": 1, "several_actions": False}
-    metrics = replace(metrics, data=replace(metrics.data, **data), energy=None)
-    (warning,) = (w for w in find_warnings(metrics) if w.name == name)
-    assert not re.search("--size|--steps|--policy|[Cc]ollect", warning.fix)

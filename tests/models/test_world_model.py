@@ -1,5 +1,7 @@
 """Shapes, ranges and conventions of the public interface of the model."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -28,6 +30,39 @@ def make(frame_shape=(64, 64, 3), frame_stack=2, space=None, **sizes):
             encoder=sizes.get("encoder", "keypoints" if len(frame_shape) == 3 else "mlp"),
         )
     )
+
+
+@pytest.mark.parametrize(
+    ("actions", "shown"),
+    [
+        (spaces.Discrete(3), "Discrete(3)"),
+        (spaces.Discrete(4, start=1), "Discrete(4, start=1)"),
+        (spaces.Box(-1, 1, (3,)), "Box(-1, 1, (3,))"),
+        (
+            spaces.Box(np.float32([-0.1, -2]), np.float32([0.1, 2])),
+            "Box([-0.1, -2], [0.1, 2], (2,))",
+        ),
+    ],
+)
+def test_a_model_of_discrete_actions_fits_the_same_ones_only(actions, shown):
+    spec, seen = make(space=spaces.Discrete(3, start=1)).spec, spaces.Box(0, 255, (64, 64, 6))
+    spec.require_fit("Env-v0", spaces.Discrete(3, start=1), seen)
+    message = f"has actions {shown} and observations of shape (64, 64, 6), but the model was "
+    message += "trained on actions Discrete(3, start=1) and observations of shape (64, 64, 6);"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        spec.require_fit("Env-v0", actions, seen)
+
+
+def test_a_model_of_box_actions_fits_other_bounds_but_no_other_size():
+    spec, seen = make(space=spaces.Box(-1, 1, (2,))).spec, spaces.Box(0, 255, (64, 64, 6))
+    spec.require_fit("Env-v0", spaces.Box(-3, 1, (2,)), seen)
+    for actions, observed in (
+        (spaces.Box(-1, 1, (3,)), seen),
+        (spaces.Discrete(2), seen),
+        (spaces.Box(-1, 1, (2,)), spaces.Box(0, 255, (64, 64, 3))),
+    ):
+        with pytest.raises(ValueError, match="use the environment that its data comes from"):
+            spec.require_fit("Env-v0", actions, observed)
 
 
 def observations(model, batch=3):

@@ -154,7 +154,7 @@ def make_batch(
 
 
 def is_native(spec: EnvSpec, kwargs: Mapping[str, Any] | None = None) -> bool:
-    """Whether an environment has its own vector form that can take the place of single ones.
+    """Check whether an environment has its own vector form that can take the place of single ones.
 
     Its autoreset can be disabled, and its observations are those of single environments. Most
     others only offer next-step autoreset, where the step after the end of an episode returns the
@@ -173,7 +173,7 @@ def is_native(spec: EnvSpec, kwargs: Mapping[str, Any] | None = None) -> bool:
 
 
 def accepts(spec: EnvSpec, name: str) -> bool:
-    """Whether the environment's constructor has a parameter of that name."""
+    """Check whether the environment's constructor has a parameter of that name."""
     return spec.entry_point is not None and name in _parameters(spec.entry_point)
 
 
@@ -307,7 +307,7 @@ def env_layers(
 
 
 def _renders_oblong(adapter: EnvAdapter) -> bool:
-    """Whether the renderings of an environment are not square."""
+    """Check whether the renderings of an environment are not square."""
     env = adapter.make()
     try:
         env.reset(seed=0)
@@ -318,7 +318,7 @@ def _renders_oblong(adapter: EnvAdapter) -> bool:
 
 
 def require_env(config: Config) -> str:
-    """The environment's id.
+    """Return the environment's id.
 
     Raises:
         ValueError: If the configuration has own data without an environment.
@@ -332,7 +332,7 @@ def require_env(config: Config) -> str:
 
 
 def stored_observation(config: Config) -> str:
-    """What is stored of the environment of a configuration, see `frame_source`."""
+    """Return what is stored of the environment of a configuration, see `frame_source`."""
     return "vector" if config.observation == "vector" else "auto"
 
 
@@ -375,7 +375,7 @@ def make_vec_env(
 
 
 def env_options(config: Config) -> dict[str, Any]:
-    """Arguments of `adapt` that describe the environment of a configuration, but for its own."""
+    """Return arguments of `adapt` for the environment of a configuration, but for its own."""
     env = config.env
     return {
         "image_size": config.image_size,
@@ -387,7 +387,7 @@ def env_options(config: Config) -> dict[str, Any]:
 
 
 def adapt_config(config: Config, env_kwargs: Mapping[str, Any] | None = None) -> EnvAdapter:
-    """The environment of a configuration as frames; see `adapt`."""
+    """Adapt the environment of a configuration; see `adapt`."""
     kwargs = {**config.env.kwargs, **(env_kwargs or {})}
     return adapt(require_env(config), kwargs, **env_options(config))
 

@@ -80,9 +80,9 @@ def collect(
         frame_skip: how often each action is repeated; rewards are summed. Applied outside the
             wrappers.
         workers: processes that play, each one environment in one thread. By default one per usable
-            core where that pays: not for an environment with its own vector form, fewer than 16
-            episodes, or a few seconds of work. 1 is this process, which also plays what cannot be
-            pickled, or by default what cannot be made in another process.
+            core where that is faster: not for an environment with its own vector form, fewer than
+            16 episodes, or a few seconds of work. 1 is this process, which also plays what cannot
+            be pickled, or by default what cannot be made in another process.
         append: add to an existing buffer that was collected in the same way.
         progress: called after each episode with the number of episodes in the buffer.
 
@@ -339,7 +339,7 @@ def _require_same(buffer: ReplayBuffer, recipe: Recipe) -> None:
 
 
 def _missing(buffer: ReplayBuffer, wanted: Sequence[int]) -> list[int]:
-    """Wanted seeds that the buffer lacks, in order.
+    """Return wanted seeds that the buffer lacks, in order.
 
     Raises:
         ReplayBufferError: If it holds other seeds.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,9 +21,9 @@ from worldmodel.data.adapters import env_options, require_env
 from worldmodel.data.collect import collect, load_or_collect
 from worldmodel.data.header import HEADER_FILE, dataset_lock
 from worldmodel.data.policies import Policy
-from worldmodel.data.recipe import Recipe, resolve, wanted_size
+from worldmodel.data.recipe import Recipe, require_images, require_space_for, resolve
 from worldmodel.data.replay import ReplayBuffer
-from worldmodel.files import require_directory, require_space
+from worldmodel.files import require_directory
 
 Split = Literal["validation", "heldout"]
 
@@ -52,7 +53,7 @@ class Datasets:
 
 
 def collect_kwargs(config: Config) -> dict[str, Any]:
-    """Arguments of `collect` and `resolve` that describe the environment of a configuration."""
+    """Return arguments of `collect` and `resolve` for the environment of a configuration."""
     return {
         "env_id": require_env(config),
         "env_kwargs": {**config.env.kwargs, **config.data.env_kwargs},
@@ -62,13 +63,13 @@ def collect_kwargs(config: Config) -> dict[str, Any]:
 
 
 def training_seeds(size: int) -> list[int]:
-    """Seeds of `size` training episodes, none of them a validation or held-out seed."""
+    """Return the seeds of `size` training episodes, none of them of another split."""
     below = min(size, SEEDS["validation"].start)
     return [*range(below), *range(TRAINING_OVERFLOW, TRAINING_OVERFLOW + size - below)]
 
 
 def split_seeds(split: Split, episodes: int) -> range:
-    """The first seeds of a split, one per episode.
+    """Return the first seeds of a split, one per episode.
 
     Raises:
         ValueError: If the split is unknown or has fewer seeds.
@@ -164,9 +165,8 @@ def check_data(
     if _exists(path):
         ReplayBuffer.open(path).close()
     else:
-        _require_space(
-            config.data.dir, recipe, size, "choose another disk with --set data.dir=PATH"
-        )
+        hint = "choose another disk with --set data.dir=PATH"
+        require_space_for(recipe, config.data.dir, size, hint)
     return recipe.env.source.shape, recipe.env.action_space
 
 
@@ -277,8 +277,8 @@ def collect_to(
         **env_options,
     }
     recipe = resolve(**settings)
-    _require_images(env_id, recipe, observation)
-    _require_space(path, recipe, size, "choose another disk")
+    require_images(recipe, env_id, observation)
+    require_space_for(recipe, path, size, "choose another disk")
     with (
         CallbackList(callbacks).task("collect", stored + size, stored) as advance,
         collect(
@@ -292,6 +292,22 @@ def collect_to(
         ) as buffer,
     ):
         return buffer.summary()
+
+
+def wanted_size(lengths: np.ndarray, size: int, min_steps: int) -> int:
+    """Return the number of trajectories to collect, which depends on the first ones only.
+
+    Args:
+        lengths: int (E,), frames of each trajectory.
+        size: trajectories, at least.
+        min_steps: steps of all trajectories, at least.
+    """
+    while size <= len(lengths):
+        steps = int((lengths[:size] - 1).sum())
+        if steps >= min_steps:
+            break
+        size += math.ceil((min_steps - steps) * size / max(steps, 1))
+    return size
 
 
 def _open_training(config: Config, callbacks: CallbackList) -> ReplayBuffer:
@@ -335,7 +351,7 @@ def _recipe_kwargs(config: Config) -> dict[str, Any]:
 
 def _recipe(config: Config) -> Recipe:
     recipe = resolve(**_recipe_kwargs(config))
-    _require_images(str(config.env.id), recipe, config.observation)
+    require_images(recipe, str(config.env.id), config.observation)
     shape = recipe.env.source.shape
     if len(shape) == 3 and shape[-1] not in (1, 3):
         raise ValueError(
@@ -343,14 +359,6 @@ def _recipe(config: Config) -> Recipe:
             "change them with a wrapper, --wrapper module:Name"
         )
     return recipe
-
-
-def _require_images(env_id: str, recipe: Recipe, observation: str) -> None:
-    if observation == "pixels" and len(recipe.env.source.shape) != 3:
-        raise ValueError(
-            f"{env_id} has no images, only vectors; learn from its vectors with "
-            "--observation vector"
-        )
 
 
 def _require_supported(space: gym.Space[Any]) -> None:
@@ -364,19 +372,12 @@ def _require_supported(space: gym.Space[Any]) -> None:
         )
 
 
-def _require_space(path: Path, recipe: Recipe, episodes: int, hint: str) -> None:
-    source = recipe.env.source
-    frame = int(np.prod(source.shape)) * source.dtype.itemsize
-    needed = episodes * (recipe.steps + 1) * frame
-    require_space(path, needed, f"{episodes} episodes", f"lower --size, or {hint}")
-
-
 def _exists(path: Path) -> bool:
     return (path / HEADER_FILE).exists()
 
 
 def _lengths(path: Path) -> np.ndarray:
-    """Frames of the complete episodes in a buffer, int (E,); none if there is no buffer."""
+    """Return the frames of each complete episode, int (E,); none if there is no buffer."""
     if not _exists(path):
         return np.zeros(0, int)
     with ReplayBuffer.open(path) as buffer:

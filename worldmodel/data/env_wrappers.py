@@ -138,7 +138,7 @@ class Layers:
     Attributes:
         wrappers: The user's: classes or functions from an environment to an environment.
         frame_skip: Steps of the wrapped environment per step.
-        key: Of the entry that is observed; None if the observation is no Dict.
+        key: Of the entry that is observed; None if the observation is not a Dict.
         channels_first: Whether images are (C, H, W).
         actions: ``"combined"`` or ``"flat"``, None for actions as they are.
     """
@@ -150,7 +150,7 @@ class Layers:
     actions: str | None = None
 
     def __bool__(self) -> bool:
-        """Whether there is anything to wrap."""
+        """Check whether there is anything to wrap."""
         return self != NO_LAYERS
 
     def apply(self, env: Env) -> Env:
@@ -184,7 +184,7 @@ class Layers:
         return env if self.frame_skip == 1 else FrameSkip(env, self.frame_skip)
 
     def identity(self) -> dict[str, Any]:
-        """What decides the data, as JSON values; empty if there is nothing to wrap."""
+        """Return what decides the data, as JSON values; empty if there is nothing to wrap."""
         content: dict[str, Any] = {}
         if self.wrappers:
             content["wrappers"] = [_describe(wrapper) for wrapper in self.wrappers]
@@ -257,7 +257,7 @@ def choose_layers(env: Env, observation: str, own: Layers) -> Layers:
 
 
 def is_image(space: gym.Space[Any]) -> bool:
-    """Whether observations are uint8 images (H, W), (H, W, C) or (C, H, W)."""
+    """Check whether observations are uint8 images (H, W), (H, W, C) or (C, H, W)."""
     if not isinstance(space, spaces.Box) or space.dtype != np.uint8:
         return False
     shape = space.shape
@@ -274,7 +274,7 @@ def _is_vector(space: gym.Space[Any]) -> bool:
 
 
 def _choose_key(space: Any, observation: str, key: str | None, renders: bool) -> str | None:
-    """The entry of a Dict observation that is stored; None to leave the observation as it is."""
+    """Choose the entry of a Dict observation; None to leave the observation as it is."""
     if not isinstance(space, spaces.Dict):
         if key is not None:
             raise ValueError(

@@ -44,20 +44,20 @@ class FrameStack:
         return self.size - 1
 
     def window(self, steps: int) -> int:
-        """Frames in a window with an observation and `steps` steps after it, S + steps."""
+        """Count the frames in a window with an observation and `steps` steps after it."""
         return self.size + steps
 
     def steps(self, frames: int) -> int:
-        """Steps after the first observation of a window of `frames` frames."""
+        """Count the steps after the first observation of a window of `frames` frames."""
         return frames - self.size
 
     def shape(self, frame_shape: Sequence[int]) -> tuple[int, ...]:
-        """Shape of an observation of frames (H, W, C) or (d,): (H, W, S*C) or (S*d,)."""
+        """Return the shape of an observation of frames (H, W, C) or (d,): (H, W, S*C) or (S*d,)."""
         *sides, last = frame_shape
         return (*sides, self.size * last)
 
     def observe(self, frames: Array, time: int) -> Array:
-        """The observation of each window whose newest frame is `time`.
+        """Stack the observation of each window whose newest frame is `time`.
 
         Args:
             frames: (B, L, H, W, C) or (B, L, d), an array or a tensor of any dtype.
@@ -93,11 +93,11 @@ class FrameStack:
         return np.concatenate(list(frames), axis=-1)
 
     def repeat(self, frame: np.ndarray) -> np.ndarray:
-        """The observation of a frame at rest: the same frame S times."""
+        """Make the observation of a frame at rest: the same frame S times."""
         return self.join([frame] * self.size)
 
     def newest(self, observations: Any) -> np.ndarray:
-        """The newest frame of observations or decoded stacks: (..., S*C) to an array (..., C)."""
+        """Take the newest frame of observations or decoded stacks: (..., S*C) to (..., C)."""
         channels = observations.shape[-1] // self.size
         newest = observations[..., -channels:]
         return newest if isinstance(newest, np.ndarray) else newest.cpu().numpy()
@@ -117,7 +117,7 @@ class FrameStack:
         return self.observe(windows.frames, self.first)
 
     def times(self, buffer: ReplayBuffer) -> tuple[np.ndarray, np.ndarray]:
-        """Every (episode, time) of a buffer that has an observation, as two int64 (N,) arrays."""
+        """List every (episode, time) of a buffer with an observation, as two int64 (N,) arrays."""
         counts = np.maximum(np.asarray(buffer.lengths) - self.first, 0)
         episodes = np.repeat(np.arange(len(counts)), counts)
         starts = np.repeat(np.cumsum(counts) - counts, counts)
@@ -126,7 +126,7 @@ class FrameStack:
     def sample_times(
         self, buffer: ReplayBuffer, count: int, seed: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """At most `count` different (episode, time) pairs, uniformly, in storage order."""
+        """Draw at most `count` different (episode, time) pairs, in storage order."""
         episodes, times = self.times(buffer)
         rng = np.random.default_rng(seed)
         chosen = np.sort(rng.permutation(len(episodes))[:count])
@@ -212,7 +212,7 @@ def frame_source(
 
 
 def is_oblong(shape: Sequence[int]) -> bool:
-    """Whether images of shape (H, W, ...) are not square."""
+    """Check whether images of shape (H, W, ...) are not square."""
     return shape[0] != shape[1]
 
 
@@ -247,7 +247,7 @@ def _resample(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _offers(env: gym.Env[Any, Any], space: gym.Space[Any]) -> dict[str, tuple[int, ...]]:
-    """Shape of one frame by kind, in order of preference.
+    """List the shape of one frame by kind, in order of preference.
 
     A rendering comes before an image of less than 8 pixels, which is a code rather than a picture.
     """

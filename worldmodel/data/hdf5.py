@@ -22,7 +22,7 @@ class HDF5Reader(Reader):
 
     D4RL (arXiv:2004.07219): one row per transition, episodes by ``terminals`` and ``timeouts``;
     without ``next_observations`` the last transition of an episode lacks its outcome and is left
-    out.
+    out, and with it an episode of one row.
     """
 
     def __init__(self, reference: str, options: ReadOptions) -> None:
@@ -53,7 +53,7 @@ class HDF5Reader(Reader):
 
     @classmethod
     def matches(cls, reference: str) -> bool:
-        """Whether the path ends like an HDF5 file."""
+        """Check whether the path ends like an HDF5 file."""
         return Path(reference).suffix in (".h5", ".hdf5")
 
     @property
@@ -69,7 +69,7 @@ class HDF5Reader(Reader):
                 yield np.asarray(file[self.names["actions"]][start : stop - last])
 
     def identity(self) -> dict[str, Any]:
-        """Path, size and time of the file."""
+        """Return path, size and time of the file."""
         status = self.path.stat()
         return {"hdf5": [str(self.path.resolve()), status.st_size, status.st_mtime_ns, self.key]}
 
@@ -106,10 +106,11 @@ class HDF5Reader(Reader):
             if self.names[name] is not None:
                 ends |= file[self.names[name]][:].astype(bool).reshape(-1)
         stops = [*(np.flatnonzero(ends) + 1).tolist(), *([] if ends[-1:].any() else [rows])]
-        return list(zip([0, *stops[:-1]], stops))
+        shortest = 1 if self._has_outcomes(file) else 2
+        return [(a, b) for a, b in zip([0, *stops[:-1]], stops) if b - a >= shortest]
 
     def _has_outcomes(self, file: Any) -> bool:
-        """Whether every row has the observation that its action led to."""
+        """Check whether every row has the observation that its action led to."""
         return not self.swm and self.key == "observations" and "next_observations" in file
 
     def _column(self, file: Any, name: str, rows: slice) -> np.ndarray | None:

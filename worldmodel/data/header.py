@@ -133,7 +133,7 @@ def _read_json(directory: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ReplayBufferError(
-            f"{directory} holds no {HEADER_FILE}, so it is no replay buffer; "
+            f"{directory} holds no {HEADER_FILE}, so it is not a replay buffer; "
             "pass the directory that `collect` or `ReplayBuffer.create` made"
         ) from None
     except ValueError as error:
@@ -143,7 +143,7 @@ def _read_json(directory: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ReplayBufferError(
-            f'{path} lacks "format": "{FORMAT}", so {directory} is no replay buffer; '
+            f'{path} lacks "format": "{FORMAT}", so {directory} is not a replay buffer; '
             "pass the directory that `collect` or `ReplayBuffer.create` made"
         )
     if content.get("version") != VERSION:
@@ -182,12 +182,12 @@ def _space_from_json(content: dict[str, Any]) -> gym.Space[Any]:
 
 
 def _number_to_json(x: float) -> float | str:
-    """Strict JSON has no infinities; their names survive ``float()``."""
+    """Replace infinities, which strict JSON lacks, by names that ``float()`` reads."""
     return x if math.isfinite(x) else str(x)
 
 
 def unknown_files(path: Path) -> list[str]:
-    """Names in a directory, without those that an interrupted creation may leave; [] if missing."""
+    """List names in a directory, but for what an interrupted creation leaves; [] if missing."""
     if not path.is_dir():
         return []
     return sorted({entry.name for entry in path.iterdir()} - {_LOCK_FILE, _TEMPORARY})

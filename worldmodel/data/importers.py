@@ -40,7 +40,7 @@ class BufferReader(Reader):
 
     @classmethod
     def matches(cls, reference: str) -> bool:
-        """Whether the path is a replay buffer."""
+        """Check whether the path is a replay buffer."""
         return (Path(reference) / HEADER_FILE).exists()
 
     @property
@@ -97,11 +97,11 @@ class MinariReader(Reader):
 
     @classmethod
     def matches(cls, reference: str) -> bool:
-        """Whether the reference starts with ``minari:``."""
+        """Check whether the reference starts with ``minari:``."""
         return reference.startswith(cls.PREFIX)
 
     def identity(self) -> dict[str, Any]:
-        """Id and size of the dataset."""
+        """Return id and size of the dataset."""
         sizes = [int(self.dataset.total_episodes), int(self.dataset.total_steps)]
         return {"minari": [self.id, *sizes, self.options.key]}
 
@@ -148,7 +148,7 @@ class FunctionReader(Reader):
 
     @classmethod
     def matches(cls, reference: str) -> bool:
-        """Whether the reference looks like ``module:Name``."""
+        """Check whether the reference looks like ``module:Name``."""
         return is_reference(reference) and not Path(reference).exists()
 
     @property
@@ -219,7 +219,7 @@ def as_episode(content: Episode | Mapping[str, Any]) -> Episode:
 
 
 def _collected_env(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What `collect` noted of the environment and the policy; nothing if it had wrappers."""
+    """Read the environment and the policy that `collect` noted; nothing with wrappers."""
     noted, policy = metadata.get("env"), metadata.get("policy")
     if not isinstance(noted, dict) or not isinstance(noted.get("id"), str):
         return {}

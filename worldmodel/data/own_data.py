@@ -30,7 +30,6 @@ from worldmodel.data.reader import INFERRED, NO_REWARDS, Reader, ReadOptions
 from worldmodel.data.replay import ReplayBuffer
 from worldmodel.data.rollout import Episode, naming_episode
 from worldmodel.data.store import (
-    checked_actions,
     infer_action_space,
     labelled_episodes,
     store_episodes,
@@ -138,9 +137,9 @@ class OwnData:
             spaces[self.config.env.id] = adapt_config(self.config).action_space
         if not spaces:
             return infer_action_space(
-                actions
+                (f"{source}, episode {number}", actions)
                 for source, reader in zip(self.config.data.sources, self.readers)
-                for actions in checked_actions(source, reader.actions())
+                for number, actions in enumerate(reader.actions())
             )
         (first, space), *others = spaces.items()
         for name, other in others:
@@ -159,7 +158,7 @@ class OwnData:
         return sum(known) if len(known) == len(counts) else None
 
     def episodes(self) -> Iterator[tuple[str, Episode]]:
-        """All episodes with the source and number of each, and with frames as they are stored."""
+        """Yield all episodes with source and number of each, and frames as they are stored."""
         for source, reader in zip(self.config.data.sources, self.readers):
             for number, episode in enumerate(reader):
                 label = f"{source}, episode {number}"
@@ -168,7 +167,7 @@ class OwnData:
                 yield label, episode._replace(frames=frames)
 
     def folder(self) -> Path:
-        """Directory of the cached buffer; its name holds a digest of sources and frame size."""
+        """Return the path of the cached buffer; it holds a digest of sources and frame size."""
         config = self.config
         content = [
             [reader.identity() for reader in self.readers],
@@ -181,7 +180,7 @@ class OwnData:
         return config.data.dir / f"{source_name(config.data.sources)}_{digest}"
 
     def in_place(self) -> Path | None:
-        """The replay buffer that can be used as it is; None if episodes have to be stored."""
+        """Return the replay buffer that can be used as it is; None if episodes must be stored."""
         reader = self.readers[0]
         if len(self.readers) > 1 or not isinstance(reader, BufferReader):
             return None
@@ -202,7 +201,7 @@ def source_name(sources: Sequence[str]) -> str:
 
 
 def known_env(sources: Sequence[str], options: ReadOptions) -> Mapping[str, Any]:
-    """Settings of the environment and policy that collected sources, as far as recorded.
+    """Find the environment and policy that collected sources, as far as recorded.
 
     Only ids that are registered here count, so that data never names code to import.
     """
@@ -313,7 +312,7 @@ def split(buffer: ReplayBuffer, config: Config) -> Datasets:
 
 
 def _choose(seeds: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Positions of training, validation and held-out episodes."""
+    """Return positions of training, validation and held-out episodes."""
     first, held = SEEDS["validation"].start, SEEDS["heldout"].start
     validation = np.flatnonzero((seeds >= first) & (seeds < held))
     heldout = np.flatnonzero((seeds >= held) & (seeds < TRAINING_OVERFLOW))
@@ -328,7 +327,7 @@ def _choose(seeds: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray, 
 
 
 def _cut(buffer: ReplayBuffer, episodes: np.ndarray, frames: int, parts: int) -> ReplayBuffer:
-    """A view of the episodes in parts of at most `frames` frames, at most `parts` of them."""
+    """View the episodes in parts of at most `frames` frames, at most `parts` of them."""
     rows = [
         (episode, start, min(frames, length - start))
         for episode, length in zip(episodes.tolist(), buffer.lengths[episodes].tolist())

@@ -61,12 +61,12 @@ class Policy(ABC):
         return None
 
     def identity(self) -> dict[str, Any]:
-        """Everything that decides the actions, as JSON values: equal for equal data.
+        """Return everything that decides the actions, as JSON values: equal for equal data.
 
         By default ``module:Name``, a digest of the class's source, and the fields of a dataclass.
 
         Raises:
-            ValueError: If the class takes arguments and is no dataclass.
+            ValueError: If the class takes arguments and is not a dataclass.
         """
         kind = type(self)
         arguments: dict[str, Any] = asdict(self) if is_dataclass(self) else {}
@@ -98,7 +98,7 @@ class Policy(ABC):
 
 
 def source_digest(target: Any) -> str | None:
-    """SHA-256 of the source of a class or function; None where there is no source."""
+    """Compute SHA-256 of the source of a class or function; None without a source."""
     try:
         return hashlib.sha256(inspect.getsource(target).encode()).hexdigest()
     except (OSError, TypeError):
@@ -199,7 +199,7 @@ class Random(Policy):
         return start
 
     def _held(self, draw: Draw, steps: int, seed: int) -> np.ndarray:
-        """Actions of a whole episode, (steps, *action_shape); a longer one begins with them."""
+        """Draw actions of an episode, (steps, *action_shape); a longer one begins with them."""
         low, high = self.hold
         timing, choice = np.random.default_rng((_STREAM, seed)).spawn(2)
         holds = timing.integers(low, high, size=-(-steps // low), endpoint=True)
@@ -283,7 +283,7 @@ class Agent(Policy):
 
     def __post_init__(self) -> None:
         if not zipfile.is_zipfile(self.path):
-            raise ValueError(f"{self.path} is no agent saved by Stable-Baselines3 (a .zip file)")
+            raise ValueError(f"{self.path} is not an agent of Stable-Baselines3 (a .zip file)")
         if self.algo is not None and self.algo not in ALGORITHMS:
             raise ValueError(f"algo is {self.algo!r}; expected one of {', '.join(ALGORITHMS)}")
         if not self.deterministic and self._algorithm() not in STOCHASTIC:
@@ -325,7 +325,7 @@ class Agent(Policy):
         return start
 
     def _algorithm(self) -> str:
-        """The given algorithm, or the one that the file names."""
+        """Return the given algorithm, or the one that the file names."""
         if self.algo is not None:
             return self.algo
         with zipfile.ZipFile(self.path) as archive:
@@ -395,6 +395,6 @@ def _require_same(what: str, trained: Space, given: Space) -> None:
 
 
 def _describe(space: Space) -> str:
-    """Dtype and shape of a Box, without its bounds; other spaces as they are."""
+    """Return dtype and shape of a Box, without its bounds; other spaces as they are."""
     box = isinstance(space, gym.spaces.Box)
     return f"{space.dtype} of shape {space.shape}" if box else str(space)

@@ -40,7 +40,7 @@ class ReadOptions:
     state_key: str = "state"
 
     def choose(self, entries: Mapping[str, Any], where: str) -> str:
-        """The entry to read observations from.
+        """Choose the entry to read observations from.
 
         Raises:
             ValueError: If there is none.
@@ -83,11 +83,11 @@ class Reader(ABC):
     @classmethod
     @abstractmethod
     def matches(cls, reference: str) -> bool:
-        """Whether this reader is meant for a reference."""
+        """Check whether this reader is meant for a reference."""
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """JSON values that change when the episodes change."""
+        """Return JSON values that change when the episodes change."""
 
     @property
     def has_rewards(self) -> bool:
@@ -104,7 +104,7 @@ class Reader(ABC):
 
 
 def fits(entry: Any, observation: str) -> bool:
-    """Whether the axes of an array suit ``pixels`` or ``vector`` observations of an episode."""
+    """Check whether the axes of an array suit ``pixels`` or ``vector`` observations."""
     axes = len(getattr(entry, "shape", ()))
     return axes in (3, 4) if observation == "pixels" else axes == 2
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from gymnasium.envs.registration import EnvSpec
 from worldmodel.data.adapters import EnvAdapter, adapt
 from worldmodel.data.env_wrappers import Wrapper
 from worldmodel.data.policies import Policy, resolve_policy, source_digest
+from worldmodel.files import require_space
 
 MADE_WITH = "made_with"
 STATE_KEY = "state"
@@ -42,7 +42,7 @@ class Recipe:
     state_dim: int
 
     def identity(self) -> dict[str, Any]:
-        """Everything that decides the data, as JSON values; equal for equal data.
+        """Return everything that decides the data, as JSON values; equal for equal data.
 
         Raises:
             ValueError: If the arguments of the environment or the policy are not JSON values.
@@ -72,7 +72,7 @@ class Recipe:
         return plain
 
     def metadata(self) -> dict[str, Any]:
-        """What a buffer stores: the identity, and under `MADE_WITH` further versions."""
+        """Return what a buffer stores: the identity, and under `MADE_WITH` further versions."""
         noted = {name: _version(name) for name in ("numpy", "numba", "pillow", "pygame")}
         return self.identity() | {MADE_WITH: {"python": platform.python_version(), **noted}}
 
@@ -122,6 +122,23 @@ def resolve(
     return Recipe(env, actor, steps, state_key, _state_dim(env, state_key))
 
 
+def require_images(recipe: Recipe, env_id: str, observation: str) -> None:
+    """Raise ValueError if frames are images by `observation`, but the environment has none."""
+    if observation == "pixels" and len(recipe.env.source.shape) != 3:
+        raise ValueError(
+            f"{env_id} has no images, only vectors; learn from its vectors with "
+            "--observation vector"
+        )
+
+
+def require_space_for(recipe: Recipe, path: Path, episodes: int, hint: str) -> None:
+    """Raise OSError if the disk of a path has too little space for episodes of a recipe."""
+    source = recipe.env.source
+    frame = int(np.prod(source.shape)) * source.dtype.itemsize
+    needed = episodes * (recipe.steps + 1) * frame
+    require_space(path, needed, f"{episodes} episodes", f"lower --size, or {hint}")
+
+
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """Compare the metadata of two buffers; one line per difference, none for the same data."""
     lines = []
@@ -148,7 +165,7 @@ def _describe(spec: EnvSpec) -> dict[str, Any]:
 
 
 def _entry_point(spec: EnvSpec) -> str:
-    """``module:name`` of the environment's class or factory."""
+    """Return ``module:name`` of the environment's class or factory."""
     entry: Any = spec.entry_point
     if not callable(entry):
         return str(entry)
@@ -168,7 +185,7 @@ def _version(package: str) -> str | None:
 
 
 def _state_dim(env: EnvAdapter, key: str) -> int:
-    """Length of the state; for the default key, anything but numbers counts as no state.
+    """Return the length of the state; for the default key, 0 for anything but numbers.
 
     Raises:
         ValueError: If any other key is missing or holds no numbers.
@@ -183,19 +200,3 @@ def _state_dim(env: EnvAdapter, key: str) -> int:
         f"state_key is {key!r}, but {env.spec.id} reports no numbers under that key of info at "
         f"reset; expected a key with a number or a vector of numbers, and there are {keys}"
     )
-
-
-def wanted_size(lengths: np.ndarray, size: int, min_steps: int) -> int:
-    """Number of trajectories to collect, given those there are; it depends on the first ones only.
-
-    Args:
-        lengths: int (E,), frames of each trajectory.
-        size: trajectories, at least.
-        min_steps: steps of all trajectories, at least.
-    """
-    while size <= len(lengths):
-        steps = int((lengths[:size] - 1).sum())
-        if steps >= min_steps:
-            break
-        size += math.ceil((min_steps - steps) * size / max(steps, 1))
-    return size

@@ -138,7 +138,7 @@ class ReplayBuffer(WindowReader):
     def select(
         self, episodes: Indices, starts: Indices | None = None, lengths: Indices | None = None
     ) -> ReplayBuffer:
-        """A read-only view of some episodes, or of a part of each, without copying them.
+        """Make a read-only view of some episodes, or of a part of each, without copying them.
 
         Args:
             episodes: (N,) episodes, which may repeat.

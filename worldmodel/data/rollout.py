@@ -81,7 +81,7 @@ class Rollout:
         while wanted < len(seeds):
             if ended.any():
                 queued = self._reset(np.flatnonzero(ended), seeds, queued)
-            ended, terminated = self._step()
+            ended, terminated = self._step(seeds)
             for i in np.flatnonzero(ended & (self._episode >= 0)).tolist():
                 episode = self._recorded(i, seeds, bool(terminated[i]))
                 if self._episode[i] == wanted:
@@ -111,16 +111,15 @@ class Rollout:
         self._record(which, info)
         return queued
 
-    def _step(self) -> tuple[np.ndarray, np.ndarray]:
+    def _step(self, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Step all environments; returns which episodes ended and which terminated, bool (N,)."""
         n = np.arange(self._envs.num_envs)
-        actions = np.stack(
-            [
-                actor(int(t), observation)
-                for actor, t, observation in zip(self._actors, self._time, self._shown())
-            ]
-        )
-        self._require_valid(actions)
+        chosen = [
+            actor(int(t), observation)
+            for actor, t, observation in zip(self._actors, self._time, self._shown())
+        ]
+        self._require_valid(chosen, seeds)
+        actions = np.stack(chosen)
         self._observations, rewards, terminated, truncated, info = self._envs.step(actions)
         self._actions[n, self._time] = actions
         self._rewards[n, self._time] = rewards
@@ -128,20 +127,18 @@ class Rollout:
         self._record(n, info)
         return terminated | truncated | (self._time == self._steps), terminated
 
-    def _require_valid(self, actions: np.ndarray) -> None:
+    def _require_valid(self, actions: Sequence[Any], seeds: Sequence[int]) -> None:
         """Raise ValueError if the policy chose an action outside the action space."""
         space = self._envs.single_action_space
-        wrong = np.full(len(actions), actions.shape[1:] != space.shape)
-        if isinstance(space, gym.spaces.Discrete) and not wrong.any():
-            wrong |= actions.dtype.kind not in "iu"
-            wrong |= (actions < space.start) | (actions >= space.start + space.n)
-        if wrong.any():
-            raise ValueError(
-                f"the policy chose the action {actions[wrong][0]!r}; expected an element of {space}"
-            )
+        for action, episode in zip(actions, self._episode):
+            if not _fits(action, space):
+                where = f" in the episode with seed {seeds[episode]}" if episode >= 0 else ""
+                raise ValueError(
+                    f"the policy chose the action {action!r}{where}; expected an element of {space}"
+                )
 
     def _shown(self) -> Iterable[Any]:
-        """The observation for each environment's actor."""
+        """Return the observation for each environment's actor."""
         stack = self._stack
         if stack is None and self._observations is None:  # workers keep those that nobody sees
             return repeat(None, self._envs.num_envs)
@@ -173,6 +170,16 @@ class Rollout:
             terminated=terminated,
             states=None if self._states is None else self._states[i, : steps + 1],
         )
+
+
+def _fits(action: Any, space: gym.Space[Any]) -> bool:
+    """Check whether an action has the shape of a space and, if discrete, is one of its numbers."""
+    value = np.asarray(action)
+    if value.shape != space.shape:
+        return False
+    if not isinstance(space, gym.spaces.Discrete):
+        return True
+    return value.dtype.kind in "iu" and bool(space.start <= value < space.start + space.n)
 
 
 def _copied(episode: Episode) -> Episode:

@@ -88,14 +88,14 @@ class RowFile:
         os.fsync(self._file.fileno())
 
     def rows(self, count: int) -> np.ndarray:
-        """The first `count` rows, (count, *shape), read-only and memory-mapped."""
+        """Return the first `count` rows, (count, *shape), read-only and memory-mapped."""
         if len(self._mapped) < count:
             mapped = np.memmap(self.path, self.dtype, mode="r", shape=(count, *self.shape))
             self._mapped = mapped.view(np.ndarray)
         return self._mapped[:count]
 
     def size(self) -> int:
-        """Bytes in the file, committed or not."""
+        """Return the number of bytes in the file, committed or not."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     def close(self) -> None:
@@ -143,7 +143,7 @@ class EpisodeTable:
         return len(self.lengths)
 
     def num_rows(self, name: str, episodes: int) -> int:
-        """Rows of one file that the first `episodes` episodes take."""
+        """Count the rows of one file that the first `episodes` episodes take."""
         frames = self.num_frames if episodes == len(self) else int(self.starts[episodes])
         return frames - episodes if name in ("actions", "rewards") else frames
 
@@ -160,7 +160,7 @@ class EpisodeTable:
         self._show(count + 1)
 
     def select(self, episodes: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> EpisodeTable:
-        """Parts of episodes as episodes of their own; see `ReplayBuffer.select`."""
+        """Make episodes of parts of episodes; see `ReplayBuffer.select`."""
         table = EpisodeTable(np.empty(0, RECORD))
         table._columns = {
             "lengths": lengths,
@@ -212,7 +212,7 @@ class EpisodeLog:
                 file.open_for_writing(self._committed_rows(name))
 
     def rows(self, name: str) -> np.ndarray:
-        """All committed rows of one file, read-only and memory-mapped.
+        """Return all committed rows of one file, read-only and memory-mapped.
 
         Raises:
             ReplayBufferError: If the buffer is closed.
@@ -333,7 +333,7 @@ class EpisodeLog:
         return EpisodeTable(records[:kept]), int(ends[kept])
 
     def _is_whole(self, table: EpisodeTable, episode: int, crc: int) -> bool:
-        """Whether the rows of an episode that was not synced match their checksum."""
+        """Check whether the rows of an episode that was not synced match their checksum."""
         arrays = []
         for name, file in self.files.items():
             first, stop = (table.num_rows(name, n) for n in (episode, episode + 1))
@@ -379,14 +379,14 @@ def _read_index(path: Path) -> tuple[np.ndarray, int, np.ndarray, int]:
 def _record(
     kind: int, sequence: int, length: int = 0, seed: int = -1, ended: bool = False, crc: int = 0
 ) -> np.ndarray:
-    """One index record with its checksum, (1,)."""
+    """Make one index record with its checksum, (1,)."""
     record = np.array([(kind, ended, sequence, length, seed, crc, 0)], RECORD)
     record["crc"] = zlib.crc32(record.tobytes()[:_CHECKED_BYTES])
     return record
 
 
 def _checksum(arrays: Iterable[np.ndarray]) -> int:
-    """CRC-32 of the bytes of C-contiguous arrays, one after another."""
+    """Compute the CRC-32 of the bytes of C-contiguous arrays, one after another."""
     crc = 0
     for array in arrays:
         crc = zlib.crc32(_bytes_of(array), crc)
@@ -394,5 +394,5 @@ def _checksum(arrays: Iterable[np.ndarray]) -> int:
 
 
 def _bytes_of(array: np.ndarray) -> memoryview:
-    """The bytes of a C-contiguous array, not copied."""
+    """View the bytes of a C-contiguous array, not copied."""
     return array.reshape(-1).view(np.uint8).data

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ def store_episodes(
     if action_space is None:
         metadata[INFERRED] = True
         listed = list(labelled)
-        action_space = infer_action_space(checked_actions("data", (e.actions for _, e in listed)))
+        action_space = infer_action_space((f"data, {label}", e.actions) for label, e in listed)
         labelled = iter(listed)
     return write_episodes(path, labelled, action_space, metadata, progress)
 
@@ -82,24 +82,6 @@ def write_episodes(
     return ReplayBuffer.open(path)
 
 
-def checked_actions(source: str, actions: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Check actions of episodes of a source.
-
-    Raises:
-        ValueError: If they are not finite numbers; the message names the episode.
-    """
-    for number, part in enumerate(actions):
-        values = np.asarray(part)
-        with naming_episode(f"{source}, episode {number}"):
-            if values.dtype.kind not in "biuf":
-                raise ValueError(f"actions are {values.dtype}; expected numbers")
-            if not len(values):
-                raise ValueError("it has no actions; expected one step or more")
-            if not np.isfinite(values).all():
-                raise ValueError("actions hold NaN or infinity")
-        yield values
-
-
 def _add(buffer: ReplayBuffer, episode: Episode) -> None:
     space = buffer.action_space
     actions, states = np.asarray(episode.actions), episode.states
@@ -120,7 +102,7 @@ def _add(buffer: ReplayBuffer, episode: Episode) -> None:
 
 
 def stored_frames(frames: np.ndarray, image_size: int | None) -> np.ndarray:
-    """Frames (T+1, H, W, C) uint8 or (T+1, d) float32 of recorded observations.
+    """Convert recorded observations to frames (T+1, H, W, C) uint8 or (T+1, d) float32.
 
     Args:
         frames: uint8 (T+1, H, W), (T+1, H, W, C) or (T+1, C, H, W), or numbers (T+1, d).
@@ -152,19 +134,36 @@ def stored_frames(frames: np.ndarray, image_size: int | None) -> np.ndarray:
     return np.stack([resize(frame, image_size) for frame in frames])
 
 
-def infer_action_space(actions: Iterable[np.ndarray]) -> gym.Space[Any]:
-    """The smallest usual space that holds given actions.
+def infer_action_space(episodes: Iterable[tuple[str, np.ndarray]]) -> gym.Space[Any]:
+    """Infer the smallest usual space that holds given actions.
 
     Integers and bools of shape (T,) give ``Discrete``; others a flat ``Box`` of [-1, 1] where that
     holds them all, else of their extremes. A dimension that never changes gets a range of 1 around
     it.
+
+    Args:
+        episodes: name of each episode, for errors, and its actions (T, ...).
+
+    Raises:
+        ValueError: If actions are not finite numbers, or their width differs between episodes; the
+            message names the episode.
     """
-    parts: Sequence[np.ndarray] = [np.asarray(part) for part in actions]
+    named = [(label, np.asarray(actions)) for label, actions in episodes]
+    for label, part in named:
+        with naming_episode(label):
+            _require_numbers(part)
+    parts = [part for _, part in named]
     if all(part.ndim == 1 and part.dtype.kind in "biu" for part in parts):
         low, high = min(int(p.min()) for p in parts), max(int(p.max()) for p in parts)
         start = min(low, 0)
         return gym.spaces.Discrete(max(high - start + 1, 2), start=start)
     rows = [part.reshape(len(part), -1).astype(np.float64) for part in parts]
+    for (label, _), row in zip(named, rows):
+        if row.shape[1] != rows[0].shape[1]:
+            raise ValueError(
+                f"{label}: actions have width {row.shape[1]}, but those of {named[0][0]} have "
+                f"width {rows[0].shape[1]}; expected the same width in every episode"
+            )
     low_bound = np.min([row.min(0) for row in rows], axis=0)
     high_bound = np.max([row.max(0) for row in rows], axis=0)
     if low_bound.min() >= -1 and high_bound.max() <= 1:
@@ -172,3 +171,13 @@ def infer_action_space(actions: Iterable[np.ndarray]) -> gym.Space[Any]:
     still = low_bound == high_bound
     low_bound, high_bound = low_bound - 0.5 * still, high_bound + 0.5 * still
     return gym.spaces.Box(low_bound.astype(np.float32), high_bound.astype(np.float32))
+
+
+def _require_numbers(actions: np.ndarray) -> None:
+    """Raise ValueError if actions (T, ...) of an episode are not finite numbers, T >= 1."""
+    if actions.dtype.kind not in "biuf":
+        raise ValueError(f"actions are {actions.dtype}; expected numbers")
+    if not len(actions):
+        raise ValueError("it has no actions; expected one step or more")
+    if not np.isfinite(actions).all():
+        raise ValueError("actions hold NaN or infinity")

@@ -139,7 +139,7 @@ def as_indices(name: str, values: Indices) -> np.ndarray:
 
 
 def existing_episodes(episodes: Indices, count: int, path: Path) -> np.ndarray:
-    """Episodes of a buffer as int64 (B,), or ValueError if one of them does not exist."""
+    """Return episodes of a buffer as int64 (B,), or raise ValueError if one does not exist."""
     chosen = as_indices("episodes", episodes)
     outside = chosen[(chosen < 0) | (chosen >= count)]
     if len(outside):
@@ -152,7 +152,7 @@ def existing_episodes(episodes: Indices, count: int, path: Path) -> np.ndarray:
 def starts_within(
     starts: Indices, length: int, lengths: np.ndarray, episodes: np.ndarray
 ) -> np.ndarray:
-    """First frames of windows as int64 (B,), or ValueError if a window leaves its episode.
+    """Return first frames as int64 (B,), or raise ValueError if a window leaves its episode.
 
     Args:
         starts: first frame of each window.
@@ -263,7 +263,7 @@ class WindowReader:
         )
 
     def episodes_of_at_least(self, length: int) -> np.ndarray:
-        """Episodes long enough for a window of `length` frames, int64 (E',), ascending."""
+        """Find episodes long enough for a window of `length` frames, int64 (E',), ascending."""
         return np.flatnonzero(self._episodes.lengths >= length)
 
     def actions(self, episodes: Indices, starts: Indices, length: int) -> np.ndarray:

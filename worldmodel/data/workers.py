@@ -55,7 +55,7 @@ _THREADS = (
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
+    """Return the number of cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -90,7 +90,7 @@ def choose_workers(
 
 
 def _is_worthwhile(recipe: Recipe, episodes: int) -> bool:
-    """Whether workers save more time than they cost, by the time of some steps."""
+    """Check whether workers save more time than they cost, by the time of some steps."""
     take, seconds = _taker(recipe.env.source), []
     with closing(recipe.env.make()) as env:
         env.action_space.seed(0)
@@ -312,12 +312,12 @@ class _Worker(gym.Env[Any, Any]):
 
 
 def _observes(recipe: Recipe) -> bool:
-    """Whether the policy is shown the environment's own observations."""
+    """Check whether the policy is shown the environment's own observations."""
     return recipe.policy.uses_observations and recipe.policy.frame_input is None
 
 
 def _taker(source: FrameSource) -> Callable[[gym.Env[Any, Any], Any], np.ndarray]:
-    """A function that takes the newest frame of one environment."""
+    """Make a function that takes the newest frame of one environment."""
     which = np.zeros(1, int)
 
     def take(env: gym.Env[Any, Any], observation: Any) -> np.ndarray:
@@ -328,7 +328,7 @@ def _taker(source: FrameSource) -> Callable[[gym.Env[Any, Any], Any], np.ndarray
 
 
 def _portable(error: Exception) -> Exception:
-    """The error with its traceback as a note, in a form that can be sent to another process."""
+    """Add the traceback to an error as a note, so that it can be sent to another process."""
     trace = "".join(traceback.format_exception(error))
     try:
         sent: Exception = pickle.loads(pickle.dumps(error))
@@ -345,7 +345,7 @@ def _raise(error: Exception | None) -> None:
 
 @contextmanager
 def _starting_workers() -> Iterator[None]:
-    """Settings that processes started meanwhile inherit.
+    """Change settings that processes started meanwhile inherit.
 
     They have one thread each, do not import the user's script, and ignore Ctrl-C, which reaches
     every process of a terminal, from their very start.

@@ -57,7 +57,7 @@ def collapse(latents: torch.Tensor | ArrayLike) -> Collapse:
 
 
 def effective_rank(latents: torch.Tensor | ArrayLike) -> float:
-    """Effective rank of the covariance of the latents, between 0 and D.
+    """Compute the effective rank of the covariance of the latents, between 0 and D.
 
     The exponential of the Shannon entropy of the eigenvalues of the covariance, normalized to sum
     to one (Roy and Vetterli, "The effective rank", EUSIPCO 2007, section 2, on the covariance).
@@ -70,7 +70,7 @@ def effective_rank(latents: torch.Tensor | ArrayLike) -> float:
 
 
 def rankme(latents: torch.Tensor | ArrayLike) -> float:
-    """RankMe of the latents (Garrido et al., arXiv:2210.02885, section 3, equation 1).
+    """Compute RankMe of the latents (Garrido et al., arXiv:2210.02885, section 3, equation 1).
 
     The exponential of the Shannon entropy of the singular values of the (N, D) matrix, not
     centered, normalized to sum to one. The singular values are the roots of the eigenvalues of the

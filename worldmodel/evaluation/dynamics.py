@@ -88,7 +88,7 @@ def _variants(episodes: ForecastEpisodes, seed: int) -> dict[str, np.ndarray]:
 
 
 def has_several_actions(buffer: ReplayBuffer) -> bool:
-    """Whether the first episodes of a buffer hold more than one action."""
+    """Check whether the first episodes of a buffer hold more than one action."""
     episodes = np.arange(min(buffer.num_episodes, _CHECKED_EPISODES))
     length = int(np.min(buffer.lengths[episodes]))
     actions = buffer.actions(episodes, np.zeros_like(episodes), length)

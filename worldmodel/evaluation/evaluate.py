@@ -265,7 +265,7 @@ class _Evaluator:
         if driven is None:
             return "no driven episodes were given"
         if driven.num_episodes < 2:
-            return "with one held-out episode there are no actions of another one"
+            return "shuffled actions need at least two held-out episodes"
         varied = has_several_actions(self.train)
         metrics = action_metrics(
             self.wm, driven, self.readout, self.probe, varied_in_training=varied

@@ -213,7 +213,7 @@ def frame_errors(
 
 
 def mean_frame(wm: WorldModel, buffer: ReplayBuffer) -> np.ndarray:
-    """The mean of at most 512 frames of a buffer, float64 (H, W, C)."""
+    """Average at most 512 frames of a buffer, float64 (H, W, C)."""
     episodes, times = wm.frames.sample_times(buffer, _MEAN_FRAMES, seed=0)
     frames = buffer.windows(episodes, times, 1).frames[:, 0]
     mean: np.ndarray = frames.mean(axis=0)
@@ -249,7 +249,7 @@ def reported_steps(last: int) -> list[int]:
 
 
 def frame_mse(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Mean squared error of each frame, in squared gray levels.
+    """Compute the mean squared error of each frame, in squared gray levels.
 
     Args:
         a: uint8 (B, H, W, C).
@@ -263,7 +263,7 @@ def frame_mse(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def psnr(mse: np.ndarray) -> np.ndarray:
-    """PSNR in dB of sets of frames, 10 log10(255² / MSE), with the MSE pooled over each set.
+    """Compute PSNR in dB of sets of frames, 10 log10(255² / MSE), the MSE pooled over each set.
 
     Pooling keeps one exact frame from making the result infinite.
 
@@ -279,7 +279,7 @@ def psnr(mse: np.ndarray) -> np.ndarray:
 
 
 def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Structural similarity of each pair of frames (Wang et al., 2004, IEEE TIP 13, equation 13).
+    """Compute structural similarity of pairs of frames (Wang et al., 2004, IEEE TIP 13, eq. 13).
 
     Uniform windows of 7x7, or the largest odd size that fits, averaged over channels.
 

@@ -176,6 +176,14 @@ class ActionErrors(Strict):
     shuffled: ByStepOrNone
 
 
+ACTION_LABELS = {
+    "true": "recorded actions",
+    "midpoint": "middle of the action range",
+    "shuffled": "actions of another episode",
+}
+"""Fields of `ActionErrors` -> what the table and the report call them."""
+
+
 @dataclass(frozen=True)
 class ActionMetrics(Strict):
     """Whether actions affect the forecast, on episodes under random actions.

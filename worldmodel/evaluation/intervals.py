@@ -128,7 +128,7 @@ def frame_forecast(errors: FrameErrors, bootstrap: Bootstrap) -> FrameForecast:
 
 
 def horizon(median: np.ndarray, threshold: float = THRESHOLD) -> int:
-    """Largest k whose median error, and that of every earlier step, is below the threshold.
+    """Find the largest k up to which the median error stays below the threshold.
 
     Args:
         median: float (K+1,), median errors in rad, from `median_by_step`.

@@ -53,6 +53,7 @@ class RunSummary(Strict):
         trajectories: number of training trajectories.
         updates: numbers of updates of ``phase1``, ``refinement`` and ``phase2``.
         parameters: part of the model -> number of parameters.
+        own_data: whether the run was trained on own data instead of collecting.
     """
 
     name: str
@@ -65,6 +66,7 @@ class RunSummary(Strict):
     trajectories: int
     updates: dict[str, int]
     parameters: dict[str, int]
+    own_data: bool = False
 
     @classmethod
     def of(cls, config: Config, model: WorldModel, path: Path, train: ReplayBuffer) -> RunSummary:
@@ -85,6 +87,7 @@ class RunSummary(Strict):
                 name: sum(p.numel() for p in part.parameters())
                 for name, part in model.parts().items()
             },
+            own_data=bool(config.data.sources),
         )
 
 

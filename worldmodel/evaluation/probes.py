@@ -189,6 +189,6 @@ def _train(
 
 
 def _minibatches(count: int, size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
-    """Endless shuffled passes over 0 to count - 1, in minibatches."""
+    """Yield endless shuffled passes over 0 to count - 1, in minibatches."""
     while True:
         yield from torch.randperm(count, generator=generator).split(size)

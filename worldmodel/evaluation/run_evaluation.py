@@ -151,7 +151,7 @@ def _evaluate(
 
 @contextmanager
 def _heldout(run: Run, datasets: Datasets, callbacks: CallbackList) -> Iterator[HeldOut]:
-    """Held-out episodes: as in training, under random and under passive actions.
+    """Open held-out episodes: as in training, under random and under passive actions.
 
     Those that own data does not hold are collected if the environment is known.
     """

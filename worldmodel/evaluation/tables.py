@@ -11,7 +11,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from worldmodel.evaluation.forecast_metrics import ActionMetrics, EnergyMetrics, ForecastMetrics
+from worldmodel.evaluation.forecast_metrics import (
+    ACTION_LABELS,
+    ActionMetrics,
+    EnergyMetrics,
+    ForecastMetrics,
+)
 from worldmodel.evaluation.metrics import (
     CollapseMetrics,
     HeadMetrics,
@@ -132,18 +137,11 @@ def _frames(forecast: ForecastMetrics) -> RenderableType:
     return _table("Decoded frames and latents", "k", rows)
 
 
-_ACTIONS = {
-    "true": "recorded actions",
-    "midpoint": "middle of the action range",
-    "shuffled": "actions of another episode",
-}
-
-
 def _actions(actions: ActionMetrics) -> RenderableType:
     errors = actions.angle or actions.latent
     unit = "median angle error in rad" if actions.angle else "latent error / variance"
     rows: Rows = [
-        (_ACTIONS[name], _cells(values, ".3f"))
+        (ACTION_LABELS[name], _cells(values, ".3f"))
         for name, values in vars(errors).items()
         if values is not None
     ]

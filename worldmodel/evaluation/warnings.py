@@ -115,7 +115,7 @@ def _actions(metrics: Metrics) -> Iterator[RunWarning]:
 
 
 def _action_effect(errors: ActionErrors) -> dict[str, float]:
-    """Error under shuffled actions over the error under true ones, by step."""
+    """Divide the error under shuffled actions by that under true ones, at each step."""
     ratios = {}
     for k, true in errors.true.items():
         shuffled = errors.shuffled[k]
@@ -190,17 +190,17 @@ def _updates(metrics: Metrics) -> Iterator[RunWarning]:
 
 
 def _own_data(metrics: Metrics) -> bool:
-    return metrics.run is not None and metrics.run.policy == "recorded"
+    return metrics.run is not None and metrics.run.own_data
 
 
 def _more_data(metrics: Metrics) -> str:
-    """How to get more data, in a sentence."""
+    """Say how to get more data, in a sentence."""
     if _own_data(metrics):
         return "Add more or longer episodes to the data."
     return "Collect more episodes (--size) or longer ones (--steps)."
 
 
 def _checked(values: Mapping[str, object]) -> str | None:
-    """The last reported step up to `CHECKED_STEP`; None if there is none but 0."""
+    """Return the last reported step up to `CHECKED_STEP`; None if there is none but 0."""
     steps = [int(k) for k in values if 0 < int(k) <= CHECKED_STEP]
     return str(max(steps)) if steps else None

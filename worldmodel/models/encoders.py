@@ -121,7 +121,7 @@ class MotionStem(nn.Module):
         self.motion = nn.Conv2d(differences, out_channels, PATCH, PATCH, bias=False)
 
     def kernel(self) -> Tensor:
-        """Weights (out_channels, S*C, 4, 4) of the equivalent convolution over pixels in 0..255."""
+        """Compute weights (out_channels, S*C, 4, 4) of the same convolution over pixels, 0..255."""
         appearance = self.appearance.weight
         if self.frame_stack == 1:
             return appearance / 255

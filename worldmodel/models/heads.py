@@ -30,7 +30,7 @@ def to_patches(images: Tensor) -> Tensor:
 
 
 def reconstruction_loss(decoder: nn.Module, z: Tensor, observation: Tensor) -> Tensor:
-    """MSE of decoded pixels in [0, 1], or the decoder's own loss.
+    """Compute the MSE of decoded pixels in [0, 1], or the decoder's own loss.
 
     Args:
         decoder: see the module.
@@ -80,7 +80,7 @@ class PatchDecoder(nn.Module):
         return patches
 
     def loss(self, z: Tensor, observation: Tensor) -> Tensor:
-        """MSE of pixels in [0, 1], compared patch by patch, which saves reordering pixels."""
+        """Compute the MSE of pixels in [0, 1] patch by patch, which saves reordering pixels."""
         return F.mse_loss(self.patches(z), to_patches(observation).float().mul_(1 / 255))
 
     def forward(self, z: Tensor) -> Tensor:
@@ -109,12 +109,12 @@ class Transition(NamedTuple):
 
 
 def reward_loss(output: Tensor, step: Transition) -> Tensor:
-    """Mean squared error of predicted rewards (B,)."""
+    """Compute the mean squared error of predicted rewards (B,)."""
     return F.mse_loss(output, step.rewards)
 
 
 def termination_loss(output: Tensor, step: Transition) -> Tensor:
-    """Binary cross-entropy of the logits of termination (B,)."""
+    """Compute the binary cross-entropy of the logits of termination (B,)."""
     return F.binary_cross_entropy_with_logits(output, step.terminated)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 def unroll(predictor: nn.Module, z: Tensor, actions: Tensor) -> Tensor:
-    """Open-loop rollout: latents (B, D), action vectors (T, B, A), T >= 1, to latents (T, B, D).
+    """Roll out open loop: latents (B, D), action vectors (T, B, A), T >= 1, to (T, B, D).
 
     The latent before the first action is not part of the result.
     """

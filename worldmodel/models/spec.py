@@ -27,8 +27,15 @@ class BoxActions(BaseModel):
         """Size A of the action vector."""
         return len(self.low)
 
+    def __str__(self) -> str:
+        low, high = (
+            f"{bound[0]:g}" if len(set(bound)) == 1 else f"[{', '.join(f'{x:g}' for x in bound)}]"
+            for bound in (self.low, self.high)
+        )
+        return f"Box({low}, {high}, ({self.dim},))"
+
     def space(self) -> spaces.Box:
-        """The Gymnasium space."""
+        """Make the Gymnasium space."""
         low, high = np.array(self.low, np.float32), np.array(self.high, np.float32)
         return spaces.Box(low, high, dtype=np.float32)
 
@@ -46,8 +53,11 @@ class DiscreteActions(BaseModel):
         """Size A of the action vector."""
         return self.n
 
+    def __str__(self) -> str:
+        return str(self.space())
+
     def space(self) -> spaces.Discrete:
-        """The Gymnasium space."""
+        """Make the Gymnasium space."""
         return spaces.Discrete(self.n, start=self.start)
 
 
@@ -108,7 +118,7 @@ class ModelSpec(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _fill_encoder(cls, values: Any) -> Any:
-        """Vectors have an encoder of their own where none is named."""
+        """Choose the encoder of vectors where none is named."""
         if isinstance(values, dict) and len(values.get("frame_shape", ())) == 1:
             return {"encoder": "mlp", **values}
         return values
@@ -117,7 +127,7 @@ class ModelSpec(BaseModel):
     def of(
         cls, config: Config, frame_shape: tuple[int, ...], action_space: gym.Space[Any]
     ) -> ModelSpec:
-        """The model of a configuration for frames and actions of an environment.
+        """Describe the model of a configuration for frames and actions of an environment.
 
         Raises:
             ValueError: If the action space is not supported.
@@ -158,11 +168,11 @@ class ModelSpec(BaseModel):
         Raises:
             ValueError: If the model was trained on other actions or observations.
         """
-        shape, found = self.observation_shape, describe_actions(actions)
-        same = (type(found), found.dim) == (type(self.actions), self.actions.dim)
-        if not same or observations.shape != shape:
+        shape, found, own = self.observation_shape, describe_actions(actions), self.actions
+        same = found.dim == own.dim if isinstance(own, BoxActions) else found == own
+        if type(found) is not type(own) or not same or observations.shape != shape:
             raise ValueError(
-                f"{env_id} has actions {actions} and observations of shape {observations.shape}, "
-                f"but the model was trained on actions {self.actions} and observations of shape "
-                f"{shape}; use the environment that its data comes from"
+                f"{env_id} has actions {found} and observations of shape {observations.shape}, "
+                f"but the model was trained on actions {own} and observations of shape {shape}; "
+                "use the environment that its data comes from"
             )

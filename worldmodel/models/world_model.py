@@ -76,7 +76,7 @@ class WorldModel(nn.Module):
         self._bounds: tuple[Tensor, Tensor] | None = None
 
     def untrained(self, seed: int) -> WorldModel:
-        """A model of the same spec with the weights that `seed` gives, on the same device.
+        """Make a model of the same spec with the weights that `seed` gives, on the same device.
 
         The global random state is untouched.
         """
@@ -85,7 +85,7 @@ class WorldModel(nn.Module):
             return WorldModel(self.spec).to(self.device).eval().requires_grad_(False)
 
     def parts(self) -> dict[str, nn.Module]:
-        """The submodules named in `PARTS` that this model has."""
+        """Return the submodules named in `PARTS` that this model has."""
         parts = {name: getattr(self, name, None) for name in self.PARTS}
         return {name: part for name, part in parts.items() if part is not None}
 
@@ -116,7 +116,7 @@ class WorldModel(nn.Module):
         return (action.float() - low) / (high - low) * 2 - 1
 
     def _action_bounds(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Cached: making small tensors costs as much as a layer of the predictor."""
+        """Return cached bounds: making small tensors costs as much as a predictor layer."""
         if self._bounds is None or self._bounds[0].device != device:
             actions = self.spec.actions
             assert isinstance(actions, BoxActions)
@@ -198,7 +198,7 @@ class WorldModel(nn.Module):
         return z
 
     def _vectors(self, z: Tensor, actions: ArrayLike | Tensor, axes: str) -> Tensor:
-        """Action vectors of actions with the given leading axes, for latents (B, D)."""
+        """Make action vectors of actions with the given leading axes, for latents (B, D)."""
         actions = torch.as_tensor(actions, device=self.device)
         size = () if isinstance(self.spec.actions, DiscreteActions) else (self.spec.actions.dim,)
         leading = len(axes.split())

@@ -163,7 +163,7 @@ def _errors(
     episode: int,
     played: ForecastClip,
 ) -> np.ndarray:
-    """Errors at every step (K+1,): of angles, or root mean square over pixels."""
+    """Compute errors at every step (K+1,): of angles, or root mean square over pixels."""
     if error is None:
         rmse: np.ndarray = np.sqrt(frame_mse(played.forecast, played.truth))
         return rmse
@@ -201,7 +201,7 @@ def _latent_map(
 def _state_quantities(
     probes: Probes, energy: Energy | None, states: np.ndarray
 ) -> list[dict[str, Any]]:
-    """Angles, targets of the readout, and energy of states (N, d)."""
+    """List angles, targets of the readout, and energy of states (N, d)."""
     readout = probes.readout
     angles = zip(readout.angle_names, readout.true_angles(states).T, strict=True)
     targets = zip(readout.names, readout.units, readout.targets(states).T, strict=True)

@@ -22,6 +22,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from worldmodel.evaluation.forecast_metrics import ACTION_LABELS
 from worldmodel.evaluation.metrics import Metrics
 from worldmodel.files import read_json, write_text
 from worldmodel.viz.media import Media, readable
@@ -107,6 +108,7 @@ def _render(runs: Sequence[ReportRun]) -> str:
         script_hash=_hash(script),
         style_hash=_hash(style),
         show=partial(_show, metrics),
+        action_labels=ACTION_LABELS,
     )
 
 

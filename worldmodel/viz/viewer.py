@@ -273,7 +273,7 @@ class PlaySession:
         self.errors.append(float(error[0]))
 
     def _states(self) -> np.ndarray | None:
-        """The true state, float64 (1, d); None if the environment does not give it."""
+        """Return the true state, float64 (1, d); None if the environment does not give it."""
         state = self._info.get(self._run.config.data.state_key)
         return None if state is None else np.asarray(state, float).reshape(1, -1)
 
