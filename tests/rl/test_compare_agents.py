@@ -137,3 +137,9 @@ def test_a_damaged_comparison_is_reported(run_path):
     (run_path / "rl" / "compare.json").write_text('{"views": ')
     with pytest.raises(RunError, match=r"compare.json is damaged .* rewrites it"):
         insert_agents(run_path)
+    older = {"views": {"state": {"mean": 1.0, "real_steps": 9, "model_steps": 9}}}
+    (run_path / "rl" / "compare.json").write_text(json.dumps(older))
+    page = (run_path / "report.html").read_text()
+    with pytest.raises(RunError, match=r"compare.json is damaged or of an older version \(Key"):
+        insert_agents(run_path)
+    assert (run_path / "report.html").read_text() == page

@@ -106,5 +106,5 @@ def test_hyperparameters_are_given_one_by_one_and_in_a_file(tmp_path):
     assert found["kwargs"]["n_steps"] == 32
     assert found["kwargs"]["policy_kwargs"] == {"net_arch": [8], "log_std_init": -2}
     assert parse_hyper(None) == {}
-    with pytest.raises(ConfigError, match=r"cannot read .*nowhere\.yaml"):
+    with pytest.raises(ConfigError, match=r"--hyper is .*nowhere\.yaml'; expected key=value"):
         parse_hyper([str(tmp_path / "nowhere.yaml")])

@@ -15,6 +15,7 @@ from stable_baselines3.common.utils import LinearSchedule
 
 from worldmodel.agent_config import AgentConfig
 from worldmodel.config import override, parse_setting, read_yaml
+from worldmodel.errors import ConfigError
 
 _GAMMA = 0.98
 _DREAMS, _REAL_ENVS = 128, 32
@@ -205,6 +206,11 @@ def parse_hyper(texts: Sequence[str] | None) -> dict[str, Any]:
     """
     values: dict[str, Any] = {}
     for text in texts or ():
+        if "=" not in text and not Path(text).exists():
+            raise ConfigError(
+                f"--hyper is {text!r}; expected key=value, e.g. learning_rate=1e-3, or the path of a "
+                "YAML file"
+            )
         values = override(values, parse_setting(text) if "=" in text else read_yaml(Path(text)))
     gamma = {"gamma": values.pop("gamma")} if "gamma" in values else {}
     return gamma | ({"kwargs": values} if values else {})
