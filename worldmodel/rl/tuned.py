@@ -208,8 +208,8 @@ def parse_hyper(texts: Sequence[str] | None) -> dict[str, Any]:
     for text in texts or ():
         if "=" not in text and not Path(text).exists():
             raise ConfigError(
-                f"--hyper is {text!r}; expected key=value, e.g. learning_rate=1e-3, or the path of a "
-                "YAML file"
+                f"--hyper is {text!r}; expected key=value, e.g. learning_rate=1e-3, or the path of "
+                "a YAML file"
             )
         values = override(values, parse_setting(text) if "=" in text else read_yaml(Path(text)))
     gamma = {"gamma": values.pop("gamma")} if "gamma" in values else {}
