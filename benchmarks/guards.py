@@ -19,6 +19,7 @@ from worldmodel.rl.agents import learn, make_agent
 from worldmodel.rl.envs import AgentEnvs
 from worldmodel.rl.evaluation import Curve, real_evaluation, validation_seeds
 from worldmodel.rl.guards import find_ensemble
+from worldmodel.rl.tuned import resolve_agent
 
 
 def configurations() -> dict[str, dict[str, Any]]:
@@ -62,7 +63,13 @@ def main() -> None:
     print("| --- | --- | --- | --- |", flush=True)
     for name, settings in configurations().items():
         scores = [
-            measure(envs, AgentConfig(seed=seed, steps=options.steps, eval_points=1, **settings))
+            measure(
+                envs,
+                resolve_agent(
+                    AgentConfig(seed=seed, steps=options.steps, eval_points=1, **settings),
+                    envs.run.config.env.id,
+                ),
+            )
             for seed in range(options.seeds)
         ]
         real, dream = ([score[i] for score in scores] for i in (0, 1))

@@ -34,7 +34,8 @@ Steps = Annotated[
 Hyper = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="KEY=VALUE", help="Argument of the algorithm, or a YAML file of them; repeatable."
+        metavar="KEY=VALUE",
+        help="Argument of the algorithm, or a YAML file of them; can be given several times.",
     ),
 ]
 Algo = Annotated[str | None, typer.Option(help="ppo (default), a2c, sac, td3, ddpg or dqn.")]
@@ -50,7 +51,8 @@ def rl_train(
     steps: Steps = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Random seed (default: 0).")] = None,
     envs: Annotated[
-        int | None, typer.Option(min=1, help="Environments at once (default: 128 dreams, 32 real).")
+        int | None,
+        typer.Option(min=1, help="Environments at once (default: 128 dreams; real: tuned or 32)."),
     ] = None,
     rounds: Annotated[
         int | None, typer.Option(min=0, help="Rounds of acting and fine-tuning the model.")

@@ -71,11 +71,11 @@ class AgentConfig(Section):
         algo: ``ppo``, ``a2c``, ``sac``, ``td3``, ``ddpg`` or ``dqn``.
         steps: environment steps of training, imagined ones for ``dream``.
         seed: of weights and exploration.
-        num_envs: environments at once; None for 128 dreams, or the tuned number of real ones, 32
-            where there is none (`worldmodel.rl.tuned`).
-        gamma: discount factor; None for the tuned one of the environment, else 0.98.
+        num_envs: environments at once; None for 128 in the dream and for the environment's tuned
+            number elsewhere (`worldmodel.rl.tuned`), or 32 if it has none.
+        gamma: discount factor; None for the environment's tuned one, or 0.98 if it has none.
         kwargs: further arguments of the algorithm, as ``{"learning_rate": 3e-4}``; ``lin_3e-4`` is
-            a linear decay to 0.
+            a linear decay to 0, ``lin_1e-3_1e-4`` one to 1e-4.
         dream_steps: maximum imagined rollout length.
         leaving_terminates: an imagined rollout that leaves the domain terminates at the lowest
             value; otherwise it is truncated and the value of its last latent counts.

@@ -11,7 +11,7 @@ from worldmodel.planning import plan
 FEW = {"episodes": 2, "steps": 6, "samples": 8, "iterations": 1}
 
 
-class Watch(Callback):
+class RecordingCallback(Callback):
     def __init__(self):
         self.done, self.messages = [], []
 
@@ -25,7 +25,7 @@ class Watch(Callback):
 def test_settings_come_from_the_configuration_and_arguments_override_them(run):
     planning = {"method": "mppi", "horizon": 3, "samples": 9, "iterations": 2, "hold_seconds": 0.1}
     run = run.with_settings({"planning": planning})
-    watch = Watch()
+    watch = RecordingCallback()
     result = plan(run, episodes=2, steps=6, callbacks=[watch])
     assert (result["method"], result["horizon"]) == ("mppi", 3)
     assert (result["optimizer"]["samples"], result["optimizer"]["iterations"]) == (9, 2)
@@ -51,7 +51,7 @@ def test_result_is_written_and_repeatable(run):
 
 
 def test_model_that_was_trained_on_one_action_is_reported(run):
-    watch = Watch()
+    watch = RecordingCallback()
     passive = run.with_settings({"data": {"policy": "passive"}})
     plan(passive, goal="reward", horizon=1, method="mppi", callbacks=[watch], **FEW)
     assert any("one action" in message for message in watch.messages)

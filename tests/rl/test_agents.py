@@ -30,13 +30,13 @@ from worldmodel.rl import agents as agents_module
 from worldmodel.rl.agents import directory_name, results_folder
 from worldmodel.rl.envs import state_envs
 from worldmodel.rl.evaluation import heldout_seeds, validation_seeds
-from worldmodel.rl.tuned import with_tuned
+from worldmodel.rl.tuned import resolve_agent
 from worldmodel.run import Run
 
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    monkeypatch.setattr(agents_module, "_PPO_ROLLOUT", 256)
+    monkeypatch.setattr("worldmodel.rl.tuned._PPO_ROLLOUT", 256)
 
 
 def small(on="dream", **settings):
@@ -58,7 +58,7 @@ def test_an_agent_is_trained_evaluated_recorded_and_saved(run_path, on, real):
     assert np.isfinite(results["real"]["returns"]).all()
     assert results["curve"][-1]["steps"] == results["steps"]
     assert results["curve"][-1]["seconds"] == results["seconds"] > 0
-    assert AgentConfig(**results["config"]) == with_tuned(small(on), "DoublePendulumPixels-v0")
+    assert AgentConfig(**results["config"]) == resolve_agent(small(on), "DoublePendulumPixels-v0")
     folder = results_folder(Run(run_path), small(on))
     assert json.loads((folder / "results.json").read_text()) == results
     assert len(imageio.v3.imread(folder / "agent.mp4")) == 201
@@ -311,6 +311,7 @@ def test_the_directory_name_is_readable():
     assert name() == "dream_ppo_200000_seed0"
     assert name(on="latent", seed=3, gamma=0.9) == "latent_ppo_200000_seed3_gamma0.9"
     assert name(num_envs=128) == name()
+    assert name(num_envs=16) == "dream_ppo_200000_seed0_num_envs16"
     assert name(ensemble={"size": 3}) == "dream_ppo_200000_seed0_ensemble_size3"
     kwargs = {"learning_rate": 0.001, "policy_kwargs": {"net_arch": [64, 64]}}
     assert name(kwargs=kwargs).startswith(
@@ -327,8 +328,8 @@ def test_the_directory_name_differs_wherever_results_would():
         {"seed": 1},
         {"num_envs": 7},
         {"gamma": 0.9},
-        {"kwargs": {"n_steps": 8}},
-        {"kwargs": {"n_steps": 16}},
+        {"kwargs": {"n_steps": 40}},
+        {"kwargs": {"n_steps": 24}},
         {"kwargs": {"policy_kwargs": {"net_arch": [8]}}},
         {"kwargs": {"policy_kwargs": {"net_arch": [9]}}},
         {"dream_steps": 7},

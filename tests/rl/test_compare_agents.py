@@ -20,7 +20,7 @@ def no_video(envs, agent, seed, path, algo):
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    monkeypatch.setattr(agents_module, "_PPO_ROLLOUT", 256)
+    monkeypatch.setattr("worldmodel.rl.tuned._PPO_ROLLOUT", 256)
     monkeypatch.setattr(agents_module, "record_video", no_video)
 
 
@@ -89,6 +89,12 @@ def test_a_comparison_reuses_equal_agents_alone(run_path, monkeypatch):
     monkeypatch.setattr(compare_module, "train_agent", spied)
     compared(run_path)
     assert trained == ["state", "dream"]
+    results = run_path / "rl" / "latent_ppo_256_seed0" / "results.json"
+    older = json.loads(results.read_text())
+    older["config"]["kwargs"]["n_steps"] += 1  # as the defaults of another version
+    results.write_text(json.dumps(older))
+    compared(run_path)
+    assert trained == ["state", "dream", "latent"]
 
 
 def test_settings_of_the_dream_apply_to_the_dream_alone(run_path, monkeypatch):
@@ -131,3 +137,9 @@ def test_a_damaged_comparison_is_reported(run_path):
     (run_path / "rl" / "compare.json").write_text('{"views": ')
     with pytest.raises(RunError, match=r"compare.json is damaged .* rewrites it"):
         insert_agents(run_path)
+    older = {"views": {"state": {"mean": 1.0, "real_steps": 9, "model_steps": 9}}}
+    (run_path / "rl" / "compare.json").write_text(json.dumps(older))
+    page = (run_path / "report.html").read_text()
+    with pytest.raises(RunError, match=r"compare.json is damaged or of an older version \(Key"):
+        insert_agents(run_path)
+    assert (run_path / "report.html").read_text() == page

@@ -83,11 +83,11 @@ def test_disagreement_lowers_the_reward(dream):
 def test_guards_are_those_of_the_configuration(dream):
     ensemble = PredictorEnsemble([ResidualPredictor(8, 2, 16) for _ in range(2)], scale=1.0)
     assert guard(dream, AgentConfig(leaving_terminates=False)) is dream
-    both = guard(dream, AgentConfig(ensemble={"size": 2, "penalty": 0.3}), ensemble)
+    both = guard(dream, AgentConfig(gamma=0.9, ensemble={"size": 2, "penalty": 0.3}), ensemble)
     assert isinstance(both, LeavingTerminates)
     assert isinstance(both.env, DisagreementPenalty)
     assert both.env.penalty == 0.3
-    free = guard(dream, AgentConfig(ensemble={"size": 2, "penalty": 0.0}), ensemble)
+    free = guard(dream, AgentConfig(gamma=0.9, ensemble={"size": 2, "penalty": 0.0}), ensemble)
     assert free.env is dream
 
 

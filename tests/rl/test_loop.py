@@ -25,7 +25,7 @@ def no_video(envs, agent, seed, path, algo):
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    monkeypatch.setattr(agents_module, "_PPO_ROLLOUT", 256)
+    monkeypatch.setattr("worldmodel.rl.tuned._PPO_ROLLOUT", 256)
     monkeypatch.setattr(agents_module, "record_video", no_video)
 
 

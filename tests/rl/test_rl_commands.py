@@ -6,14 +6,13 @@ import pytest
 from typer.testing import CliRunner
 
 from cli import app
-from worldmodel.rl import agents as agents_module
 
 SMALL = ["--steps", 256, "--envs", 4]
 
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    monkeypatch.setattr(agents_module, "_PPO_ROLLOUT", 256)
+    monkeypatch.setattr("worldmodel.rl.tuned._PPO_ROLLOUT", 256)
 
 
 def invoke(*arguments):

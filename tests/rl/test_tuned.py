@@ -4,18 +4,36 @@ import pytest
 
 from worldmodel.agent_config import AgentConfig
 from worldmodel.errors import ConfigError
-from worldmodel.rl.tuned import TUNED, parse_hyper, with_schedules, with_tuned
+from worldmodel.rl.agents import make_agent
+from worldmodel.rl.envs import AgentEnvs
+from worldmodel.rl.tuned import TUNED, parse_hyper, resolve_agent, with_schedules
+from worldmodel.run import Run
 
 
 def tuned(env_id, **settings):
-    return with_tuned(AgentConfig(**settings), env_id)
+    return resolve_agent(AgentConfig(**settings), env_id)
 
 
-def test_an_environment_without_tuned_settings_keeps_the_general_ones():
-    for env_id in (None, "DoublePendulumPixels-v0"):
-        found = tuned(env_id, on="state")
-        assert (found.gamma, found.num_envs, found.kwargs) == (0.98, 32, {})
-        assert tuned(env_id, on="dream").num_envs == 128
+@pytest.mark.parametrize("env_id", [None, "DoublePendulumPixels-v0"])
+def test_an_environment_without_tuned_settings_gets_the_general_ones(env_id):
+    found = tuned(env_id, on="state", kwargs={"ent_coef": 0.1})
+    assert (found.gamma, found.num_envs) == (0.98, 32)
+    assert found.kwargs["n_steps"] * found.num_envs == 8 * found.kwargs["batch_size"] == 2048
+    assert (found.kwargs["learning_rate"], found.kwargs["ent_coef"]) == ("lin_1e-3_1e-4", 0.1)
+    assert tuned(env_id, on="dream").num_envs == 128
+    assert tuned(env_id, on="state", algo="sac").kwargs["gradient_steps"] == -1
+
+
+def test_an_agent_is_made_with_tuned_settings_and_otherwise_sb3_defaults(driven_run):
+    """The zoo leaves PPO's batch size and Acrobot's learning rate to Stable-Baselines3."""
+    envs = AgentEnvs(Run(driven_run, "cpu"), "state")
+    for env_id, batch_size, rate in (("Acrobot-v1", 64, 3e-4), (None, 256, 1e-3)):
+        config = tuned(env_id, on="state")
+        training = envs.training(config)
+        agent = make_agent(config, training)
+        assert (agent.batch_size, agent.lr_schedule(1.0)) == (batch_size, pytest.approx(rate))
+        assert agent.n_steps * training.num_envs == (4096 if env_id else 2048)
+        training.close()
 
 
 @pytest.mark.parametrize("env_id", ["Pendulum-v1", "some_module:Pendulum-v1"])
@@ -34,7 +52,7 @@ def test_what_is_given_is_kept():
     assert (found.gamma, found.num_envs) == (0.5, 8)
     assert (found.kwargs["n_steps"], found.kwargs["ent_coef"]) == (7, 0.3)
     assert found.kwargs["use_sde"] is True
-    assert with_tuned(found, "Pendulum-v1") == found
+    assert resolve_agent(found, "Pendulum-v1") == found
 
 
 @pytest.mark.parametrize(
@@ -74,6 +92,8 @@ def test_a_linear_schedule_is_written_as_in_the_zoo():
     assert kwargs["n_epochs"] == 4
     assert kwargs["learning_rate"](1.0) == pytest.approx(1e-3)
     assert kwargs["learning_rate"](0.25) == pytest.approx(2.5e-4)
+    rate = with_schedules({"learning_rate": "lin_1e-3_1e-4"})["learning_rate"]
+    assert (rate(1.0), rate(0.0)) == pytest.approx((1e-3, 1e-4))
     with pytest.raises(ValueError, match="learning_rate is 'lin_fast'; expected a number"):
         with_schedules({"learning_rate": "lin_fast"})
 
@@ -86,5 +106,5 @@ def test_hyperparameters_are_given_one_by_one_and_in_a_file(tmp_path):
     assert found["kwargs"]["n_steps"] == 32
     assert found["kwargs"]["policy_kwargs"] == {"net_arch": [8], "log_std_init": -2}
     assert parse_hyper(None) == {}
-    with pytest.raises(ConfigError, match=r"cannot read .*nowhere\.yaml"):
+    with pytest.raises(ConfigError, match=r"--hyper is .*nowhere\.yaml'; expected key=value"):
         parse_hyper([str(tmp_path / "nowhere.yaml")])

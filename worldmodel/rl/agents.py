@@ -16,7 +16,6 @@ import torch
 from gymnasium import spaces
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from worldmodel.agent_config import AgentConfig, Ensemble
@@ -33,7 +32,7 @@ from worldmodel.rl.evaluation import (
     validation_seeds,
 )
 from worldmodel.rl.guards import find_ensemble
-from worldmodel.rl.tuned import GAMMA, with_schedules, with_tuned
+from worldmodel.rl.tuned import resolve_agent, with_schedules
 from worldmodel.run import Run
 
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
@@ -51,11 +50,6 @@ DREAM_ONLY: dict[str, Any] = {
     for name in ("dream_steps", "leaving_terminates", "ensemble", "loop")
 }
 """Settings that apply to agents in the dream alone, with their defaults."""
-
-_PPO_ROLLOUT = 2048
-"""Steps of all environments between two updates of PPO."""
-_PPO_MINIBATCHES = 8
-_OFF_POLICY: dict[str, Any] = {"train_freq": 1, "gradient_steps": -1, "buffer_size": 100_000}
 
 _UNFINISHED = "unfinished.zip"
 
@@ -87,7 +81,7 @@ def train_agent(
         ValueError: If the configuration does not fit the run or is inconsistent.
         InterruptedRunError: If the user stopped it; the agent trained so far is saved.
     """
-    config = with_tuned(config, run.config.env.id)
+    config = resolve_agent(config, run.config.env.id)
     if config.loop.rounds:
         from worldmodel.rl.loop import train_with_rounds
 
@@ -176,15 +170,16 @@ def results_folder(run: Run, config: AgentConfig) -> Path:
 
 
 def directory_name(config: AgentConfig, env_id: str | None) -> str:
-    """Name of an agent's results: what differs from the defaults of its environment."""
-    main = {"on": config.on, "algo": config.algo, "steps": config.steps, "seed": config.seed}
+    """Name the results of an agent by what differs from the defaults of its environment."""
+    main = AgentConfig(on=config.on, algo=config.algo, steps=config.steps, seed=config.seed)
+    resolved = resolve_agent(config, env_id)
+    same_envs = resolve_agent(main.model_copy(update={"num_envs": resolved.num_envs}), env_id)
     ignored = {"loop": {"rounds"} if config.loop.rounds else True}  # rounds can be added later
     default, given = (
-        _flatten(
-            with_tuned(settings, env_id).model_dump(mode="json", exclude=ignored, fallback=repr)
-        )
-        for settings in (AgentConfig.model_validate(main), config)
+        _flatten(settings.model_dump(mode="json", exclude=ignored, fallback=repr))
+        for settings in (same_envs, resolved)
     )
+    default["num_envs"] = resolve_agent(main, env_id).num_envs
     changed = "".join(
         f"_{key}{_short(value)}"
         for key, value in given.items()
@@ -223,7 +218,7 @@ def make_agent(config: AgentConfig, envs: VecEnv, tensorboard: Path | None = Non
     get Stable-Baselines3's own convolutional network.
 
     Args:
-        config: Configuration of the agent.
+        config: Configuration of the agent, resolved.
         envs: Training environments.
         tensorboard: Directory of the training curves.
     """
@@ -233,30 +228,11 @@ def make_agent(config: AgentConfig, envs: VecEnv, tensorboard: Path | None = Non
         "CnnPolicy" if image else "MlpPolicy",
         envs,
         seed=config.seed,
-        gamma=GAMMA if config.gamma is None else config.gamma,
+        gamma=config.gamma,
         tensorboard_log=None if tensorboard is None else str(tensorboard),
-        **with_schedules(
-            {"device": "cpu", **_built_in(config.algo, envs.num_envs), **config.kwargs}
-        ),
+        **with_schedules({"device": "cpu", **config.kwargs}),
     )
     return agent
-
-
-def _built_in(algo: str, num_envs: int) -> dict[str, Any]:
-    """Settings that replace Stable-Baselines3's defaults, which suit few parallel environments."""
-    if algo == "ppo":
-        n_steps = max(1, _PPO_ROLLOUT // num_envs // _PPO_MINIBATCHES) * _PPO_MINIBATCHES
-        return {
-            "n_steps": n_steps,
-            "batch_size": max(2, n_steps * num_envs // _PPO_MINIBATCHES),
-            "learning_rate": LinearSchedule(1e-3, 1e-4, 1.0),
-        }
-    if algo == "a2c":
-        return {}
-    if algo == "dqn":
-        control = {"learning_rate": 1e-3, "learning_starts": 1000, "target_update_interval": 500}
-        return _OFF_POLICY | control
-    return _OFF_POLICY
 
 
 def load_agent(algo: str, path: Path, hint: str = "train it again", **kwargs: Any) -> BaseAlgorithm:

@@ -15,6 +15,7 @@ from worldmodel.errors import InterruptedRunError
 from worldmodel.files import read_json, write_json
 from worldmodel.rl.agents import DREAM_ONLY, check_consistent, results_folder, train_agent
 from worldmodel.rl.envs import VIEWS, View
+from worldmodel.rl.tuned import resolve_agent
 from worldmodel.run import Run
 from worldmodel.viz.report import insert_agents
 
@@ -31,7 +32,8 @@ def compare_agents(
 ) -> dict[str, Any]:
     """Train and evaluate agents on every view with the same budget, and compare them.
 
-    Agents that `train_agent` has finished are reused, so a stopped comparison can be continued.
+    Agents that `train_agent` has finished with the same configuration are reused, so a stopped
+    comparison can be continued.
     Runs that were trained on vectors have no agents on pixels.
 
     Args:
@@ -118,8 +120,11 @@ def _on_view(config: AgentConfig, on: View, seed: int) -> AgentConfig:
 def _reuse_or_train(run: Run, config: AgentConfig, callbacks: CallbackList) -> dict[str, Any]:
     folder = results_folder(run, config)
     if (folder / "results.json").exists() and (folder / "agent.zip").exists():
-        callbacks.on_message(f"{folder.name}: trained before")
-        return read_json(folder / "results.json", "delete it to train the agent again")
+        results = read_json(folder / "results.json", "delete it to train the agent again")
+        resolved = resolve_agent(config, run.config.env.id)
+        if results["config"] == resolved.model_dump(mode="json", fallback=repr):
+            callbacks.on_message(f"{folder.name}: trained before")
+            return results
     return train_agent(run, config, [callbacks])
 
 

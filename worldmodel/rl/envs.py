@@ -72,7 +72,7 @@ class AgentEnvs:
         """Make the environments that the agent is trained in, seeded, for Stable-Baselines3.
 
         Args:
-            config: Configuration of the agent; `config.on` must be the view.
+            config: Configuration of the agent, resolved; `config.on` must be the view.
             ensemble: Ensemble for the uncertainty penalty of imagined rewards.
         """
         set_random_seed(config.seed)
@@ -88,7 +88,8 @@ class AgentEnvs:
         return envs if self.on == "pixels" else VectorLatentObservation(envs, self.wm)
 
     def _unmonitored(self, config: AgentConfig, ensemble: PredictorEnsemble | None) -> VectorEnv:
-        num_envs = default_num_envs(config)
+        num_envs = config.num_envs
+        assert num_envs is not None
         if self.on != "dream":
             return self.real(num_envs)
         dream = self.run.imagine(
@@ -108,11 +109,6 @@ class AgentEnvs:
                 f"{self.run.path} has frames of {side} pixels, and the convolutional network of "
                 f"Stable-Baselines3 needs {_CNN_MIN_SIDE}; use latent, dream or state"
             )
-
-
-def default_num_envs(config: AgentConfig) -> int:
-    """Number of parallel environments: as configured, else 128 dreams or 32 real environments."""
-    return config.num_envs or (128 if config.on == "dream" else 32)
 
 
 def state_envs(config: Config, num_envs: int, render_mode: str | None = None) -> VectorEnv:

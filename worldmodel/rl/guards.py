@@ -21,7 +21,6 @@ from worldmodel.latents import encode_episodes
 from worldmodel.models import WorldModel
 from worldmodel.models.predictors import ResidualPredictor
 from worldmodel.phases import predictor_phase
-from worldmodel.rl.tuned import GAMMA
 from worldmodel.run import Run
 
 _SCALE_TRANSITIONS = 4096
@@ -169,12 +168,14 @@ def _new_predictor(wm: WorldModel) -> ResidualPredictor:
 def guard(
     dream: LatentVectorEnv, config: AgentConfig, ensemble: PredictorEnsemble | None = None
 ) -> gym.vector.VectorEnv[Any, Any, Any]:
-    """Wrap a dream in the guards of a configuration; its own time limit stays as it is."""
+    """Wrap a dream in the guards of a resolved configuration; its time limit stays as it is."""
     envs: gym.vector.VectorEnv[Any, Any, Any] = dream
     if ensemble is not None and config.ensemble.penalty:
         envs = DisagreementPenalty(envs, dream, ensemble, config.ensemble.penalty)
-    gamma = GAMMA if config.gamma is None else config.gamma
-    return LeavingTerminates(envs, dream, gamma) if config.leaving_terminates else envs
+    if not config.leaving_terminates:
+        return envs
+    assert config.gamma is not None
+    return LeavingTerminates(envs, dream, config.gamma)
 
 
 class LeavingTerminates(gym.vector.VectorWrapper):

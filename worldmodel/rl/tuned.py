@@ -1,9 +1,8 @@
-"""Hyperparameters of agents by environment, from rl-baselines3-zoo, and how they scale.
+"""Hyperparameters of agents: tuned ones from rl-baselines3-zoo, and general ones elsewhere.
 
-The values are those of ``hyperparams/{ppo,sac,dqn}.yml`` of
-https://github.com/DLR-RM/rl-baselines3-zoo. Its normalization of observations and rewards is left
-out: latents have a standard deviation near 1. Environments that it lacks get the general settings
-of `worldmodel.rl.agents`.
+The tuned values are those of ``hyperparams/{ppo,sac,dqn}.yml`` of
+https://github.com/DLR-RM/rl-baselines3-zoo; what it leaves out is Stable-Baselines3's default. Its
+normalization of observations and rewards is left out: latents have a standard deviation near 1.
 """
 
 from __future__ import annotations
@@ -16,12 +15,16 @@ from stable_baselines3.common.utils import LinearSchedule
 
 from worldmodel.agent_config import AgentConfig
 from worldmodel.config import override, parse_setting, read_yaml
+from worldmodel.errors import ConfigError
 
-GAMMA = 0.98
-"""Discount factor where there is no tuned one."""
+_GAMMA = 0.98
+_DREAMS, _REAL_ENVS = 128, 32
+"""Environments at once; as many real ones where there is no tuned number."""
 
-MIN_DREAM_ROLLOUT = 2048
-"""Fewest steps of all imagined environments between two updates of PPO."""
+_PPO_ROLLOUT = 2048
+"""Steps of all environments between two updates of PPO; in the dream at least."""
+_PPO_MINIBATCHES = 8
+_OFF_POLICY: dict[str, Any] = {"train_freq": 1, "gradient_steps": -1, "buffer_size": 100_000}
 
 _DQN = {
     "learning_rate": 2.5e-4,
@@ -112,30 +115,21 @@ TUNED: dict[tuple[str, str], dict[str, Any]] = {
 those of `num_envs` environments at once."""
 
 
-def with_tuned(config: AgentConfig, env_id: str | None) -> AgentConfig:
-    """Fill in what an agent's configuration leaves open.
-
-    The rollout of PPO stays as long with another number of environments, and off-policy algorithms
-    keep their number of gradient steps per step.
+def resolve_agent(config: AgentConfig, env_id: str | None) -> AgentConfig:
+    """Fill in what an agent's configuration leaves open: `num_envs`, `gamma` and `kwargs`.
 
     Args:
         config: of an agent; what it gives is kept.
         env_id: of the environment.
     """
-    settings = dict(TUNED.get((config.algo, (env_id or "").rpartition(":")[2]), {}))
-    tuned_envs = settings.pop("num_envs", 32)
-    default = 128 if config.on == "dream" else tuned_envs
-    num_envs = config.num_envs or default
-    gamma = settings.pop("gamma", GAMMA)
-    if "n_steps" in settings:
-        rollout = settings["n_steps"] * tuned_envs
-        if config.on == "dream":
-            rollout = max(rollout, MIN_DREAM_ROLLOUT)
-        settings["n_steps"] = max(2, rollout // num_envs)
-    if "train_freq" in settings:
-        per_step = settings["gradient_steps"] / (settings["train_freq"] * tuned_envs)
-        settings["train_freq"] = max(1, settings["train_freq"] * tuned_envs // num_envs)
-        settings["gradient_steps"] = max(1, round(per_step * settings["train_freq"] * num_envs))
+    tuned = TUNED.get((config.algo, (env_id or "").rpartition(":")[2]))
+    tuned_envs = tuned["num_envs"] if tuned else _REAL_ENVS
+    num_envs = config.num_envs or (_DREAMS if config.on == "dream" else tuned_envs)
+    if tuned:
+        settings = _scaled(tuned, num_envs, _PPO_ROLLOUT if config.on == "dream" else 0)
+    else:
+        settings = {"gamma": _GAMMA, **_general(config.algo, num_envs)}
+    gamma = settings.pop("gamma")
     return config.model_copy(
         update={
             "num_envs": num_envs,
@@ -145,11 +139,46 @@ def with_tuned(config: AgentConfig, env_id: str | None) -> AgentConfig:
     )
 
 
+def _scaled(tuned: dict[str, Any], num_envs: int, min_rollout: int) -> dict[str, Any]:
+    """Adapt tuned settings to another number of environments.
+
+    The rollout of PPO stays as long, and off-policy algorithms keep their number of gradient steps
+    per step.
+    """
+    settings = {key: value for key, value in tuned.items() if key != "num_envs"}
+    if "n_steps" in settings:
+        rollout = max(settings["n_steps"] * tuned["num_envs"], min_rollout)
+        settings["n_steps"] = max(2, rollout // num_envs)
+    if "train_freq" in settings:
+        interval = settings["train_freq"] * tuned["num_envs"]
+        per_step = settings["gradient_steps"] / interval
+        settings["train_freq"] = max(1, interval // num_envs)
+        settings["gradient_steps"] = max(1, round(per_step * settings["train_freq"] * num_envs))
+    return settings
+
+
+def _general(algo: str, num_envs: int) -> dict[str, Any]:
+    """Settings that suit many parallel environments better than Stable-Baselines3's defaults."""
+    if algo == "ppo":
+        n_steps = max(1, _PPO_ROLLOUT // num_envs // _PPO_MINIBATCHES) * _PPO_MINIBATCHES
+        return {
+            "n_steps": n_steps,
+            "batch_size": max(2, n_steps * num_envs // _PPO_MINIBATCHES),
+            "learning_rate": "lin_1e-3_1e-4",
+        }
+    if algo == "a2c":
+        return {}
+    if algo == "dqn":
+        control = {"learning_rate": 1e-3, "learning_starts": 1000, "target_update_interval": 500}
+        return _OFF_POLICY | control
+    return dict(_OFF_POLICY)
+
+
 def with_schedules(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Replace values like ``lin_1e-3`` by a linear decay from 1e-3 to 0 over the training.
+    """Replace ``lin_A_B`` by a linear change from A to B over the training; B is 0 if not given.
 
     Raises:
-        ValueError: If what follows ``lin_`` is no number.
+        ValueError: If what follows ``lin_`` are not one or two numbers.
     """
     return {
         name: _schedule(name, value) if str(value).startswith("lin_") else value
@@ -159,13 +188,14 @@ def with_schedules(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 def _schedule(name: str, text: str) -> LinearSchedule:
     try:
-        return LinearSchedule(float(text.removeprefix("lin_")), 0.0, 1.0)
+        start, end = (float(number) for number in (text + "_0").split("_")[1:3])
     except ValueError:
         raise ValueError(f"{name} is {text!r}; expected a number after lin_") from None
+    return LinearSchedule(start, end, 1.0)
 
 
 def parse_hyper(texts: Sequence[str] | None) -> dict[str, Any]:
-    """Fields of `AgentConfig` from what ``--hyper`` takes.
+    """Convert values of ``--hyper`` to fields of `AgentConfig`.
 
     Args:
         texts: each ``key=value``, the value in YAML, or the path of a YAML file of such keys; later
@@ -176,6 +206,11 @@ def parse_hyper(texts: Sequence[str] | None) -> dict[str, Any]:
     """
     values: dict[str, Any] = {}
     for text in texts or ():
+        if "=" not in text and not Path(text).exists():
+            raise ConfigError(
+                f"--hyper is {text!r}; expected key=value, e.g. learning_rate=1e-3, or the path of "
+                "a YAML file"
+            )
         values = override(values, parse_setting(text) if "=" in text else read_yaml(Path(text)))
     gamma = {"gamma": values.pop("gamma")} if "gamma" in values else {}
     return gamma | ({"kwargs": values} if values else {})

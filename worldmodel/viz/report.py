@@ -19,9 +19,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template, UndefinedError
 from markupsafe import Markup
 
+from worldmodel.errors import RunError
 from worldmodel.evaluation.forecast_metrics import ACTION_LABELS
 from worldmodel.evaluation.metrics import Metrics
 from worldmodel.files import read_json, write_text
@@ -84,10 +85,16 @@ def insert_agents(run: Path) -> None:
     comparison, page = run / "rl" / "compare.json", run / "report.html"
     if not (comparison.exists() and page.exists()):
         return
-    content = read_json(comparison, f"`worldmodel rl compare {run}` rewrites it")
+    hint = f"`worldmodel rl compare {run}` rewrites it"
+    content = read_json(comparison, hint)
+    try:
+        agents = _render_agents(content)
+    except (KeyError, TypeError, UndefinedError) as error:
+        message = f"{comparison} is damaged or of an older version ({error!r}); {hint}"
+        raise RunError(message) from error
     before, _, rest = page.read_text(encoding="utf-8").partition(AGENTS_START)
     _, _, after = rest.partition(AGENTS_END)
-    write_text(page, before + AGENTS_START + _render_agents(content) + AGENTS_END + after)
+    write_text(page, before + AGENTS_START + agents + AGENTS_END + after)
 
 
 def _render(runs: Sequence[ReportRun]) -> str:
