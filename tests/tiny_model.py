@@ -139,6 +139,18 @@ class TinyModel:
         """No reward, and no termination."""
         return torch.zeros(len(z)), torch.zeros(len(z))
 
+    def predictor(self, z, vectors) -> torch.Tensor:
+        """Like `predict`: the vector of an action is the action."""
+        return self.predict(z, vectors)
+
+    def reward_head(self, z, vectors, z_next) -> torch.Tensor:
+        """Rewards of zero."""
+        return torch.zeros(len(z))
+
+    def termination_head(self, z, vectors, z_next) -> torch.Tensor:
+        """Logits of no termination."""
+        return torch.full((len(z),), -50.0)
+
     def action_vector(self, actions) -> torch.Tensor:
         """Actions unchanged, float32."""
         return torch.as_tensor(actions, dtype=torch.float32)

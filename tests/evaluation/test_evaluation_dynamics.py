@@ -1,22 +1,28 @@
 """Checks of the dynamics: the effect of actions, the drift of the energy, and both heads."""
 
+from types import SimpleNamespace
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from free_hands import FreeHands
 from numpy.testing import assert_allclose
+from scipy.stats import spearmanr
 from tiny_model import DT, TinyModel, draw, simulate, write_buffer
 
 from worldmodel.data import ReplayBuffer
+from worldmodel.evaluation import dynamics
 from worldmodel.evaluation.dynamics import (
     action_metrics,
     energy_metrics,
     has_several_actions,
     head_metrics,
+    return_metrics,
 )
+from worldmodel.evaluation.intervals import Bootstrap
 from worldmodel.evaluation.probes import fit_linear_probe
-from worldmodel.latents import encode_at
+from worldmodel.latents import LatentEpisodes, encode_at
 
 MODEL = TinyModel()
 READOUT = FreeHands().readout(4)
@@ -191,3 +197,64 @@ def test_a_known_bias_of_the_reward_and_missed_terminations_are_measured(heldout
     assert metrics.reward.r2 < 1.0
     assert metrics.termination.recall == 0.0
     assert metrics.termination.false_positive_rate == 0.0
+
+
+class Walk:
+    """Latents are positions, actions are steps; the reward is the position reached."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, predictor=torch.add, termination=-50.0):
+        self.predictor = predictor
+        self.reward_head = lambda z, action, z_next: z_next[:, 0]
+        self.termination_head = lambda z, action, z_next: torch.full((len(z),), termination)
+
+
+@pytest.fixture
+def walks(monkeypatch):
+    """20 random walks of 12 latents, of which every other one terminates."""
+    generator = torch.Generator().manual_seed(0)
+    actions = torch.randn(20, 12, 1, generator=generator)
+    positions = torch.cat([torch.zeros(20, 1, 1), actions[:, :-1].cumsum(1)], 1)
+    rewards = torch.cat([positions[:, 1:, 0], torch.zeros(20, 1)], 1)
+    ends = torch.zeros(20, 12)
+    ends[::2, -2] = 1
+    parts = (positions, actions, rewards, ends, torch.arange(11, -1, -1).expand(20, 12))
+    episodes = LatentEpisodes(*(part.flatten(0, 1) for part in parts))
+    monkeypatch.setattr("worldmodel.evaluation.dynamics.encode_episodes", lambda *_: episodes)
+    return SimpleNamespace(num_episodes=20), positions[..., 0], rewards
+
+
+def test_an_exact_model_ranks_returns_perfectly_and_a_still_one_as_positions_do(walks):
+    buffer, positions, rewards = walks
+    exact = return_metrics(Walk(), buffer, [1, 3], Bootstrap(100))
+    assert exact.episodes == 20
+    complete = [(p[:9], r.unfold(0, 3, 1)[:9].sum(1)) for p, r in zip(positions, rewards)]
+    starts, returns = (torch.cat(column) for column in zip(*complete))
+    assert exact.rank_correlation["1"] == pytest.approx(1.0)
+    assert exact.interval["1"] == pytest.approx((1.0, 1.0))
+    still = return_metrics(Walk(lambda z, action: z), buffer, [3], Bootstrap(100))
+    expected = spearmanr(starts, returns).statistic
+    assert still.rank_correlation["3"] == pytest.approx(expected, abs=0.05)
+    low, high = still.interval["3"]
+    assert low < still.rank_correlation["3"] < high < 1.0
+    assert 0.1 < high - low < 0.6
+
+
+def test_terminated_episodes_count_in_full_and_cut_ones_not_at_all(walks):
+    buffer, _, _ = walks
+    ended = return_metrics(Walk(termination=50.0), buffer, [11], Bootstrap(100))
+    alive = return_metrics(Walk(), buffer, [11], Bootstrap(100))
+    assert ended.rank_correlation["11"] < alive.rank_correlation["11"]
+    assert return_metrics(Walk(), buffer, [12], Bootstrap(100)).rank_correlation["12"] is not None
+    rows = 10 * 1 + 10 * 11  # the first latent of a cut episode, and 11 of a terminated one
+    starts, imagined, real = dynamics._returns(Walk(), dynamics.encode_episodes(), 11)
+    assert len(starts) == len(imagined) == len(real) == rows
+
+
+def test_equal_returns_and_a_diverged_model_have_no_correlation(walks):
+    buffer, _, rewards = walks
+    nan = Walk(lambda z, action: z * float("nan"))
+    assert return_metrics(nan, buffer, [3]).startswith("all held-out returns are equal")
+    rewards.zero_()
+    assert return_metrics(Walk(), buffer, [3]).startswith("all held-out returns are equal")

@@ -95,7 +95,7 @@ def test_the_data_used_is_described(metrics):
     }
     assert metrics.probes.train_observations == 90 * 11
     assert metrics.probes.heldout_observations == 40 * 44
-    assert metrics.reasons == {}
+    assert metrics.reasons == {"returns": "all held-out returns are equal, or the model diverged"}
     assert metrics.run is None
 
 
@@ -174,7 +174,8 @@ def test_parts_that_were_not_given_are_none_and_have_a_reason(world):
     assert "no driven episodes" in metrics.reasons["actions"]
     assert "no passive episodes" in metrics.reasons["energy"]
     assert "0 updates" in metrics.reasons["reference"]
-    assert set(metrics.reasons) == {"actions", "energy", "reference"}
+    assert "no driven episodes" in metrics.reasons["returns"]
+    assert set(metrics.reasons) == {"actions", "energy", "reference", "returns"}
 
 
 def test_the_state_of_an_unknown_environment_is_probed_without_angles(world):

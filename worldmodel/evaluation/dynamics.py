@@ -1,10 +1,13 @@
-"""Checks of the learned dynamics: effect of actions, energy, reward and termination."""
+"""Checks of the learned dynamics: effect of actions, energy, rewards, terminations, returns."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import gymnasium as gym
 import numpy as np
 import torch
+from scipy.stats import rankdata
 
 from worldmodel.data import ReplayBuffer
 from worldmodel.evaluation.forecast import (
@@ -18,15 +21,24 @@ from worldmodel.evaluation.forecast_metrics import (
     ActionMetrics,
     ByStepOrNone,
     EnergyMetrics,
+    IntervalOrNone,
 )
 from worldmodel.evaluation.intervals import Bootstrap, at_reported_steps, finite, median_by_step
-from worldmodel.evaluation.metrics import HeadMetrics, RewardMetrics, TerminationMetrics
+from worldmodel.evaluation.metrics import (
+    HeadMetrics,
+    ReturnMetrics,
+    RewardMetrics,
+    TerminationMetrics,
+)
 from worldmodel.evaluation.probes import MLPProbe
-from worldmodel.models import WorldModel
+from worldmodel.latents import LatentEpisodes, encode_episodes
+from worldmodel.models import WorldModel, imagined_return, unroll
 from worldmodel.plugins import Energy, InvertibleReadout, Readout
 
 _BATCH = 1024
 _CHECKED_EPISODES = 64
+_RETURN_EPISODES = 64
+"""Held-out episodes whose returns are compared, at most."""
 
 
 def action_metrics(
@@ -176,6 +188,79 @@ def _outcomes(
     reward, end = wm.outcome(start, actions, wm.predict(start, actions))
     true = windows.rewards[:, 0].astype(np.float64), windows.terminated[:, 0]
     return reward.double().cpu().numpy(), end.cpu().numpy(), *true
+
+
+def return_metrics(
+    wm: WorldModel, heldout: ReplayBuffer, steps: Sequence[int], bootstrap: Bootstrap | None = None
+) -> ReturnMetrics | str:
+    """Correlate imagined with real returns of the recorded actions, or say why there are none.
+
+    Args:
+        wm: the world model.
+        heldout: held-out episodes under varied actions.
+        steps: numbers of actions k.
+        bootstrap: bootstrap over episodes that computes the intervals.
+    """
+    bootstrap = bootstrap or Bootstrap()
+    count = min(heldout.num_episodes, _RETURN_EPISODES)
+    episodes = encode_episodes(wm, heldout, np.arange(count))
+    correlation: dict[str, float | None] = {}
+    interval: dict[str, IntervalOrNone] = {}
+    for k in steps:
+        rows, imagined, real = _returns(wm, episodes, k)
+        if np.ptp(real) > 0 and np.isfinite(imagined).all() and np.ptp(imagined) > 0:
+            products = _rank_products(imagined, real, episodes.episodes()[rows])
+            correlation[str(k)] = float(_correlation(products.sum(0)))
+            drawn = _correlation(products[bootstrap.draw(len(products))].sum(1))
+            low, high = bootstrap.interval(drawn)
+            interval[str(k)] = (finite(low), finite(high))
+        else:
+            correlation[str(k)], interval[str(k)] = None, (None, None)
+    if all(value is None for value in correlation.values()):
+        return "all held-out returns are equal, or the model diverged"
+    return ReturnMetrics(count, correlation, interval)
+
+
+@torch.no_grad()
+def _returns(
+    wm: WorldModel, episodes: LatentEpisodes, k: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return starts (M,), and the imagined and the real return (M,) of the next k actions.
+
+    An episode that terminates earlier has all of its return; one that is cut off earlier is left
+    out. The last action is repeated after a termination, where the real reward is 0.
+    """
+    left, index = episodes.remaining, torch.arange(len(episodes.remaining))
+    terminates = (left > 0) & (episodes.terminated[index + left - 1] > 0)
+    rows = torch.nonzero((left >= k) | terminates)[:, 0]
+    ahead = torch.arange(k)[:, None]
+    steps = rows + torch.minimum(ahead, left[rows] - 1)  # (k, M)
+    real = (episodes.rewards[steps] * (ahead < left[rows])).double().sum(0)
+    imagined = []
+    for chunk in torch.arange(len(rows)).split(_BATCH):
+        z, actions = episodes.z[rows[chunk]].to(wm.device), episodes.actions[steps[:, chunk]]
+        actions = actions.to(wm.device)
+        latents = torch.cat([z[None], unroll(wm.predictor, z, actions)])
+        imagined.append(imagined_return(wm, latents, actions).double().cpu())
+    return rows.numpy(), torch.cat(imagined).numpy(), real.numpy()
+
+
+def _rank_products(a: np.ndarray, b: np.ndarray, episodes: np.ndarray) -> np.ndarray:
+    """Sum count, ranks, squares and products of ranks by episode: float64 (E, 6)."""
+    x, y = rankdata(a) / len(a), rankdata(b) / len(b)
+    terms = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1)
+    _, index = np.unique(episodes, return_inverse=True)
+    sums = np.zeros((index.max() + 1, 6))
+    np.add.at(sums, index, terms)
+    return sums
+
+
+def _correlation(sums: np.ndarray) -> np.ndarray:
+    """Compute the correlation (...) from the sums (..., 6) of `_rank_products`."""
+    n, x, y, xx, yy, xy = np.moveaxis(sums, -1, 0)
+    spread = np.sqrt(np.maximum((xx - x * x / n) * (yy - y * y / n), 1e-24))
+    result: np.ndarray = (xy - x * y / n) / spread
+    return result
 
 
 def _fraction(predicted: np.ndarray) -> float | None:

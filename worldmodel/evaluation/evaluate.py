@@ -17,12 +17,14 @@ from worldmodel.evaluation.dynamics import (
     energy_metrics,
     has_several_actions,
     head_metrics,
+    return_metrics,
 )
 from worldmodel.evaluation.forecast import (
     ForecastEpisodes,
     angle_errors_by_step,
     frame_errors,
     latent_forecast,
+    reported_steps,
 )
 from worldmodel.evaluation.forecast_metrics import (
     ActionMetrics,
@@ -45,6 +47,7 @@ from worldmodel.evaluation.metrics import (
     DataMetrics,
     Metrics,
     ProbeMetrics,
+    ReturnMetrics,
     Spread,
     Statistics,
 )
@@ -138,6 +141,7 @@ def evaluate(
         actions=part("actions", evaluator.actions()),
         energy=part("energy", evaluator.energy()),
         heads=head_metrics(wm, main, latents),
+        returns=part("returns", evaluator.returns()),
         reasons=evaluator.reasons,
     )
 
@@ -276,6 +280,15 @@ class _Evaluator:
             if errors is not None and errors.midpoint is None:
                 self.reasons[f"actions.{name}.midpoint"] = "discrete actions have no middle"
         return metrics
+
+    def returns(self) -> ReturnMetrics | str:
+        driven = self.heldout.driven
+        if driven is None:
+            return "no driven episodes were given"
+        steps = [k for k in reported_steps(self.episodes.last) if k]
+        if not steps:
+            return "the held-out episodes are too short for a forecast"
+        return return_metrics(self.wm, driven, steps, self.bootstrap)
 
     def energy(self) -> EnergyMetrics | str:
         passive, energy = self.heldout.passive, self.plugin.energy

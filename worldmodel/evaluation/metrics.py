@@ -22,9 +22,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from worldmodel.evaluation.forecast_metrics import (
     ActionMetrics,
+    ByStepOrNone,
     EnergyMetrics,
     ForecastMetrics,
     Interval,
+    IntervalOrNone,
     LyapunovMetrics,
     ReferenceForecast,
     Strict,
@@ -269,6 +271,26 @@ class HeadMetrics(Strict):
 
 
 @dataclass(frozen=True)
+class ReturnMetrics(Strict):
+    """Whether imagined returns rank held-out action sequences like the real ones.
+
+    Planning and training in the dream rely on this ranking, which the accuracy of probes does not
+    imply (arXiv:2608.18746).
+
+    Attributes:
+        episodes: number of held-out episodes; every observation of them is a start.
+        rank_correlation: k -> Spearman correlation between the imagined and the real return of
+            the k recorded actions that follow a start, -1 to 1; None if all returns are equal or
+            the model diverged.
+        interval: k -> interval of `rank_correlation`.
+    """
+
+    episodes: int
+    rank_correlation: ByStepOrNone
+    interval: dict[str, IntervalOrNone]
+
+
+@dataclass(frozen=True)
 class RunWarning(Strict):
     """Something that failed, see `worldmodel.evaluation.warnings`.
 
@@ -302,6 +324,7 @@ class Metrics(Strict):
         energy: energy drift; None if the environment's plug-in has no energy, or no passive
             episodes were given.
         heads: errors of the reward and termination heads.
+        returns: agreement of imagined and real returns; None if no held-out return differs.
         run: main settings of the run; None outside a run directory.
         reasons: dotted path of a part that is None -> why it is absent.
         warnings: what failed; empty for a good run.
@@ -320,6 +343,7 @@ class Metrics(Strict):
     actions: ActionMetrics | None
     energy: EnergyMetrics | None
     heads: HeadMetrics
+    returns: ReturnMetrics | None = None
     run: RunSummary | None = None
     reasons: dict[str, str] = field(default_factory=dict)
     warnings: list[RunWarning] = field(default_factory=list)

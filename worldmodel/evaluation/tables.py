@@ -22,6 +22,7 @@ from worldmodel.evaluation.metrics import (
     HeadMetrics,
     Metrics,
     ProbeMetrics,
+    ReturnMetrics,
     RunWarning,
 )
 
@@ -36,6 +37,7 @@ def metrics_table(metrics: Metrics) -> RenderableType:
     closing = (
         _energy(metrics.energy) if metrics.energy else "",
         _heads(metrics.heads),
+        _returns(metrics.returns),
         _collapse(metrics.collapse),
     )
     actions, probes, reasons = metrics.actions, metrics.probes, metrics.reasons
@@ -240,6 +242,14 @@ def _collapse(collapse: CollapseMetrics) -> str:
         f"{collapse.effective_rank:.1f}, RankMe {collapse.rankme:.1f}, standard deviation "
         f"{std.min:.2g} to {std.max:.2g}"
     )
+
+
+def _returns(returns: ReturnMetrics | None) -> str:
+    if returns is None:
+        return ""
+    known = {k: value for k, value in returns.rank_correlation.items() if value is not None}
+    values = ", ".join(f"{value:.2f} (k = {k})" for k, value in known.items())
+    return f"Rank correlation of imagined and real returns of k actions: {values}"
 
 
 def _heads(heads: HeadMetrics) -> str:

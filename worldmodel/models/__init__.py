@@ -2,7 +2,12 @@
 
 from worldmodel.models.predictors import unroll
 from worldmodel.models.spec import BoxActions, DiscreteActions, ModelSpec, describe_actions
-from worldmodel.models.world_model import WorldModel, check_parts, choose_device
+from worldmodel.models.world_model import (
+    WorldModel,
+    check_parts,
+    choose_device,
+    imagined_return,
+)
 
 __all__ = [
     "BoxActions",
@@ -12,5 +17,6 @@ __all__ = [
     "check_parts",
     "choose_device",
     "describe_actions",
+    "imagined_return",
     "unroll",
 ]

@@ -1,5 +1,6 @@
 """Planning in latent space: optimizers, model predictive control, goals, and episodes."""
 
+from worldmodel.models import imagined_return
 from worldmodel.planning.episodes import PlannedEpisode, plan
 from worldmodel.planning.goal_reaching import reach_goals
 from worldmodel.planning.goal_tasks import GoalTask, draw_tasks
@@ -18,7 +19,6 @@ from worldmodel.planning.policy import (
     PlanningPolicy,
     PlanObjective,
     goal_distance,
-    imagined_return,
     planner_of,
 )
 

@@ -13,8 +13,8 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from worldmodel.data.frames import resize
-from worldmodel.models import WorldModel
-from worldmodel.planning.policy import PlanObjective, goal_distance, imagined_return
+from worldmodel.models import WorldModel, imagined_return
+from worldmodel.planning.policy import PlanObjective, goal_distance
 from worldmodel.run import Run
 
 

@@ -16,7 +16,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from worldmodel.data.policies import Actor, ActorFactory, Policy, Random
-from worldmodel.models import DiscreteActions, WorldModel, describe_actions, unroll
+from worldmodel.models import (
+    DiscreteActions,
+    WorldModel,
+    describe_actions,
+    imagined_return,
+    unroll,
+)
 from worldmodel.planning.planners import (
     MAX_ACTION,
     Search,
@@ -29,26 +35,6 @@ from worldmodel.run import Run
 
 PlanObjective = Callable[[WorldModel, Tensor, Tensor], Tensor]
 """Maps a model, latents (H+1, M, D) and action vectors (H, M, A) to values (M,)."""
-
-
-def imagined_return(wm: WorldModel, latents: Tensor, actions: Tensor) -> Tensor:
-    """Sum the predicted rewards, weighted by the probability that the episode has not terminated.
-
-    Args:
-        wm: the world model.
-        latents: float32 (H+1, M, D).
-        actions: float32 (H, M, A), action vectors.
-
-    Returns:
-        float32 (M,).
-    """
-    steps, count, _ = actions.shape
-    z, action, z_next = (part.flatten(0, 1) for part in (latents[:-1], actions, latents[1:]))
-    rewards = wm.reward_head(z, action, z_next).view(steps, count)
-    survival = (1 - wm.termination_head(z, action, z_next).sigmoid()).view(steps, count)
-    alive = torch.cat([torch.ones_like(survival[:1]), survival[:-1].cumprod(0)])
-    total: Tensor = (alive * rewards).sum(0)
-    return total
 
 
 def goal_distance(goal: Tensor) -> PlanObjective:
