@@ -1,0 +1,1 @@
+"""Public tasks with published results, each measured by one command."""

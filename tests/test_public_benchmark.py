@@ -1,0 +1,83 @@
+"""`benchmarks/public`: a row runs from data to agent, and results are summarized with intervals."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.public.__main__ import interval, main, summary
+from benchmarks.public.rows import ROWS, TwoRoomExpert
+
+ROOT = Path(__file__).parents[1]
+
+
+def lines(values, trials=50):
+    return [
+        {"value": value, "trials": trials, "cpu_minutes": 12.0, "real_steps": 40_000}
+        for value in values
+    ]
+
+
+def test_a_success_rate_has_the_wilson_interval_of_all_goals():
+    low, high = interval(ROWS["tworoom"], lines([98.0, 100.0, 96.0]))
+    assert (low, high) == pytest.approx((94.28, 99.32), abs=0.01)  # 147 of 150
+
+
+def test_a_return_has_the_interval_of_the_mean_over_seeds():
+    low, high = interval(ROWS["cartpole"], lines([400.0, 500.0, 450.0]))
+    half = 4.302653 * 50 / np.sqrt(3)
+    assert (low, high) == pytest.approx((450 - half, 450 + half), abs=1e-3)
+    assert np.isnan(interval(ROWS["cartpole"], lines([400.0]))).all()
+
+
+def test_the_summary_has_ours_beside_published_results():
+    text = summary("tworoom", lines([98.0, 100.0, 96.0]))
+    assert "98.0 % of goals (94.3 to 99.3; seeds: 98.0, 100.0, 96.0)" in text
+    assert "12 CPU minutes, 40,000 real steps" in text
+    assert "LeWM 87; PLDM 97" in text
+
+
+def test_rows_are_listed_and_missing_packages_named(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["public"])
+    main()
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in ROWS)
+    monkeypatch.setattr("benchmarks.public.__main__.find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["public", "tworoom"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "tworoom needs stable_worldmodel: pip install" in capsys.readouterr().err
+
+
+def test_the_expert_of_two_room_heads_for_the_door_and_then_for_the_target(monkeypatch):
+    monkeypatch.setattr(TwoRoomExpert, "NOISE", 0.0)
+    monkeypatch.setattr(TwoRoomExpert, "REPEAT", 0.0)
+    box = np.zeros(2, np.float32)
+    act = TwoRoomExpert().bind(box, None, 100)(0)
+    doors = [112, 60, 112, 150, 0, 0]
+
+    def heading(position, target):
+        return act(0, np.array([*position, *target, *doors], np.float32))
+
+    np.testing.assert_allclose(heading((20, 60), (200, 60)), [1, 0], atol=1e-6)
+    np.testing.assert_allclose(heading((20, 20), (20, 80)), [0, 1], atol=1e-6)
+    assert heading((60, 140), (200, 20))[1] > 0  # the closest door is the lower one
+    assert heading((110, 150), (200, 20))[1] < 0  # at the door it turns to the target
+
+
+@pytest.mark.slow
+def test_a_row_runs_in_its_smallest_form(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.public", "cartpole", "--smallest"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "| CartPole-v1, agent trained in the dream |" in done.stdout
+    (line,) = (tmp_path / "results" / "public.jsonl").read_text().splitlines()
+    result = json.loads(line)
+    assert result["smallest"]
+    assert 1 <= result["value"] <= 500
+    assert result["real_steps"] > 100
