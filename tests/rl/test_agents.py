@@ -246,6 +246,12 @@ def test_a_stop_after_training_loses_nothing(run_path, monkeypatch, step):
         ({"ensemble": {"penalty": 0.1}}, "ensemble.size is 0"),
         ({"kwargs": {"n_step": 8}}, "unexpected keyword argument 'n_step'.* n_steps"),
         ({"kwargs": {"gamma": 0.9}}, "unexpected keyword argument 'gamma'"),
+        ({"kwargs": {"n_steps": "many"}}, "does not accept a setting of ppo among .*'many'"),
+        (
+            {"kwargs": {"policy_kwargs": 3}},
+            "does not accept a setting of ppo among .*be a map",
+        ),
+        ({"kwargs": {"learning_rate": "lin_fast"}}, "learning_rate is 'lin_fast'"),
     ],
 )
 def test_a_configuration_that_does_not_fit_fails_before_anything_is_written(

@@ -90,9 +90,9 @@ def train_agent(
     envs = open_envs(run, config, watching)
     folder = results_folder(run, config)
     training = envs.training(config, find_ensemble(run, config.ensemble, [watching]))
+    agent, curve = make_agent(config, training, folder / "tensorboard"), Curve()
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-    agent, curve = make_agent(config, training, folder / "tensorboard"), Curve()
     stopped = learn(agent, envs, config, curve, f"{config.algo} on {config.on}", [watching])
     training.close()
     with suppress(KeyboardInterrupt):
@@ -221,17 +221,28 @@ def make_agent(config: AgentConfig, envs: VecEnv, tensorboard: Path | None = Non
         config: Configuration of the agent, resolved.
         envs: Training environments.
         tensorboard: Directory of the training curves.
+
+    Raises:
+        ValueError: If the algorithm does not accept a value of `config.kwargs`.
     """
     image = len(envs.observation_space.shape or ()) == 3
     algorithm: Any = ALGORITHMS[config.algo]
-    agent: BaseAlgorithm = algorithm(
-        "CnnPolicy" if image else "MlpPolicy",
-        envs,
-        seed=config.seed,
-        gamma=config.gamma,
-        tensorboard_log=None if tensorboard is None else str(tensorboard),
-        **with_schedules({"device": "cpu", **config.kwargs}),
-    )
+    kwargs = with_schedules(config.kwargs)
+    try:
+        agent: BaseAlgorithm = algorithm(
+            "CnnPolicy" if image else "MlpPolicy",
+            envs,
+            seed=config.seed,
+            gamma=config.gamma,
+            tensorboard_log=None if tensorboard is None else str(tensorboard),
+            **{"device": "cpu", **kwargs},
+        )
+    except (AssertionError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"Stable-Baselines3 does not accept a setting of {config.algo} among {config.kwargs}: "
+            f"{reason}"
+        ) from error
     return agent
 
 
