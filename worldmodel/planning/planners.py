@@ -230,7 +230,7 @@ def make_planner(
 
 
 def planner_settings(planner: TrajectoryOptimizer) -> dict[str, Any]:
-    """The settings of a planner by name; of one that is not built in, also its `class`."""
+    """Return the settings of a planner by name; of one that is not built in, also its `class`."""
     name = {} if isinstance(planner, (CEM, MPPI)) else {"class": reference(type(planner))}
     return {**name, **vars(planner)}
 

@@ -120,7 +120,7 @@ class EvalCallback(BaseCallback):
         interval: Number of steps between evaluations.
         total: Step at which training ends.
         advance: Function that reports progress.
-        stop: Flag that tells whether the user asked to stop.
+        stop: Whether the user asked to stop.
     """
 
     def __init__(
