@@ -150,6 +150,31 @@ def test_a_plug_in_of_the_environments_own_module_gives_defaults(tmp_path, monke
         build_config({"env": {"id": "nosuch:X"}})
 
 
+def test_defaults_depend_on_the_observation_and_the_plug_in():
+    def chosen(**values):
+        config = build_config(values)
+        return config.frame_stack, config.objective.name, config.objective.horizon
+
+    assert chosen() == (2, "vicreg", 16)
+    assert chosen(env={"id": "CartPole-v1"}) == (3, "inverse", 8)
+    assert chosen(env={"id": "CartPole-v1"}, observation="vector") == (2, "vicreg", 8)
+    assert chosen(env={"id": "CartPole-v1"}, frame_stack=4, data={"steps": 6}) == (4, "inverse", 3)
+    weights = [
+        build_config(values).model.decoder_kwargs
+        for values in (
+            {},
+            {"env": {"id": "CartPole-v1"}},
+            {"env": {"id": "CartPole-v1"}, "model": {"decoder": "examples.own_decoder:Decoder"}},
+            {"env": {"id": "CartPole-v1"}, "observation": "vector"},
+        )
+    ]
+    assert weights == [{"older_weight": 1.0}, {"older_weight": 0.1}, {}, {}]
+    given = {"name": "sigreg", "horizon": 5}
+    assert chosen(env={"id": "CartPole-v1"}, objective=given) == (3, "sigreg", 5)
+    sigreg = build_config({"env": {"id": "CartPole-v1"}, "objective": given}).objective
+    assert (sigreg.sigreg_weight, sigreg.variance_weight) == (0.02, 0.0)
+
+
 def test_another_objective_over_a_saved_configuration_has_its_own_weights():
     saved = build_config().model_dump(mode="json")
     changed = build_config(saved, {"objective": {"name": "sigreg"}}).objective

@@ -53,6 +53,14 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """What each preset changes in `Config`: seconds, minutes and about an hour on two cores."""
 
+FRAME_STACK = 2
+PIXEL_DEFAULTS: dict[str, Any] = {
+    "frame_stack": 3,
+    "objective": {"name": "inverse"},
+    "model": {"decoder_kwargs": {"older_weight": 0.1}},
+}
+"""Defaults of models of pixels that differ from those of the sections; plug-ins have their own."""
+
 MODES: dict[str, dict[str, Any]] = {
     "pendulum_image": {"env": {"id": DEFAULT_ENV}, "observation": "pixels"},
     "pendulum": {"env": {"id": "DoublePendulum-v0"}, "observation": "vector"},
@@ -150,7 +158,7 @@ class Config(Section):
     env: Env = Env()
     observation: Literal["pixels", "vector"] = "pixels"
     image_size: int = Field(64, ge=16, le=256, multiple_of=16)
-    frame_stack: int = Field(2, ge=1, le=8)
+    frame_stack: int = Field(FRAME_STACK, ge=1, le=8)
     seed: int = Field(0, ge=0)
     device: str = "auto"
     output_dir: Path = Path("results")
@@ -173,19 +181,25 @@ class Config(Section):
         sections = {name: values.get(name) or {} for name in ("env", "data", "objective", "model")}
         if not all(isinstance(section, dict) for section in sections.values()):
             return values  # reported by the validation of the section
+        vectors = values.get("observation") == "vector"
         plugin = plugin_class(sections["env"].get("id", DEFAULT_ENV))
-        filled = merge(plugin.config_defaults, values)
+        defaults = merge({} if vectors else PIXEL_DEFAULTS, plugin.config_defaults)
+        filled = merge(defaults, {**values, **sections})
+        if filled["model"].get("decoder", "patches") != "patches":
+            own = merge(plugin.config_defaults.get("model", {}), sections["model"])
+            filled["model"] = {"decoder_kwargs": {}, **own}
         if "size" in filled.get("data", {}):
             filled["data"] = {"min_steps": 0, **filled["data"]}
-        default = filled.get("objective", {}).get("horizon", ObjectiveConfig().horizon)
-        filled["objective"] = sections["objective"]
+        objective = {"horizon": ObjectiveConfig().horizon, **defaults.get("objective", {})}
+        wanted = objective.pop("horizon")
         if not {"horizon", "offsets"} & sections["objective"].keys():
             steps = filled.get("data", {}).get("steps", Data().steps)
-            longest = longest_horizon(steps, values.get("frame_stack", 2))
-            filled["objective"] = {**sections["objective"], "horizon": min(default, longest)}
+            longest = longest_horizon(steps, filled.get("frame_stack", FRAME_STACK))
+            objective["horizon"] = min(wanted, longest)
+        filled["objective"] = {**objective, **sections["objective"]}
         if sections["data"].get("sources"):
             filled["data"] = {**filled["data"], "size": sections["data"].get("size", 0)}
-        if filled.get("observation") == "vector":
+        if vectors:
             filled["model"] = {"encoder": "mlp", **sections["model"]}
         return filled
 

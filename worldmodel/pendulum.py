@@ -98,8 +98,9 @@ class DoublePendulum(EnvPlugin):
 
     config_defaults: ClassVar[Mapping[str, Any]] = {
         "data": {"size": 10_000, "steps": 30, "env_kwargs": {"start": "uniform"}},
-        "model": {"encoder": "keypoints"},
-        "objective": {"horizon": 16},
+        "frame_stack": 2,
+        "model": {"encoder": "keypoints", "decoder_kwargs": {"older_weight": 1.0}},
+        "objective": {"name": "vicreg", "horizon": 16},
     }
     default_goal = "upright"
     state_dim = STATE_DIM

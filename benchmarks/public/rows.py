@@ -135,6 +135,9 @@ def two_room(size: int, expert_goals: bool) -> Callable[[int, Path, bool], Score
                 collect_to(
                     Path(goals),
                     env_id=TWO_ROOM,
+                    env_kwargs={},
+                    image_size=64,
+                    state_key="state",
                     size=8 if smallest else 200,
                     steps=100,
                     policy="benchmarks.public.rows:TwoRoomExpert",

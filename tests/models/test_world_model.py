@@ -10,7 +10,7 @@ from gymnasium import spaces
 from worldmodel.errors import ConfigError
 from worldmodel.models import ModelSpec, WorldModel, check_parts, describe_actions
 from worldmodel.models.encoders import ConvEncoder, KeypointEncoder, MotionStem
-from worldmodel.models.heads import to_patches
+from worldmodel.models.heads import PatchDecoder, to_patches
 from worldmodel.models.world_model import _CPU_BATCH
 from worldmodel.registry import reference
 
@@ -342,3 +342,17 @@ def test_patches_keep_neighbouring_pixels_together():
     patches = to_patches(image)
     assert patches[0, 1 * 4 + 2].eq(1).all()
     assert patches.sum() == image.sum()
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.1])
+def test_older_frames_count_less_in_the_decoders_loss(weight):
+    torch.manual_seed(0)
+    decoder = PatchDecoder((16, 16, 3), 3, 8, 4, older_weight=weight)
+    z, observation = torch.randn(5, 8), torch.randint(0, 256, (5, 16, 16, 9), dtype=torch.uint8)
+    error = (decoder(z) - observation / 255).square()
+    older, newest = error[..., :6].mean(), error[..., 6:].mean()
+    expected = error.mean() if weight == 1 else newest + 0.1 * older
+    torch.testing.assert_close(decoder.loss(z, observation), expected)
+    single = PatchDecoder((16, 16, 3), 1, 8, 4, older_weight=weight)
+    expected = (single(z) - observation[..., :3] / 255).square().mean()
+    torch.testing.assert_close(single.loss(z, observation[..., :3]), expected)

@@ -55,13 +55,21 @@ class PatchDecoder(nn.Module):
         frame_stack: frames S per observation.
         latent_dim: size D of the latent.
         width: channels of the map.
+        older_weight: weight of the error of the older frames of a stack; that of the newest is 1.
     """
 
     def __init__(
-        self, frame_shape: tuple[int, ...], frame_stack: int, latent_dim: int, width: int = 16
+        self,
+        frame_shape: tuple[int, ...],
+        frame_stack: int,
+        latent_dim: int,
+        width: int = 16,
+        *,
+        older_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        self.image_size = frame_shape[0]
+        self.image_size, self.channels = frame_shape[0], frame_shape[-1]
+        self.older_weight = older_weight
         side = self.image_size // PATCH
         self.layout = nn.Sequential(
             nn.Linear(latent_dim, 256),
@@ -81,7 +89,13 @@ class PatchDecoder(nn.Module):
 
     def loss(self, z: Tensor, observation: Tensor) -> Tensor:
         """Compute the MSE of pixels in [0, 1] patch by patch, which saves reordering pixels."""
-        return F.mse_loss(self.patches(z), to_patches(observation).float().mul_(1 / 255))
+        decoded, true = self.patches(z), to_patches(observation).float().mul_(1 / 255)
+        if self.older_weight == 1.0 or observation.shape[-1] == self.channels:
+            return F.mse_loss(decoded, true)
+        errors = (decoded - true).square().unflatten(-1, (PATCH * PATCH, -1))
+        newest, older = errors[..., -self.channels :], errors[..., : -self.channels]
+        loss: Tensor = newest.mean() + self.older_weight * older.mean()
+        return loss
 
     def forward(self, z: Tensor) -> Tensor:
         """Decode latents (B, D) to float32 images (B, H, W, S*C)."""
