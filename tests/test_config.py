@@ -159,16 +159,6 @@ def test_defaults_depend_on_the_observation_and_the_plug_in():
     assert chosen(env={"id": "CartPole-v1"}) == (3, "inverse", 8)
     assert chosen(env={"id": "CartPole-v1"}, observation="vector") == (2, "vicreg", 8)
     assert chosen(env={"id": "CartPole-v1"}, frame_stack=4, data={"steps": 6}) == (4, "inverse", 3)
-    weights = [
-        build_config(values).model.decoder_kwargs
-        for values in (
-            {},
-            {"env": {"id": "CartPole-v1"}},
-            {"env": {"id": "CartPole-v1"}, "model": {"decoder": "examples.own_decoder:Decoder"}},
-            {"env": {"id": "CartPole-v1"}, "observation": "vector"},
-        )
-    ]
-    assert weights == [{"older_weight": 1.0}, {"older_weight": 0.1}, {}, {}]
     given = {"name": "sigreg", "horizon": 5}
     assert chosen(env={"id": "CartPole-v1"}, objective=given) == (3, "sigreg", 5)
     sigreg = build_config({"env": {"id": "CartPole-v1"}, "objective": given}).objective

@@ -88,7 +88,7 @@ def test_an_own_environment_trains_from_a_class(tmp_path):
     run = train(tmp_path, env=TinyEnv, policy="random", env_kwargs={"size": 16, "length": [12, 12]})
     assert "tiny_env:TinyEnv" in (run.path / "config.yaml").read_text()
     env = worldmodel.Run(run.path).make_env()
-    assert env.reset(seed=0)[0].shape == (16, 16, 6)
+    assert env.reset(seed=0)[0].shape == (16, 16, 9)
 
 
 def test_an_own_plugin_names_the_state_and_gives_a_goal():

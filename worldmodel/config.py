@@ -54,11 +54,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 """What each preset changes in `Config`: seconds, minutes and about an hour on two cores."""
 
 FRAME_STACK = 2
-PIXEL_DEFAULTS: dict[str, Any] = {
-    "frame_stack": 3,
-    "objective": {"name": "inverse"},
-    "model": {"decoder_kwargs": {"older_weight": 0.1}},
-}
+PIXEL_DEFAULTS: dict[str, Any] = {"frame_stack": 3, "objective": {"name": "inverse"}}
 """Defaults of models of pixels that differ from those of the sections; plug-ins have their own."""
 
 MODES: dict[str, dict[str, Any]] = {
@@ -184,10 +180,7 @@ class Config(Section):
         vectors = values.get("observation") == "vector"
         plugin = plugin_class(sections["env"].get("id", DEFAULT_ENV))
         defaults = merge({} if vectors else PIXEL_DEFAULTS, plugin.config_defaults)
-        filled = merge(defaults, {**values, **sections})
-        if filled["model"].get("decoder", "patches") != "patches":
-            own = merge(plugin.config_defaults.get("model", {}), sections["model"])
-            filled["model"] = {"decoder_kwargs": {}, **own}
+        filled = merge(defaults, values)
         if "size" in filled.get("data", {}):
             filled["data"] = {"min_steps": 0, **filled["data"]}
         objective = {"horizon": ObjectiveConfig().horizon, **defaults.get("objective", {})}

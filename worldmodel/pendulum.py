@@ -99,7 +99,7 @@ class DoublePendulum(EnvPlugin):
     config_defaults: ClassVar[Mapping[str, Any]] = {
         "data": {"size": 10_000, "steps": 30, "env_kwargs": {"start": "uniform"}},
         "frame_stack": 2,
-        "model": {"encoder": "keypoints", "decoder_kwargs": {"older_weight": 1.0}},
+        "model": {"encoder": "keypoints"},
         "objective": {"name": "vicreg", "horizon": 16},
     }
     default_goal = "upright"

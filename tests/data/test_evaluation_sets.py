@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from test_datasets import Recorder
+from test_datasets import RecordingCallback
 
 from worldmodel.config import build_config
 from worldmodel.data.datasets import (
@@ -44,7 +44,7 @@ def test_passive_and_driven_sets_differ_in_their_actions():
 
 def test_a_set_is_as_large_and_long_as_the_configuration_and_its_progress_is_reported():
     config = build_config({"image_size": 16, "data": {"heldout_size": 4}})
-    recorder = Recorder()
+    recorder = RecordingCallback()
     with evaluation_set("heldout", config, TRAINING, "passive", callbacks=[recorder]) as buffer:
         assert recorder.progress == [("heldout episodes", n) for n in (1, 2, 3, 4)]
         assert buffer.lengths.tolist() == [62] * 4

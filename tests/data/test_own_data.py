@@ -72,7 +72,7 @@ def test_a_minari_dataset_gives_its_episodes(tmp_path, monkeypatch):
         read = whole.windows([3], [0], 13)
         assert read.actions[0].tolist() == recorded[3].actions.tolist()
         assert read.rewards[0].tolist() == list(range(12))
-    assert run.make_env().reset(seed=0)[0].shape == (SIZE, SIZE, 6)
+    assert run.make_env().reset(seed=0)[0].shape == (SIZE, SIZE, 9)
 
 
 def test_d4rl_transitions_end_where_the_file_says(tmp_path):
@@ -162,7 +162,7 @@ def test_without_an_environment_everything_works_but_what_needs_one(collected, t
         with pytest.raises(ValueError, match=r"needs the environment.*--set env.id=ID"):
             act()
     named = run.with_settings({"env": {"id": "tiny_env:TinyEnv", "kwargs": KWARGS}})
-    assert named.make_env().reset(seed=0)[0].shape == (SIZE, SIZE, 6)
+    assert named.make_env().reset(seed=0)[0].shape == (SIZE, SIZE, 9)
 
 
 def test_episodes_are_split_without_overlap_and_the_same_for_every_seed(collected, tmp_path):
@@ -212,7 +212,7 @@ def test_a_function_gives_long_episodes_which_are_evaluated_in_parts(tmp_path):
         ([{"frames": np.zeros((3, 8, 8, 3), np.uint8)}], "expected a dict with frames, actions"),
         (
             [{"frames": np.zeros((4, 16, 16, 3), np.uint8), "actions": np.zeros((3, 1))}] * 3,
-            "has 3 episodes of at least 3 frames; expected 10 or more",
+            "has 3 episodes of at least 4 frames; expected 10 or more",
         ),
     ],
 )

@@ -132,7 +132,7 @@ def test_the_configuration_holds_wrappers_by_name_and_every_environment_of_a_run
             assert observation[0, 0, 0] == 20
         actions = np.zeros((2, 2), np.float32)
         for observation in (env.step(actions[0])[0], envs.step(actions)[0][0]):
-            assert observation[0, 0, [0, 3]].tolist() == [20, 24]
+            assert observation[0, 0, [3, 6]].tolist() == [20, 24]
 
 
 def test_a_name_that_is_no_reference_is_refused_with_the_configuration():

@@ -344,7 +344,7 @@ def test_patches_keep_neighbouring_pixels_together():
     assert patches.sum() == image.sum()
 
 
-@pytest.mark.parametrize("weight", [1.0, 0.1])
+@pytest.mark.parametrize("weight", [None, 1.0, 0.1])
 def test_older_frames_count_less_in_the_decoders_loss(weight):
     torch.manual_seed(0)
     decoder = PatchDecoder((16, 16, 3), 3, 8, 4, older_weight=weight)
@@ -356,3 +356,6 @@ def test_older_frames_count_less_in_the_decoders_loss(weight):
     single = PatchDecoder((16, 16, 3), 1, 8, 4, older_weight=weight)
     expected = (single(z) - observation[..., :3] / 255).square().mean()
     torch.testing.assert_close(single.loss(z, observation[..., :3]), expected)
+    pair = PatchDecoder((16, 16, 3), 2, 8, 4)
+    expected = (pair(z) - observation[..., :6] / 255).square().mean()
+    torch.testing.assert_close(pair.loss(z, observation[..., :6]), expected)

@@ -56,6 +56,8 @@ class PatchDecoder(nn.Module):
         latent_dim: size D of the latent.
         width: channels of the map.
         older_weight: weight of the error of the older frames of a stack; that of the newest is 1.
+            None for 1 in stacks of two frames, and 0.1 in longer ones, where equal weights make the
+            newest frame blurred.
     """
 
     def __init__(
@@ -65,11 +67,12 @@ class PatchDecoder(nn.Module):
         latent_dim: int,
         width: int = 16,
         *,
-        older_weight: float = 1.0,
+        older_weight: float | None = None,
     ) -> None:
         super().__init__()
         self.image_size, self.channels = frame_shape[0], frame_shape[-1]
-        self.older_weight = older_weight
+        default = 1.0 if frame_stack <= 2 else 0.1
+        self.older_weight = default if older_weight is None else older_weight
         side = self.image_size // PATCH
         self.layout = nn.Sequential(
             nn.Linear(latent_dim, 256),
