@@ -1,5 +1,7 @@
 """Evaluation sets: named splits, seeds that no training has, and no files left behind."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -74,6 +76,20 @@ def test_episodes_that_were_trained_on_are_refused():
         evaluation_set("heldout", CONFIG, seeds, "passive", episodes=3),
     ):
         pass
+
+
+def test_a_full_disk_is_reported_before_anything_is_collected(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    full = SimpleNamespace(free=2**20)
+    monkeypatch.setattr("worldmodel.files.shutil.disk_usage", lambda path: full)
+    with (
+        pytest.raises(
+            OSError, match=r"no space for 9 episodes in .*; lower the number of episodes"
+        ),
+        evaluation_set("heldout", CONFIG, TRAINING, "passive", episodes=9),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_unknown_training_seeds_do_not_overlap():

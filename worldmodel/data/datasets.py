@@ -165,7 +165,7 @@ def check_data(
     if _exists(path):
         ReplayBuffer.open(path).close()
     else:
-        hint = "choose another disk with --set data.dir=PATH"
+        hint = "lower --size, or choose another disk with --set data.dir=PATH"
         require_space_for(recipe, config.data.dir, size, hint)
     return recipe.env.source.shape, recipe.env.action_space
 
@@ -202,20 +202,22 @@ def evaluation_set(
     Raises:
         ValueError: If the split is unknown or has fewer seeds than `episodes`, or a training
             episode has one of the seeds.
+        OSError: If there is no space for the episodes.
     """
     count = config.data.heldout_size if episodes is None else episodes
     seeds = split_seeds(split, count)
     require_disjoint(training_seeds, np.asarray(seeds))
-    settings = collect_kwargs(config)
+    settings = collect_kwargs(config) | {"policy": policy}
     settings["env_kwargs"] |= env_kwargs or {}
+    settings["steps"] = config.evaluation.steps if steps is None else steps
     with tempfile.TemporaryDirectory(prefix=f"{split}-", ignore_cleanup_errors=True) as folder:
+        hint = "lower the number of episodes, or set TMPDIR to a directory on another disk"
+        require_space_for(resolve(**settings), Path(folder), count, hint)
         with CallbackList(callbacks).task(f"{split} episodes", count) as advance:
             buffer = collect(
                 path=Path(folder) / "buffer",
                 episodes=count,
                 seeds=seeds,
-                steps=config.evaluation.steps if steps is None else steps,
-                policy=policy,
                 workers=config.data.workers,
                 progress=advance,
                 **settings,
@@ -278,7 +280,7 @@ def collect_to(
     }
     recipe = resolve(**settings)
     require_images(recipe, env_id, observation)
-    require_space_for(recipe, path, size, "choose another disk")
+    require_space_for(recipe, path, size, "lower --size, or choose another disk")
     with (
         CallbackList(callbacks).task("collect", stored + size, stored) as advance,
         collect(

@@ -136,7 +136,7 @@ def require_space_for(recipe: Recipe, path: Path, episodes: int, hint: str) -> N
     source = recipe.env.source
     frame = int(np.prod(source.shape)) * source.dtype.itemsize
     needed = episodes * (recipe.steps + 1) * frame
-    require_space(path, needed, f"{episodes} episodes", f"lower --size, or {hint}")
+    require_space(path, needed, f"{episodes} episodes", hint)
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
