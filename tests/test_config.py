@@ -142,10 +142,15 @@ def test_a_plug_in_of_the_environments_own_module_gives_defaults(tmp_path, monke
     (tmp_path / "with_plugin.py").write_text(
         "from worldmodel.plugins import EnvPlugin, register_plugin\n"
         "class Mine(EnvPlugin):\n    config_defaults = {'objective': {'horizon': 3}}\n"
+        "class Blind(EnvPlugin):\n    config_defaults = {'observation': 'vector'}\n"
         "register_plugin(['Mine-v0'], Mine)\n"
+        "register_plugin(['Blind-v0'], Blind)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    assert build_config({"env": {"id": "with_plugin:Mine-v0"}}).objective.horizon == 3
+    mine = build_config({"env": {"id": "with_plugin:Mine-v0"}})
+    assert (mine.objective.horizon, mine.objective.name, mine.frame_stack) == (3, "inverse", 3)
+    blind = build_config({"env": {"id": "with_plugin:Blind-v0"}})
+    assert (blind.model.encoder, blind.objective.name, blind.frame_stack) == ("mlp", "vicreg", 2)
     with pytest.raises(ConfigError, match=r"env\.id: cannot import the module of 'nosuch:X'"):
         build_config({"env": {"id": "nosuch:X"}})
 

@@ -55,7 +55,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 FRAME_STACK = 2
 PIXEL_DEFAULTS: dict[str, Any] = {"frame_stack": 3, "objective": {"name": "inverse"}}
-"""Defaults of models of pixels that differ from those of the sections; plug-ins have their own."""
+"""Defaults of models of pixels; a plug-in can override them in `config_defaults`."""
 
 MODES: dict[str, dict[str, Any]] = {
     "pendulum_image": {"env": {"id": DEFAULT_ENV}, "observation": "pixels"},
@@ -177,8 +177,8 @@ class Config(Section):
         sections = {name: values.get(name) or {} for name in ("env", "data", "objective", "model")}
         if not all(isinstance(section, dict) for section in sections.values()):
             return values  # reported by the validation of the section
-        vectors = values.get("observation") == "vector"
         plugin = plugin_class(sections["env"].get("id", DEFAULT_ENV))
+        vectors = merge(plugin.config_defaults, values).get("observation") == "vector"
         defaults = merge({} if vectors else PIXEL_DEFAULTS, plugin.config_defaults)
         filled = merge(defaults, values)
         if "size" in filled.get("data", {}):

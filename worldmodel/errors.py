@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class ConfigError(ValueError):
     """The configuration is invalid; the message lists every error at once."""
@@ -20,3 +23,14 @@ class RunError(RuntimeError):
 
 class InterruptedRunError(RuntimeError):
     """The user stopped the command; what was finished is saved."""
+
+
+@contextmanager
+def naming_episode(label: str) -> Iterator[None]:
+    """Name an episode in errors about its content."""
+    try:
+        yield
+    except ReplayBufferError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{label}: {error}") from error

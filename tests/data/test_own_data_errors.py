@@ -8,6 +8,7 @@ from own_episodes import SIZE, episodes_of, simple_episodes, train, write_rows
 from tiny_env import TinyEnv
 
 import worldmodel
+from worldmodel.data.rollout import Episode
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,7 @@ import worldmodel
         ({"actions": lambda e: e["actions"].astype(str)}, "episode 11: actions are <U.*numbers"),
         ({"actions": lambda e: e["actions"][:-1]}, r"episode 11: actions have shape \(4,\)"),
         ({"terminated": lambda e: np.zeros(5, bool)}, r"episode 11: terminated has shape \(5,\)"),
+        ({"rewards": lambda e: np.ones(5)}, "episode 11: it has rewards, unlike episode 0"),
         ({"reward": lambda e: 0}, "episode 11: an episode is a dict of actions, frames, reward"),
     ],
 )
@@ -27,6 +29,40 @@ def test_a_bad_episode_is_named(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         train(tmp_path, data=simple_episodes(**changes))
     assert not list((tmp_path / "data").glob("*.tmp"))
+
+
+def unequal_episodes():
+    first, *others = simple_episodes()
+    yield {**first, "rewards": np.ones(len(first["actions"]))}
+    yield from others
+
+
+def no_episodes():
+    yield from "abc"
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (unequal_episodes, "episode 1: it has no rewards, unlike episode 0"),
+        (no_episodes, "episode 0: .*expected a dict with frames, actions"),
+    ],
+)
+def test_a_function_that_yields_bad_episodes_is_reported(tmp_path, function, message):
+    with pytest.raises(ValueError, match=message):
+        train(tmp_path, data=function)
+
+
+def test_a_function_may_yield_episodes_as_objects(tmp_path):
+    assert "rewards" not in simple_episodes()[0]
+    run = train(tmp_path, data=objects)
+    assert run.metrics.data.train_episodes > 0
+
+
+def objects():
+    for content in simple_episodes():
+        steps = len(content["actions"])
+        yield Episode(-1, content["frames"], content["actions"], np.ones(steps), False, None)
 
 
 def test_data_of_another_environment_is_refused_before_training(collected, tmp_path):

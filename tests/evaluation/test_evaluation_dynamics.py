@@ -200,13 +200,13 @@ def test_a_known_bias_of_the_reward_and_missed_terminations_are_measured(heldout
 
 
 class Walk:
-    """Latents are positions, actions are steps; the reward is the position reached."""
+    """Latents are positions, actions are steps; the reward is a power of the position reached."""
 
     device = torch.device("cpu")
 
-    def __init__(self, predictor=torch.add, termination=-50.0):
+    def __init__(self, predictor=torch.add, termination=-50.0, power=1):
         self.predictor = predictor
-        self.reward_head = lambda z, action, z_next: z_next[:, 0]
+        self.reward_head = lambda z, action, z_next: z_next[:, 0] ** power
         self.termination_head = lambda z, action, z_next: torch.full((len(z),), termination)
 
 
@@ -221,40 +221,56 @@ def walks(monkeypatch):
     ends[::2, -2] = 1
     parts = (positions, actions, rewards, ends, torch.arange(11, -1, -1).expand(20, 12))
     episodes = LatentEpisodes(*(part.flatten(0, 1) for part in parts))
-    monkeypatch.setattr("worldmodel.evaluation.dynamics.encode_episodes", lambda *_: episodes)
-    return SimpleNamespace(num_episodes=20), positions[..., 0], rewards
+    monkeypatch.setattr(dynamics, "encode_episodes", lambda *_: episodes)
+    return SimpleNamespace(num_episodes=20), episodes
 
 
-def test_an_exact_model_ranks_returns_perfectly_and_a_still_one_as_positions_do(walks):
-    buffer, positions, rewards = walks
+def test_an_exact_model_ranks_returns_perfectly(walks):
+    """Cut episodes have 9 starts of three steps, terminated ones 11."""
+    buffer, episodes = walks
     exact = return_metrics(Walk(), buffer, [1, 3], Bootstrap(100))
     assert exact.episodes == 20
-    complete = [(p[:9], r.unfold(0, 3, 1)[:9].sum(1)) for p, r in zip(positions, rewards)]
-    starts, returns = (torch.cat(column) for column in zip(*complete))
+    starts, imagined, real = dynamics._returns(Walk(), episodes, 3)
+    assert len(starts) == 10 * 9 + 10 * 11
+    whole = episodes.remaining[starts] >= 3
+    np.testing.assert_allclose(imagined[whole], real[whole], atol=1e-5)
+    first = episodes.rewards[starts[0] : starts[0] + 3].sum().item()
+    assert real[0] == pytest.approx(first)
     assert exact.rank_correlation["1"] == pytest.approx(1.0)
     assert exact.interval["1"] == pytest.approx((1.0, 1.0))
-    still = return_metrics(Walk(lambda z, action: z), buffer, [3], Bootstrap(100))
-    expected = spearmanr(starts, returns).statistic
-    assert still.rank_correlation["3"] == pytest.approx(expected, abs=0.05)
-    low, high = still.interval["3"]
-    assert low < still.rank_correlation["3"] < high < 1.0
+    assert exact.rank_correlation["3"] > 0.95
+
+
+def test_the_correlation_is_that_of_ranks(walks):
+    buffer, episodes = walks
+    model = Walk(lambda z, action: z, power=3)
+    metrics = return_metrics(model, buffer, [3], Bootstrap(100))
+    _, imagined, real = dynamics._returns(model, episodes, 3)
+    assert metrics.rank_correlation["3"] == pytest.approx(spearmanr(imagined, real).statistic)
+    assert metrics.rank_correlation["3"] != pytest.approx(
+        np.corrcoef(imagined, real)[0, 1], abs=0.01
+    )
+    low, high = metrics.interval["3"]
+    assert low < metrics.rank_correlation["3"] < high < 1.0
     assert 0.1 < high - low < 0.6
 
 
-def test_terminated_episodes_count_in_full_and_cut_ones_not_at_all(walks):
-    buffer, _, _ = walks
-    ended = return_metrics(Walk(termination=50.0), buffer, [11], Bootstrap(100))
-    alive = return_metrics(Walk(), buffer, [11], Bootstrap(100))
-    assert ended.rank_correlation["11"] < alive.rank_correlation["11"]
-    assert return_metrics(Walk(), buffer, [12], Bootstrap(100)).rank_correlation["12"] is not None
-    rows = 10 * 1 + 10 * 11  # the first latent of a cut episode, and 11 of a terminated one
-    starts, imagined, real = dynamics._returns(Walk(), dynamics.encode_episodes(), 11)
-    assert len(starts) == len(imagined) == len(real) == rows
+def test_the_return_ends_with_a_predicted_or_a_real_termination(walks):
+    _, episodes = walks
+    starts, imagined, real = dynamics._returns(Walk(termination=50.0), episodes, 11)
+    assert len(starts) == 10 * 1 + 10 * 11  # all of a terminated episode, the first of a cut one
+    np.testing.assert_allclose(imagined, episodes.rewards[starts], atol=1e-5)
+    last = episodes.remaining[starts] == 1
+    np.testing.assert_allclose(real[last], episodes.rewards[starts][last], atol=1e-5)
 
 
-def test_equal_returns_and_a_diverged_model_have_no_correlation(walks):
-    buffer, _, rewards = walks
+def test_equal_returns_a_diverged_model_and_short_episodes_have_no_correlation(walks):
+    buffer, episodes = walks
     nan = Walk(lambda z, action: z * float("nan"))
     assert return_metrics(nan, buffer, [3]).startswith("all held-out returns are equal")
-    rewards.zero_()
+    episodes.terminated.zero_()
+    found = return_metrics(Walk(), buffer, [3, 12], Bootstrap(100))
+    assert found.rank_correlation["12"] is None
+    assert found.interval["12"] == (None, None)
+    episodes.rewards.zero_()
     assert return_metrics(Walk(), buffer, [3]).startswith("all held-out returns are equal")

@@ -18,9 +18,9 @@ from worldmodel.data.header import unknown_files
 from worldmodel.data.policies import Policy
 from worldmodel.data.recipe import STATE_KEY, Recipe, differences, resolve
 from worldmodel.data.replay import ReplayBuffer
-from worldmodel.data.rollout import Episode, Rollout, naming_episode
+from worldmodel.data.rollout import Episode, Rollout
 from worldmodel.data.workers import TakenFrames, WorkerEnvs, choose_workers
-from worldmodel.errors import ReplayBufferError
+from worldmodel.errors import ReplayBufferError, naming_episode
 
 NATIVE_BATCH = 32
 """Environments played at once in an environment's own vector form."""

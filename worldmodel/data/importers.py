@@ -8,7 +8,7 @@ is used. `worldmodel.data.own_data` splits and caches what readers give.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from worldmodel.data.policies import source_digest
 from worldmodel.data.reader import INFERRED, NO_REWARDS, Reader, ReadOptions, fits, require
 from worldmodel.data.replay import ReplayBuffer
 from worldmodel.data.rollout import Episode
+from worldmodel.errors import naming_episode
 from worldmodel.registry import is_reference, load_reference
 
 
@@ -154,15 +155,14 @@ class FunctionReader(Reader):
     @property
     def has_rewards(self) -> bool:
         """Whether the first episode has rewards."""
-        return "rewards" in next(iter(self.function()), {})
+        return has_rewards(next(iter(self.function()), None))
 
     def identity(self) -> dict[str, Any]:
         """Return the name of the function and a digest of its source."""
         return {"function": [self.reference, source_digest(self.function)]}
 
     def __iter__(self) -> Iterator[Episode]:
-        for content in self.function():
-            yield as_episode(content)
+        return as_episodes(self.function())
 
 
 READERS: tuple[type[Reader], ...] = (BufferReader, HDF5Reader, MinariReader, FunctionReader)
@@ -183,6 +183,30 @@ def open_source(reference: str, options: ReadOptions) -> Reader:
         f"data {reference!r} {found}; expected the directory of a replay buffer, an HDF5 file "
         "(.h5, .hdf5), minari:ID, or module:Name of a function that yields episodes"
     )
+
+
+def has_rewards(content: object) -> bool:
+    """Check whether an episode has rewards of its own; False for a mapping without them."""
+    return not isinstance(content, Mapping) or "rewards" in content
+
+
+def as_episodes(contents: Iterable[Episode | Mapping[str, Any]]) -> Iterator[Episode]:
+    """Convert episodes one by one; errors name the number of the episode.
+
+    Raises:
+        ValueError: If one is not an episode, or only some have rewards.
+    """
+    rewarded = True
+    for number, content in enumerate(contents):
+        with naming_episode(f"episode {number}"):
+            rewarded = has_rewards(content) if number == 0 else rewarded
+            if has_rewards(content) != rewarded:
+                raise ValueError(
+                    f"it has {'no rewards' if rewarded else 'rewards'}, unlike episode 0; give "
+                    "rewards for all episodes or for none"
+                )
+            episode = as_episode(content)
+        yield episode
 
 
 def as_episode(content: Episode | Mapping[str, Any]) -> Episode:

@@ -28,7 +28,7 @@ from worldmodel.data.header import HEADER_FILE, dataset_lock
 from worldmodel.data.importers import BufferReader, open_source
 from worldmodel.data.reader import INFERRED, NO_REWARDS, Reader, ReadOptions
 from worldmodel.data.replay import ReplayBuffer
-from worldmodel.data.rollout import Episode, naming_episode
+from worldmodel.data.rollout import Episode
 from worldmodel.data.store import (
     infer_action_space,
     labelled_episodes,
@@ -36,6 +36,7 @@ from worldmodel.data.store import (
     stored_frames,
     write_episodes,
 )
+from worldmodel.errors import naming_episode
 from worldmodel.registry import reference
 
 MIN_SPLIT_EPISODES = 10

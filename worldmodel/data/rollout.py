@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import repeat
 from typing import Any, NamedTuple
 
@@ -13,7 +12,6 @@ from gymnasium.vector.utils import iterate
 
 from worldmodel.data.frames import FrameSource, FrameStack
 from worldmodel.data.policies import Actor, ActorFactory
-from worldmodel.errors import ReplayBufferError
 
 
 class Episode(NamedTuple):
@@ -186,14 +184,3 @@ def _copied(episode: Episode) -> Episode:
     fields = episode._asdict()
     copies = {n: value.copy() for n, value in fields.items() if isinstance(value, np.ndarray)}
     return Episode(**fields | copies)
-
-
-@contextmanager
-def naming_episode(label: str) -> Iterator[None]:
-    """Name an episode in errors about its content."""
-    try:
-        yield
-    except ReplayBufferError:
-        raise
-    except ValueError as error:
-        raise ValueError(f"{label}: {error}") from error

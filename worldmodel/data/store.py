@@ -11,10 +11,11 @@ import gymnasium as gym
 import numpy as np
 
 from worldmodel.data.frames import resize
-from worldmodel.data.importers import as_episode
+from worldmodel.data.importers import as_episodes, has_rewards
 from worldmodel.data.reader import INFERRED, NO_REWARDS
 from worldmodel.data.replay import ReplayBuffer
-from worldmodel.data.rollout import Episode, naming_episode
+from worldmodel.data.rollout import Episode
+from worldmodel.errors import naming_episode
 
 
 def store_episodes(
@@ -30,7 +31,7 @@ def store_episodes(
     first = next(contents, None)
     if first is None:
         raise ValueError("there are no episodes to store")
-    if isinstance(first, Mapping) and "rewards" not in first:
+    if not has_rewards(first):
         metadata[NO_REWARDS] = True
     labelled = labelled_episodes(chain([first], contents))
     if action_space is None:
@@ -45,9 +46,8 @@ def labelled_episodes(
     episodes: Iterable[Episode | Mapping[str, Any]],
 ) -> Iterator[tuple[str, Episode]]:
     """Yield episodes with frames in storage format; errors name the number of the episode."""
-    for number, content in enumerate(episodes):
+    for number, episode in enumerate(as_episodes(episodes)):
         with naming_episode(f"episode {number}"):
-            episode = as_episode(content)
             frames = stored_frames(episode.frames, None)
         yield f"episode {number}", episode._replace(frames=frames)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Sequence
 
 import gymnasium as gym
 import numpy as np
 import torch
-from scipy.stats import rankdata
+from scipy.stats import ConstantInputWarning, spearmanr
 
 from worldmodel.data import ReplayBuffer
 from worldmodel.evaluation.forecast import (
@@ -39,6 +41,8 @@ _BATCH = 1024
 _CHECKED_EPISODES = 64
 _RETURN_EPISODES = 64
 """Held-out episodes whose returns are compared, at most."""
+_RETURN_STARTS = 1000
+"""Observations of them that returns are compared from, at most."""
 
 
 def action_metrics(
@@ -202,23 +206,34 @@ def return_metrics(
         bootstrap: bootstrap over episodes that computes the intervals.
     """
     bootstrap = bootstrap or Bootstrap()
-    count = min(heldout.num_episodes, _RETURN_EPISODES)
-    episodes = encode_episodes(wm, heldout, np.arange(count))
+    order = np.random.default_rng(0).permutation(heldout.num_episodes)
+    chosen = np.sort(order[:_RETURN_EPISODES])
+    episodes = encode_episodes(wm, heldout, chosen)
     correlation: dict[str, float | None] = {}
     interval: dict[str, IntervalOrNone] = {}
     for k in steps:
         rows, imagined, real = _returns(wm, episodes, k)
-        if np.ptp(real) > 0 and np.isfinite(imagined).all() and np.ptp(imagined) > 0:
-            products = _rank_products(imagined, real, episodes.episodes()[rows])
-            correlation[str(k)] = float(_correlation(products.sum(0)))
-            drawn = _correlation(products[bootstrap.draw(len(products))].sum(1))
+        correlation[str(k)], interval[str(k)] = None, (None, None)
+        if len(rows) and np.isfinite(imagined).all() and np.ptp(real) > 0 and np.ptp(imagined) > 0:
+            correlation[str(k)] = float(spearmanr(imagined, real).statistic)
+            drawn = _resampled_correlations(imagined, real, episodes.episodes()[rows], bootstrap)
             low, high = bootstrap.interval(drawn)
             interval[str(k)] = (finite(low), finite(high))
-        else:
-            correlation[str(k)], interval[str(k)] = None, (None, None)
     if all(value is None for value in correlation.values()):
         return "all held-out returns are equal, or the model diverged"
-    return ReturnMetrics(count, correlation, interval)
+    return ReturnMetrics(len(chosen), correlation, interval)
+
+
+def _resampled_correlations(
+    imagined: np.ndarray, real: np.ndarray, episodes: np.ndarray, bootstrap: Bootstrap
+) -> np.ndarray:
+    """Return the Spearman correlation (R,) of every resample of the episodes; 0 if undefined."""
+    parts = [np.flatnonzero(episodes == episode) for episode in np.unique(episodes)]
+    drawn = (np.concatenate([parts[i] for i in sample]) for sample in bootstrap.draw(len(parts)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConstantInputWarning)
+        values = [float(spearmanr(imagined[rows], real[rows]).statistic) for rows in drawn]
+    return np.asarray(np.nan_to_num(values))
 
 
 @torch.no_grad()
@@ -227,40 +242,21 @@ def _returns(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return starts (M,), and the imagined and the real return (M,) of the next k actions.
 
-    An episode that terminates earlier has all of its return; one that is cut off earlier is left
-    out. The last action is repeated after a termination, where the real reward is 0.
+    Starts are observations that are followed by k steps or by a termination, at most
+    `_RETURN_STARTS` of them. The last action is repeated after a termination, where the real reward
+    is 0.
     """
     left, index = episodes.remaining, torch.arange(len(episodes.remaining))
     terminates = (left > 0) & (episodes.terminated[index + left - 1] > 0)
     rows = torch.nonzero((left >= k) | terminates)[:, 0]
+    rows = rows[:: max(1, math.ceil(len(rows) / _RETURN_STARTS))]
     ahead = torch.arange(k)[:, None]
     steps = rows + torch.minimum(ahead, left[rows] - 1)  # (k, M)
     real = (episodes.rewards[steps] * (ahead < left[rows])).double().sum(0)
-    imagined = []
-    for chunk in torch.arange(len(rows)).split(_BATCH):
-        z, actions = episodes.z[rows[chunk]].to(wm.device), episodes.actions[steps[:, chunk]]
-        actions = actions.to(wm.device)
-        latents = torch.cat([z[None], unroll(wm.predictor, z, actions)])
-        imagined.append(imagined_return(wm, latents, actions).double().cpu())
-    return rows.numpy(), torch.cat(imagined).numpy(), real.numpy()
-
-
-def _rank_products(a: np.ndarray, b: np.ndarray, episodes: np.ndarray) -> np.ndarray:
-    """Sum count, ranks, squares and products of ranks by episode: float64 (E, 6)."""
-    x, y = rankdata(a) / len(a), rankdata(b) / len(b)
-    terms = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1)
-    _, index = np.unique(episodes, return_inverse=True)
-    sums = np.zeros((index.max() + 1, 6))
-    np.add.at(sums, index, terms)
-    return sums
-
-
-def _correlation(sums: np.ndarray) -> np.ndarray:
-    """Compute the correlation (...) from the sums (..., 6) of `_rank_products`."""
-    n, x, y, xx, yy, xy = np.moveaxis(sums, -1, 0)
-    spread = np.sqrt(np.maximum((xx - x * x / n) * (yy - y * y / n), 1e-24))
-    result: np.ndarray = (xy - x * y / n) / spread
-    return result
+    z, actions = episodes.z[rows].to(wm.device), episodes.actions[steps].to(wm.device)
+    latents = torch.cat([z[None], unroll(wm.predictor, z, actions)])
+    imagined = imagined_return(wm, latents, actions).double().cpu()
+    return rows.numpy(), imagined.numpy(), real.numpy()
 
 
 def _fraction(predicted: np.ndarray) -> float | None:

@@ -275,13 +275,13 @@ class ReturnMetrics(Strict):
     """Whether imagined returns rank held-out action sequences like the real ones.
 
     Planning and training in the dream rely on this ranking, which the accuracy of probes does not
-    imply (arXiv:2608.18746).
+    imply.
 
     Attributes:
-        episodes: number of held-out episodes; every observation of them is a start.
+        episodes: number of held-out episodes whose observations are starts.
         rank_correlation: k -> Spearman correlation between the imagined and the real return of
-            the k recorded actions that follow a start, -1 to 1; None if all returns are equal or
-            the model diverged.
+            the k recorded actions that follow a start, -1 to 1; None if all real or all imagined
+            returns are equal, the model diverged, or no episode is long enough.
         interval: k -> interval of `rank_correlation`.
     """
 

@@ -55,9 +55,9 @@ class PatchDecoder(nn.Module):
         frame_stack: frames S per observation.
         latent_dim: size D of the latent.
         width: channels of the map.
-        older_weight: weight of the error of the older frames of a stack; that of the newest is 1.
-            None for 1 in stacks of two frames, and 0.1 in longer ones, where equal weights make the
-            newest frame blurred.
+        older_weight: weight of the error of each older frame of a stack; that of the newest is 1.
+            None for 1 in stacks of two frames, and 0.05 in longer ones, where equal weights blur
+            the newest frame.
     """
 
     def __init__(
@@ -70,9 +70,10 @@ class PatchDecoder(nn.Module):
         older_weight: float | None = None,
     ) -> None:
         super().__init__()
-        self.image_size, self.channels = frame_shape[0], frame_shape[-1]
-        default = 1.0 if frame_stack <= 2 else 0.1
-        self.older_weight = default if older_weight is None else older_weight
+        self.image_size = frame_shape[0]
+        if older_weight is None:
+            older_weight = 1.0 if frame_stack <= 2 else 0.05
+        self.frame_weights = [older_weight] * (frame_stack - 1) + [1.0]
         side = self.image_size // PATCH
         self.layout = nn.Sequential(
             nn.Linear(latent_dim, 256),
@@ -91,13 +92,17 @@ class PatchDecoder(nn.Module):
         return patches
 
     def loss(self, z: Tensor, observation: Tensor) -> Tensor:
-        """Compute the MSE of pixels in [0, 1] patch by patch, which saves reordering pixels."""
+        """Compute the weighted mean over frames of the MSE of pixels in [0, 1].
+
+        It is computed patch by patch, which saves reordering pixels.
+        """
         decoded, true = self.patches(z), to_patches(observation).float().mul_(1 / 255)
-        if self.older_weight == 1.0 or observation.shape[-1] == self.channels:
+        weights = self.frame_weights
+        if min(weights) == 1.0:
             return F.mse_loss(decoded, true)
-        errors = (decoded - true).square().unflatten(-1, (PATCH * PATCH, -1))
-        newest, older = errors[..., -self.channels :], errors[..., : -self.channels]
-        loss: Tensor = newest.mean() + self.older_weight * older.mean()
+        errors = (decoded - true).square().unflatten(-1, (PATCH * PATCH, len(weights), -1))
+        by_frame = errors.mean((0, 1, 2, 4))
+        loss: Tensor = (by_frame * by_frame.new_tensor(weights)).sum() / sum(weights)
         return loss
 
     def forward(self, z: Tensor) -> Tensor:
