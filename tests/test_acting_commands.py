@@ -193,3 +193,17 @@ def test_a_directory_that_is_no_run_is_reported(tmp_path, monkeypatch):
         result = invoke(command, tmp_path)
         assert result.exit_code == 1
         assert "is not a run directory" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--goal-offset", 5), "--goal-offset requires --goals"),
+        (("--goals", "heldout", "--steps", 5), "--steps cannot be used with --goals"),
+        (("--goals", "nowhere"), "goals is 'nowhere'; expected 'heldout', 'validation', or"),
+    ],
+)
+def test_options_of_the_other_kind_of_planning_are_refused(driven_run, options, message):
+    result = invoke("plan", driven_run, *options)
+    assert result.exit_code in (1, 2)
+    assert message in " ".join(result.stderr.split())

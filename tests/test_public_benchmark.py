@@ -5,7 +5,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -17,7 +20,13 @@ ROOT = Path(__file__).parents[1]
 
 def lines(values, trials=50):
     return [
-        {"value": value, "trials": trials, "cpu_minutes": 12.0, "real_steps": 40_000}
+        {
+            "value": value,
+            "trials": trials,
+            "cpu_minutes": 12.0,
+            "real_steps": 40_000,
+            "details": {"random_successes": 13},
+        }
         for value in values
     ]
 
@@ -36,7 +45,7 @@ def test_a_return_has_the_interval_of_the_mean_over_seeds():
 
 def test_the_summary_has_ours_beside_published_results():
     text = summary("tworoom", lines([98.0, 100.0, 96.0]))
-    assert "98.0 % of goals (94.3 to 99.3; seeds: 98.0, 100.0, 96.0)" in text
+    assert "98.0 % of goals (94.3 to 99.3; seeds: 98.0, 100.0, 96.0; random actions: 26.0)" in text
     assert "12 CPU minutes, 40,000 real steps" in text
     assert "LeWM 87; PLDM 97" in text
 
@@ -55,9 +64,8 @@ def test_rows_are_listed_and_missing_packages_named(capsys, monkeypatch):
 
 def test_the_expert_of_two_room_heads_for_the_door_and_then_for_the_target(monkeypatch):
     monkeypatch.setattr(TwoRoomExpert, "NOISE", 0.0)
-    monkeypatch.setattr(TwoRoomExpert, "REPEAT", 0.0)
-    box = np.zeros(2, np.float32)
-    act = TwoRoomExpert().bind(box, None, 100)(0)
+    space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    act = TwoRoomExpert().bind(space, None, 100)(0)
     doors = [112, 60, 112, 150, 0, 0]
 
     def heading(position, target):
@@ -69,15 +77,41 @@ def test_the_expert_of_two_room_heads_for_the_door_and_then_for_the_target(monke
     assert heading((110, 150), (200, 20))[1] < 0  # at the door it turns to the target
 
 
+def test_goals_in_two_room_are_drawn_from_the_expert(tmp_path, monkeypatch):
+    reached = {"successes": 49, "interval": [0.9, 1.0], "random_successes": 13}
+    reached |= {"successes_at_start": 2, "decision_ms": 80.0, "success_rate": 0.98, "episodes": 50}
+    asked: dict[str, Any] = {}
+    metrics = SimpleNamespace(data=SimpleNamespace(train_steps=40_000))
+
+    def reach_goals(**settings):
+        return asked.update(settings) or reached
+
+    def load_or_collect(env_id, path, **settings):
+        asked.update(expert=settings)
+        return SimpleNamespace(close=lambda: None)
+
+    run = SimpleNamespace(reach_goals=reach_goals, metrics=metrics)
+    monkeypatch.setattr("worldmodel.train", lambda **settings: asked.update(train=settings) or run)
+    monkeypatch.setattr("benchmarks.public.rows.load_or_collect", load_or_collect)
+    score = ROWS["tworoom-250"].measure(2, tmp_path, False)
+    assert (score.value, score.trials, score.real_steps) == (98.0, 50, 40_000)
+    assert score.details["random_successes"] == 13
+    assert asked["train"]["size"] == 250
+    assert asked["train"]["seed"] == asked["seed"] == 2
+    assert min(asked["expert"]["seeds"]) >= 20_000
+    assert asked["goals"] == tmp_path / "expert"
+    assert (asked["goal_offset"], asked["budget"], asked["success"]) == (25, 50, "terminated")
+
+
 @pytest.mark.slow
 def test_a_row_runs_in_its_smallest_form(tmp_path):
-    command = [sys.executable, "-m", "benchmarks.public", "cartpole", "--smallest"]
+    command = [sys.executable, "-m", "benchmarks.public", "cartpole", "--smoke"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "| CartPole-v1, agent trained in the dream |" in done.stdout
     (line,) = (tmp_path / "results" / "public.jsonl").read_text().splitlines()
     result = json.loads(line)
-    assert result["smallest"]
+    assert result["smoke"]
     assert 1 <= result["value"] <= 500
     assert result["real_steps"] > 100

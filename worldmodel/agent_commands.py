@@ -52,7 +52,7 @@ def rl_train(
     seed: Annotated[int | None, typer.Option(min=0, help="Random seed (default: 0).")] = None,
     envs: Annotated[
         int | None,
-        typer.Option(min=1, help="Environments at once (default: 128 dreams; real: tuned or 32)."),
+        typer.Option(min=1, help="Parallel environments (default: 128 imagined or 32 real)."),
     ] = None,
     rounds: Annotated[
         int | None, typer.Option(min=0, help="Rounds of acting and fine-tuning the model.")

@@ -98,3 +98,7 @@ class AgentConfig(Section):
     max_eval_steps: int = Field(10_000, ge=1)
     ensemble: Ensemble = Ensemble()
     loop: Loop = Loop()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all settings as JSON values; of other values, as classes, the ``repr``."""
+        return self.model_dump(mode="json", fallback=repr)

@@ -196,7 +196,7 @@ class Run(RunDirectory):
         Args:
             reference_updates: of a reference model trained on the true state; 0 for none, None for
                 `evaluation.reference.updates`.
-            callbacks: watch the progress.
+            callbacks: that show progress.
         """
         from worldmodel.evaluation.run_evaluation import evaluate_run
 
@@ -270,7 +270,7 @@ class Run(RunDirectory):
         """Reach goals of held-out episodes by planning.
 
         Args:
-            callbacks: watch the progress.
+            callbacks: that show progress.
             settings: arguments of `planning.goal_reaching.reach_goals`, as ``goal_offset=25``.
         """
         from worldmodel.planning.goal_reaching import reach_goals
@@ -281,7 +281,7 @@ class Run(RunDirectory):
         """Train a Stable-Baselines3 agent and evaluate it in the real environment.
 
         Args:
-            callbacks: watch the progress.
+            callbacks: that show progress.
             settings: fields of `AgentConfig` that differ from the run's configuration, as
                 ``on="dream"``, ``algo="sac"``, ``loop={"rounds": 3}``.
 
@@ -312,7 +312,7 @@ class Run(RunDirectory):
         Args:
             seeds: of the agents.
             pixels: whether to train agents on pixels, by far the slowest.
-            callbacks: watch the progress.
+            callbacks: that show progress.
             settings: fields of `AgentConfig`.
         """
         from worldmodel.rl.compare import compare_agents

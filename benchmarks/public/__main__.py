@@ -2,13 +2,13 @@
 
     python -m benchmarks.public              # list the rows
     python -m benchmarks.public tworoom      # measure one: three training seeds
-    python -m benchmarks.public cartpole --smallest
+    python -m benchmarks.public cartpole --smoke
 
 Each seed appends a line to ``results/public.jsonl``; data and runs go to ``results/public/NAME``.
 The summary has the mean over seeds with a 95 % interval (Student's t over seeds for returns, Wilson
 over all goals for success rates), CPU minutes of all processes, and steps of the real environment.
-Rows that name packages need ``pip install -e '.[benchmarks]'``. ``--smallest`` checks that a row
-runs; its value means nothing.
+Some rows need ``pip install -e '.[benchmarks]'``. ``--smoke`` checks that a row runs; its value
+means nothing.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def cpu_minutes() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in used) / 60
 
 
-def measure(name: str, seed: int, smallest: bool) -> dict[str, Any]:
+def measure(name: str, seed: int, smoke: bool) -> dict[str, Any]:
     """Measure a row with one training seed, and append the result to the file of results."""
-    folder = RESULTS / "public" / (f"{name}_smallest" if smallest else name)
+    folder = RESULTS / "public" / (f"{name}_smoke" if smoke else name)
     before = cpu_minutes()
-    score = ROWS[name].measure(seed, folder, smallest)
+    score = ROWS[name].measure(seed, folder, smoke)
     line = {
         "row": name,
-        "smallest": smallest,
+        "smoke": smoke,
         "seed": seed,
         "value": score.value,
         "trials": score.trials,
@@ -60,7 +60,7 @@ def measure(name: str, seed: int, smallest: bool) -> dict[str, Any]:
 def interval(row: Row, lines: list[dict[str, Any]]) -> tuple[float, float]:
     """Compute the 95 % interval of a row's value over its seeds."""
     values = [line["value"] for line in lines]
-    if row.unit.startswith("%"):
+    if row.metric == "success":
         trials = sum(line["trials"] for line in lines)
         reached = round(sum(line["value"] * line["trials"] / 100 for line in lines))
         found = stats.binomtest(reached, trials).proportion_ci(0.95, "wilson")
@@ -72,7 +72,7 @@ def interval(row: Row, lines: list[dict[str, Any]]) -> tuple[float, float]:
 
 
 def summary(name: str, lines: list[dict[str, Any]]) -> str:
-    """Lay out a measured row beside the published results, as Markdown."""
+    """Format a measured row beside the published results, as Markdown."""
     row = ROWS[name]
     low, high = interval(row, lines)
     mean = statistics.fmean(line["value"] for line in lines)
@@ -81,10 +81,15 @@ def summary(name: str, lines: list[dict[str, Any]]) -> str:
     steps = max(line["real_steps"] for line in lines)
     published = "; ".join(f"{p.method} {p.value}" for p in row.published)
     sources = "; ".join(dict.fromkeys(p.source for p in row.published))
+    more = ""
+    if row.metric == "success":
+        reached = sum(line["details"]["random_successes"] for line in lines)
+        rate = 100 * reached / sum(line["trials"] for line in lines)
+        more = f"; random actions: {rate:.1f}"
     return (
-        f"| {row.title} | {mean:.1f} {row.unit} ({low:.1f} to {high:.1f}; seeds: {seeds}) | "
-        f"{row.bar} | {minutes:.0f} CPU minutes, {steps:,} real steps | {published} ({sources}) | "
-        f"{row.differences} |"
+        f"| {row.title} | {mean:.1f} {row.unit} ({low:.1f} to {high:.1f}; seeds: {seeds}{more}) | "
+        f"{row.target} | {minutes:.0f} CPU minutes, {steps:,} real steps | {published} "
+        f"({sources}) | {row.differences} |"
     )
 
 
@@ -97,19 +102,19 @@ def main() -> None:
     )
     parser.add_argument("row", nargs="?", choices=ROWS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--smallest", action="store_true")
+    parser.add_argument("--smoke", action="store_true")
     options = parser.parse_args()
     if options.row is None:
         for name, row in ROWS.items():
-            print(f"{name:14} {row.title} (aim: {row.bar} {row.unit})")
+            print(f"{name:14} {row.title} (target: {row.target} {row.unit})")
         return
     missing = [package for package in ROWS[options.row].needs if find_spec(package) is None]
     if missing:
         parser.error(f"{options.row} needs {', '.join(missing)}: pip install -e '.[benchmarks]'")
     print(describe_machine())
-    seeds = options.seeds[:1] if options.smallest else options.seeds
-    lines = [measure(options.row, seed, options.smallest) for seed in seeds]
-    print("| task | ours | aim | cost of a seed | published | differences |")
+    seeds = options.seeds[:1] if options.smoke else options.seeds
+    lines = [measure(options.row, seed, options.smoke) for seed in seeds]
+    print("| task | ours | target | cost of a seed | published | differences |")
     print("| --- | --- | --- | --- | --- | --- |")
     print(summary(options.row, lines))
 

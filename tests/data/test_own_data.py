@@ -13,7 +13,10 @@ from own_episodes import KWARGS, SIZE, episodes_of, simple_episodes, train, writ
 from tiny_env import TinyEnv
 
 import worldmodel
-from worldmodel.data import ReplayBuffer
+from worldmodel.config import build_config, from_options
+from worldmodel.data import ReplayBuffer, collect
+from worldmodel.data.datasets import open_datasets
+from worldmodel.data.own_data import describe_data
 from worldmodel.data.store import infer_action_space, stored_frames
 
 
@@ -229,6 +232,26 @@ def test_data_of_a_buffer_names_no_code_to_import(tmp_path, collected):
     _, paths = collected
     run = train(tmp_path, data=[str(path) for path in paths])
     assert run.config.env.id is None
+
+
+def test_the_user_is_told_why_data_has_no_environment(tmp_path):
+    spec = {"episodes": 12, "seeds": range(12), "steps": 12, "policy": "random", "image_size": SIZE}
+    named = {"a": ("Tiny-v0", {}), "b": ("Tiny-v0", {"size": 24}), "c": ("tiny_env:TinyEnv", {})}
+    for name, (env_id, kwargs) in named.items():
+        collect(env_id, tmp_path / name, env_kwargs=kwargs, **spec).close()
+
+    def told(*names):
+        sources = [str(tmp_path / name) for name in names]
+        config = build_config(from_options(data=sources, data_dir=str(tmp_path), image_size=SIZE))
+        with open_datasets(config) as datasets:
+            return list(describe_data(config, datasets))
+
+    assert told("a") == []
+    (text,) = told("a", "b")
+    assert text.startswith("The data comes from Tiny-v0, but the sources differ in the environment")
+    assert "--env ID" in text
+    (text,) = told("c")
+    assert "tiny_env:TinyEnv is not registered here: train with --env module:ID" in text
 
 
 def test_frames_are_brought_into_the_stored_layout():

@@ -1,4 +1,4 @@
-"""Warnings of runs on own data: their remedies change the data and never say to collect."""
+"""Warnings of runs on own data: the suggested fixes change the data and never say to collect."""
 
 import re
 
@@ -25,7 +25,7 @@ def noise(actions):
     ]
 
 
-def require_remedies(run, names):
+def require_fixes(run, names):
     found = {warning.name: warning.fix for warning in run.metrics.warnings}
     assert names <= found.keys()
     for fix in found.values():
@@ -33,10 +33,10 @@ def require_remedies(run, names):
 
 
 @pytest.mark.parametrize(("actions", "name"), [(1, "one_action"), (2, "actions")])
-def test_remedies_for_own_data_do_not_say_to_collect(tmp_path, actions, name):
+def test_fixes_for_own_data_do_not_say_to_collect(tmp_path, actions, name):
     run = train(tmp_path, data=noise(actions))
     assert run.metrics.run.own_data
-    require_remedies(run, {name, "forecast", "reward", "data"})
+    require_fixes(run, {name, "forecast", "reward", "data"})
 
 
 def test_a_buffer_of_a_known_policy_is_own_data_too(tmp_path):
@@ -45,7 +45,7 @@ def test_a_buffer_of_a_known_policy_is_own_data_too(tmp_path):
     run = train(tmp_path, data=tmp_path / "buffer")
     assert (run.config.env.id, run.metrics.run.policy) == ("CartPole-v1", "random")
     assert run.metrics.run.own_data
-    require_remedies(run, {"data", "heldout"})
+    require_fixes(run, {"data", "heldout"})
 
 
 def test_a_collected_run_is_not_own_data_and_says_to_collect(collected):

@@ -20,7 +20,7 @@ from worldmodel.evaluation import (
     fit_probes,
     metrics_table,
 )
-from worldmodel.evaluation.metrics import TerminationMetrics
+from worldmodel.evaluation.metrics import ReturnMetrics, TerminationMetrics
 from worldmodel.hyperparameters import Evaluation
 from worldmodel.latents import encode_at
 from worldmodel.plugins import EnvPlugin
@@ -73,7 +73,7 @@ def test_metrics_survive_strict_json(metrics):
         ({"privileged": {}}, "damaged at privileged"),
     ],
 )
-def test_older_and_damaged_metrics_are_rejected_with_the_remedy(metrics, change, message):
+def test_older_and_damaged_metrics_are_rejected_with_a_hint(metrics, change, message):
     with pytest.raises(ValueError, match=f"{message}.*`worldmodel evaluate RUN` rewrites"):
         Metrics.from_dict({**metrics.to_dict(), **change})
 
@@ -354,7 +354,9 @@ def test_the_table_shows_the_metrics(metrics):
     assert "no held-out episode terminates" in text
 
 
-def test_the_table_shows_recall_and_false_positive_rate(metrics):
+def test_the_table_shows_recall_and_rank_correlations(metrics):
+    returns = ReturnMetrics(7, {"5": 0.71, "10": None}, {"5": (0.6, 0.8), "10": None})
+    assert "real returns of k actions: 0.71 (k = 5)\n" in printed(replace(metrics, returns=returns))
     terminations = TerminationMetrics(35, 30 / 35, 0.0012)
     text = printed(replace(metrics, heads=replace(metrics.heads, termination=terminations)))
     assert "terminations: recall 86% of 35, false positive rate 0.12%" in text

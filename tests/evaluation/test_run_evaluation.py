@@ -97,14 +97,14 @@ def test_a_comparison_that_cannot_be_written_is_rejected_before_anything_is_eval
             evaluate_runs(runs, comparison=path)
 
 
-def test_metrics_of_an_older_version_are_rejected_with_the_remedy(run):
+def test_metrics_of_an_older_version_are_rejected_with_a_hint(run):
     path = run.path / "metrics.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 2}))
     with pytest.raises(RunError, match=r"schema version 2.*`worldmodel evaluate "):
         _ = run.metrics
 
 
-def test_a_damaged_probe_is_reported_with_the_remedy(tmp_path):
+def test_a_damaged_probe_is_reported_with_a_hint(tmp_path):
     (tmp_path / "models").mkdir()
     assert Run(tmp_path).probe is None
     torch.save({"net": {}}, tmp_path / "models" / "probe.pt")

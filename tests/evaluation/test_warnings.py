@@ -1,4 +1,4 @@
-"""Warnings: each part that failed is named with its figure and a remedy, and nothing else is."""
+"""Warnings: each part that failed is named, with its value and a suggested fix."""
 
 import re
 from dataclasses import replace
@@ -52,7 +52,7 @@ def test_a_good_run_has_no_warnings(good):
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "name", "figure"),
+    ("path", "value", "name", "shown"),
     [
         ("collapse.effective_rank", 1.25, "collapse", "1.25 of"),
         ("data.heldout_episodes", 1, "heldout", "from 1 held-out episode only"),
@@ -70,14 +70,14 @@ def test_a_good_run_has_no_warnings(good):
         ("run.updates", {"phase1": 1563, "phase2": 29}, "updates", "29 in phase2\\."),
     ],
 )
-def test_what_failed_is_named_with_its_figure(good, path, value, name, figure):
+def test_what_failed_is_named_with_its_value(good, path, value, name, shown):
     metrics = change(good.metrics, "heads.termination.terminations", 40)
     metrics = change(metrics, "heads.termination.recall", 0.9)
     metrics = change(metrics, "heads.reward.std", 1.0)
     assert find_warnings(metrics) == []
     (warning,) = find_warnings(change(metrics, path, value))
     assert warning.name == name
-    assert re.search(figure, warning.message), warning.message
+    assert re.search(shown, warning.message), warning.message
     assert "--" in warning.fix
 
 

@@ -67,6 +67,24 @@ def test_reset_options_set_the_true_states(run, recorded):
     task.options["state"] = task.options["state"] + 0.5
     with pytest.raises(ValueError, match=r"reset with the options state differs.*whole state"):
         task.reset(env, FRAMES)
+    (task,) = draw_tasks(recorded, FRAMES, 9, 1, 0, goal_option="state")
+    with pytest.raises(ValueError, match=r"does not repeat its episode of seed 50\d"):
+        task.reset(env, FRAMES)
+
+
+def test_goals_of_a_buffer_need_its_environment(run, recorded, tmp_path):
+    """A buffer's own arguments of the environment replace those of the run."""
+    hanging = run.with_settings({"env": {"kwargs": {"start": "down", "max_torque": 9.0}}})
+    result = reach_goals(hanging, goals=recorded.path, tolerance=100, **FEW)
+    assert result["successes"] == 3
+    settings = {"steps": 9, "policy": "random", "episodes": 1, "seeds": [1], "image_size": 16}
+    collect("Acrobot-v1", tmp_path / "other", **settings).close()
+    with pytest.raises(ValueError, match=r"episodes of Acrobot-v1.*trained on DoublePendulum"):
+        reach_goals(run, goals=tmp_path / "other", **FEW)
+    own = {"env_id": "DoublePendulumPixels-v0", "frame_skip": 2}
+    collect(path=tmp_path / "skipped", **own, **settings).close()
+    with pytest.raises(ValueError, match=r"frame skip of 2.*collect it with --frame-skip 1"):
+        reach_goals(run, goals=tmp_path / "skipped", **FEW)
 
 
 def test_episodes_without_a_seed_need_a_start_option(recorded, tmp_path):
@@ -79,7 +97,7 @@ def test_episodes_without_a_seed_need_a_start_option(recorded, tmp_path):
     ]
     with ReplayBuffer.from_episodes(tmp_path / "one", episodes) as buffer:
         assert {task.seed for task in draw_tasks(buffer, FRAMES, 4, 5, seed=0)} == {7}
-        with pytest.raises(ValueError, match=r"have 6 starts with a goal 4 steps later"):
+        with pytest.raises(ValueError, match=r"have 6 starts.*3 episodes without a seed need"):
             draw_tasks(buffer, FRAMES, 4, 7, seed=0)
         any_seed = draw_tasks(buffer, FRAMES, 4, 20, seed=0, start_option="state")
         assert {task.seed for task in any_seed} == {7, None}
@@ -93,7 +111,9 @@ def test_episodes_without_a_seed_need_a_start_option(recorded, tmp_path):
 def test_tasks_that_do_not_fit_are_reported(recorded):
     with pytest.raises(ValueError, match=r"have 4 starts with a goal 9 steps later, and 5 are"):
         draw_tasks(recorded, FRAMES, 9, 5, seed=0)
-    with pytest.raises(ValueError, match=r"lower --goal-offset \(the median episode has 9 steps"):
+    with pytest.raises(
+        ValueError, match=r"lower --episodes or --goal-offset \(the median episode has 9 steps"
+    ):
         draw_tasks(recorded, FRAMES, 10, 1, seed=0)
 
 
@@ -179,6 +199,8 @@ def test_a_perfect_model_reaches_its_goals(run, recorded, monkeypatch):
     [
         ({"goals": "nowhere"}, "goals is 'nowhere'; expected 'heldout'"),
         ({"goal_offset": 0}, "goal_offset is 0; expected 1 or more"),
+        ({"budget": 0}, "budget is 0; expected 1 or more"),
+        ({"episodes": 0}, "episodes is 0; expected 1 or more"),
         ({"goal_offset": 300}, "starts with a goal 300 steps later"),
         ({"success": "nokey"}, "success is 'nokey', and info has"),
     ],

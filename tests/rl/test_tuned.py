@@ -94,8 +94,10 @@ def test_a_linear_schedule_is_written_as_in_the_zoo():
     assert kwargs["learning_rate"](0.25) == pytest.approx(2.5e-4)
     rate = with_schedules({"learning_rate": "lin_1e-3_1e-4"})["learning_rate"]
     assert (rate(1.0), rate(0.0)) == pytest.approx((1e-3, 1e-4))
-    with pytest.raises(ValueError, match="learning_rate is 'lin_fast'; expected a number"):
-        with_schedules({"learning_rate": "lin_fast"})
+    message = "expected lin_A or lin_A_B"
+    for wrong in ("lin_fast", "lin_", "lin_1_2_3"):
+        with pytest.raises(ValueError, match=f"learning_rate is '{wrong}'; {message}"):
+            with_schedules({"learning_rate": wrong})
 
 
 def test_hyperparameters_are_given_one_by_one_and_in_a_file(tmp_path):

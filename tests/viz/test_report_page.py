@@ -14,6 +14,7 @@ from browser import browser_page
 from PIL import Image
 from reported import run_summary
 
+from worldmodel.evaluation.metrics import ReturnMetrics
 from worldmodel.viz.media import sprite_sheet
 from worldmodel.viz.report import ReportRun, insert_agents, write_report
 
@@ -52,6 +53,17 @@ def test_every_number_is_the_one_of_the_metrics(run, page):
     angle = [f"forecast.angle.error.{k}" for k in metrics["forecast"]["angle"]["error"]]
     assert shown >= {*angle, "probes.untrained.linear.r2.omega2", "collapse.rankme", "run.seed"}
     assert shown >= {"reference.error.10", "heads.reward.rmse", "energy.readout_rmse"}
+
+
+def test_rank_correlations_of_returns_are_shown(run, tmp_path):
+    returns = ReturnMetrics(7, {"5": 0.71, "10": None}, {"5": (0.6, 0.8), "10": None})
+    shown = replace(run, metrics=replace(run.metrics, returns=returns))
+    write_report(tmp_path / "report.html", [shown])
+    text = (tmp_path / "report.html").read_text()
+    (row,) = re.findall(r"imagined and real returns of (\d+) actions.*?<td>(.*?)</td>", text)
+    assert row[0] == "5"
+    assert FIGURE.findall(row[1]) == [("returns.rank_correlation.5", ".2f", "0.71")]
+    assert ">7</span> held-out episodes under random actions, imagined open loop" in text
 
 
 def test_rows_hold_what_their_labels_say(page):

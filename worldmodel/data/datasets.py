@@ -21,7 +21,7 @@ from worldmodel.data.adapters import env_options, require_env
 from worldmodel.data.collect import collect, load_or_collect
 from worldmodel.data.header import HEADER_FILE, dataset_lock
 from worldmodel.data.policies import Policy
-from worldmodel.data.recipe import Recipe, require_images, require_space_for, resolve
+from worldmodel.data.recipe import Recipe, resolve
 from worldmodel.data.replay import ReplayBuffer
 from worldmodel.files import require_directory
 
@@ -106,7 +106,7 @@ def open_datasets(config: Config, callbacks: Sequence[Callback] = ()) -> Iterato
 
     Args:
         config: of a run.
-        callbacks: see the progress of the collection.
+        callbacks: that show the progress of the collection.
 
     Yields:
         The datasets, open for reading.
@@ -138,7 +138,7 @@ def check_data(
 
     Args:
         config: of a run.
-        callbacks: see the progress of storing own data.
+        callbacks: that show the progress of storing own data.
 
     Returns:
         Shape of a frame, and the space of the actions.
@@ -166,7 +166,7 @@ def check_data(
         ReplayBuffer.open(path).close()
     else:
         hint = "lower --size, or choose another disk with --set data.dir=PATH"
-        require_space_for(recipe, config.data.dir, size, hint)
+        recipe.require_space(config.data.dir, size, hint)
     return recipe.env.source.shape, recipe.env.action_space
 
 
@@ -194,7 +194,7 @@ def evaluation_set(
         steps: transitions per episode, unless the environment ends it earlier; by default
             ``config.evaluation.steps``.
         env_kwargs: override the arguments of the environment.
-        callbacks: see the progress of the collection.
+        callbacks: that show the progress of the collection.
 
     Yields:
         The buffer, open for reading.
@@ -212,7 +212,7 @@ def evaluation_set(
     settings["steps"] = config.evaluation.steps if steps is None else steps
     with tempfile.TemporaryDirectory(prefix=f"{split}-", ignore_cleanup_errors=True) as folder:
         hint = "lower the number of episodes, or set TMPDIR to a directory on another disk"
-        require_space_for(resolve(**settings), Path(folder), count, hint)
+        resolve(**settings).require_space(Path(folder), count, hint)
         with CallbackList(callbacks).task(f"{split} episodes", count) as advance:
             buffer = collect(
                 path=Path(folder) / "buffer",
@@ -256,7 +256,7 @@ def collect_to(
         observation: ``pixels`` or ``vector``.
         first_seed: seed of the first episode; None continues after the largest seed in the buffer.
         workers: see `collect`.
-        callbacks: see the progress of the collection.
+        callbacks: that show the progress of the collection.
         env_options: `wrappers`, `observation_key` and `frame_skip`, see `collect`.
 
     Returns:
@@ -279,8 +279,8 @@ def collect_to(
         **env_options,
     }
     recipe = resolve(**settings)
-    require_images(recipe, env_id, observation)
-    require_space_for(recipe, path, size, "lower --size, or choose another disk")
+    recipe.require_images(env_id, observation)
+    recipe.require_space(path, size, "lower --size, or choose another disk")
     with (
         CallbackList(callbacks).task("collect", stored + size, stored) as advance,
         collect(
@@ -297,12 +297,14 @@ def collect_to(
 
 
 def wanted_size(lengths: np.ndarray, size: int, min_steps: int) -> int:
-    """Return the number of trajectories to collect, which depends on the first ones only.
+    """Return how many trajectories are wanted, given the lengths of those that there are.
+
+    Where they end early, more are wanted; the final number does not depend on `len(lengths)`.
 
     Args:
         lengths: int (E,), frames of each trajectory.
-        size: trajectories, at least.
-        min_steps: steps of all trajectories, at least.
+        size: minimum number of trajectories.
+        min_steps: minimum number of steps of all trajectories.
     """
     while size <= len(lengths):
         steps = int((lengths[:size] - 1).sum())
@@ -353,7 +355,7 @@ def _recipe_kwargs(config: Config) -> dict[str, Any]:
 
 def _recipe(config: Config) -> Recipe:
     recipe = resolve(**_recipe_kwargs(config))
-    require_images(recipe, str(config.env.id), config.observation)
+    recipe.require_images(str(config.env.id), config.observation)
     shape = recipe.env.source.shape
     if len(shape) == 3 and shape[-1] not in (1, 3):
         raise ValueError(

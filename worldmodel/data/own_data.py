@@ -259,9 +259,14 @@ def describe_data(config: Config, datasets: Datasets) -> Iterator[str]:
     """Yield what a user should know about own data, in sentences."""
     known = {str(reader.env["id"]) for reader in OwnData.of(config).readers if "id" in reader.env}
     if config.env.id is None and known:
+        names = ", ".join(sorted(known))
+        if unknown := sorted(known - gym.registry.keys()):
+            reason, example = f"{', '.join(unknown)} is not registered here", "module:ID"
+        else:
+            reason, example = "the sources differ in the environment or its arguments", "ID"
         yield (
-            f"The data comes from {', '.join(sorted(known))}, which is not registered here: train "
-            "with --env module:ID to use it, otherwise the run has no environment"
+            f"The data comes from {names}, but {reason}: train with --env {example} to choose the "
+            "environment, otherwise the run has none"
         )
     train = datasets.train
     if INFERRED in train.metadata:

@@ -76,6 +76,21 @@ class Recipe:
         noted = {name: _version(name) for name in ("numpy", "numba", "pillow", "pygame")}
         return self.identity() | {MADE_WITH: {"python": platform.python_version(), **noted}}
 
+    def require_images(self, env_id: str, observation: str) -> None:
+        """Raise ValueError if frames are images by `observation`, but the environment has none."""
+        if observation == "pixels" and len(self.env.source.shape) != 3:
+            raise ValueError(
+                f"{env_id} has no images, only vectors; learn from its vectors with "
+                "--observation vector"
+            )
+
+    def require_space(self, path: Path, episodes: int, hint: str) -> None:
+        """Raise OSError if the disk of a path has too little space for this many episodes."""
+        source = self.env.source
+        frame = int(np.prod(source.shape)) * source.dtype.itemsize
+        needed = episodes * (self.steps + 1) * frame
+        require_space(path, needed, f"{episodes} episodes", hint)
+
     def make(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any]:
         """Make N environments to collect in."""
         return self.env.make_batch(num_envs)
@@ -120,23 +135,6 @@ def resolve(
             f"be stored in shape {env.source.shape}; use the same image_size and observation"
         )
     return Recipe(env, actor, steps, state_key, _state_dim(env, state_key))
-
-
-def require_images(recipe: Recipe, env_id: str, observation: str) -> None:
-    """Raise ValueError if frames are images by `observation`, but the environment has none."""
-    if observation == "pixels" and len(recipe.env.source.shape) != 3:
-        raise ValueError(
-            f"{env_id} has no images, only vectors; learn from its vectors with "
-            "--observation vector"
-        )
-
-
-def require_space_for(recipe: Recipe, path: Path, episodes: int, hint: str) -> None:
-    """Raise OSError if the disk of a path has too little space for episodes of a recipe."""
-    source = recipe.env.source
-    frame = int(np.prod(source.shape)) * source.dtype.itemsize
-    needed = episodes * (recipe.steps + 1) * frame
-    require_space(path, needed, f"{episodes} episodes", hint)
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

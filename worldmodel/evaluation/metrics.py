@@ -296,7 +296,7 @@ class RunWarning(Strict):
 
     Attributes:
         name: short name of what failed.
-        message: what failed, with its figure.
+        message: what failed, with its value.
         fix: what to do about it.
     """
 

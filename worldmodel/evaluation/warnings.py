@@ -1,4 +1,4 @@
-"""What failed in a run, by its metrics: each warning with its figure and how to fix it.
+"""What failed in a run, by its metrics: each warning with its value and how to fix it.
 
 Shown in the terminal and at the top of the report. The thresholds are loose: a warning means that
 a part is of no use, not that it could be better.
@@ -169,7 +169,7 @@ def _data(metrics: Metrics) -> Iterator[RunWarning]:
     if heldout < MIN_HELDOUT_EPISODES:
         yield RunWarning(
             "heldout",
-            f"The figures come from {heldout} held-out episode{'s' * (heldout != 1)} only, and are "
+            f"The results come from {heldout} held-out episode{'s' * (heldout != 1)} only, and are "
             "uncertain.",
             "Add episodes: a tenth of own data is held out."
             if _own_data(metrics)

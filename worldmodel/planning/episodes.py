@@ -80,7 +80,7 @@ def plan(
         steps: maximum steps per episode.
         seed: random seed of the first episode and of the search; the following episodes count up.
         output: path of the video of the first episode; None for ``plan.mp4`` in the run directory.
-        callbacks: watch the progress.
+        callbacks: that show progress.
 
     Returns:
         What is also written to ``plan.json`` in the run directory: `goal`, `method`, `optimizer`
@@ -94,6 +94,9 @@ def plan(
     """
     from worldmodel.viz.video import check_video_path, write_video
 
+    for name, value in {"episodes": episodes, "steps": steps}.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}; expected 1 or more")
     callback = CallbackList(callbacks)
     settings, wm = run.config.planning, run.model
     path = check_video_path(output or run.path / "plan.mp4")

@@ -19,6 +19,7 @@ from scipy.stats import binomtest
 
 from worldmodel.callbacks import Callback, CallbackList
 from worldmodel.data import ReplayBuffer, evaluation_set
+from worldmodel.data.adapters import adapt_config
 from worldmodel.data.datasets import training_seeds
 from worldmodel.files import write_json
 from worldmodel.models import WorldModel
@@ -74,7 +75,7 @@ def reach_goals(
         iterations: see `plan`.
         seed: random seed of the choice of tasks and of the search.
         output: path of the video; None for ``goals.mp4`` in the run directory.
-        callbacks: watch the progress.
+        callbacks: that show progress.
 
     Returns:
         What is also written to ``goals.json`` in the run directory: the arguments; `criterion`;
@@ -95,9 +96,12 @@ def reach_goals(
         run.require_decoder()
     run.warn_if_one_action(watching)
     method, horizon, optimizer = plan_settings(run, method, horizon, samples, iterations)
-    if goal_offset < (smallest := max(1, wm.frames.first)):
-        raise ValueError(f"goal_offset is {goal_offset}; expected {smallest} or more")
-    with _recorded(run, goals, goal_offset, episodes, watching) as (buffer, env_kwargs):
+    lowest = {"goal_offset": max(1, wm.frames.first), "budget": 1, "episodes": 1}
+    given = {"goal_offset": goal_offset, "budget": budget, "episodes": episodes}
+    for name, value in given.items():
+        if value < lowest[name]:
+            raise ValueError(f"{name} is {value}; expected {lowest[name]} or more")
+    with _recorded(run, goals, goal_offset, episodes, watching) as (buffer, recorded_as):
         tasks = draw_tasks(
             buffer, wm.frames, goal_offset, episodes, seed, start_option, goal_option
         )
@@ -105,7 +109,7 @@ def reach_goals(
     played, random, at_start = [], [], 0
     with (
         watching.task("goals", len(tasks)) as advance,
-        closing(run.make_env(**env_kwargs)) as env,
+        closing(recorded_as.make_env()) as env,
     ):
         for i, task in enumerate(tasks):
             z = wm.encode(task.goal[None])
@@ -146,8 +150,8 @@ def reach_goals(
 @contextmanager
 def _recorded(
     run: Run, goals: str | Path, offset: int, episodes: int, callbacks: CallbackList
-) -> Iterator[tuple[ReplayBuffer, Mapping[str, Any]]]:
-    """Open the episodes that tasks are drawn from, and the environment's arguments for them.
+) -> Iterator[tuple[ReplayBuffer, Run]]:
+    """Open the episodes that tasks are drawn from, and the run with their environment.
 
     Episodes of a split follow the policy of the run's data.
     """
@@ -159,19 +163,16 @@ def _recorded(
                 "buffer that `worldmodel collect` made"
             )
         with ReplayBuffer.open(goals) as buffer:
-            shape = run.model.spec.frame_shape
-            if buffer.frame_shape != shape:
-                raise ValueError(
-                    f"{goals} has frames of shape {buffer.frame_shape}, and the model of "
-                    f"{run.path} was trained on {shape}; collect it with the same --image-size"
-                )
-            yield buffer, buffer.metadata.get("env_kwargs", {})
+            _require_same_env(run, buffer, goals)
+            kwargs = buffer.metadata.get("env_kwargs", config.env.kwargs)
+            yield buffer, _with_env_kwargs(run, kwargs)
         return
+    kwargs = {**config.env.kwargs, **config.data.env_kwargs}
     if config.data.sources:
         with run.datasets([callbacks]) as datasets:
             own = datasets.heldout if split == "heldout" else datasets.validation
             assert own is not None
-            yield own, config.data.env_kwargs
+            yield own, _with_env_kwargs(run, kwargs)
         return
     steps = max(config.evaluation.steps, 2 * offset)
     with evaluation_set(
@@ -183,7 +184,37 @@ def _recorded(
         steps=steps,
         callbacks=[callbacks],
     ) as buffer:
-        yield buffer, config.data.env_kwargs
+        yield buffer, _with_env_kwargs(run, kwargs)
+
+
+def _require_same_env(run: Run, buffer: ReplayBuffer, path: str | Path) -> None:
+    """Raise ValueError if a buffer holds other frames, or is of another environment."""
+    shape, env = run.model.spec.frame_shape, run.config.env
+    if buffer.frame_shape != shape:
+        raise ValueError(
+            f"{path} has frames of shape {buffer.frame_shape}, and the model of {run.path} was "
+            f"trained on {shape}; collect it with the same --image-size"
+        )
+    if "env" not in buffer.metadata:
+        return
+    recorded, own = buffer.metadata["env"]["id"], adapt_config(run.config).spec.id
+    if recorded != own:
+        raise ValueError(
+            f"{path} holds episodes of {recorded}, and the model of {run.path} was trained on {own}"
+        )
+    if (skip := buffer.metadata.get("frame_skip", 1)) != env.frame_skip:
+        raise ValueError(
+            f"{path} was collected with a frame skip of {skip}, and the model of {run.path} was "
+            f"trained with {env.frame_skip}; collect it with --frame-skip {env.frame_skip}"
+        )
+
+
+def _with_env_kwargs(run: Run, kwargs: Mapping[str, Any]) -> Run:
+    """Return the run with other arguments of the environment, not merged with its own."""
+    changed = Run(run.path, run.device)
+    env = run.config.env.model_copy(update={"kwargs": dict(kwargs)})
+    changed.config = run.config.model_copy(update={"env": env})
+    return changed
 
 
 def _reached_at_random(

@@ -29,7 +29,9 @@ class GoalTask:
     Attributes:
         seed: of the environment's reset; None if it is unknown.
         options: of the environment's reset.
-        actions: (t, ...), replayed after the reset to get to the start.
+        repeats: whether the episode is repeated from its seed to get to the start; otherwise an
+            option sets the state.
+        actions: (t, ...), replayed after the reset; none if an option sets the state.
         start: frame (H, W, C) at the start.
         goal: observation (H, W, S*C) of the goal.
         goal_state: true state (d,) of the goal; None if it is unknown.
@@ -37,6 +39,7 @@ class GoalTask:
 
     seed: int | None
     options: dict[str, Any]
+    repeats: bool
     actions: np.ndarray
     start: np.ndarray
     goal: np.ndarray
@@ -52,7 +55,7 @@ class GoalTask:
         for action in self.actions:
             observation, _, _, _, info = env.step(action)
         if not np.array_equal(frames.newest(observation), self.start):
-            if len(self.actions) or not self.options:
+            if self.repeats:
                 raise ValueError(
                     f"the environment does not repeat its episode of seed {self.seed}: the frame "
                     f"after {len(self.actions)} steps differs from the recorded one; pass the "
@@ -107,10 +110,12 @@ def draw_tasks(
         for t in range(first, length - offset)
     ]
     if len(starts) < count:
+        skipped = 0 if start_option else int((buffer.seeds < 0).sum())
+        seedless = f"; {skipped} episodes without a seed need --start-option" if skipped else ""
         raise ValueError(
             f"the recorded episodes have {len(starts)} starts with a goal {offset} steps later, "
-            f"and {count} are asked for; lower --goal-offset (the median episode has "
-            f"{int(np.median(buffer.lengths)) - 1} steps)"
+            f"and {count} are asked for; lower --episodes or --goal-offset (the median episode has "
+            f"{int(np.median(buffer.lengths)) - 1} steps){seedless}"
         )
     chosen = np.random.default_rng((_STREAM, seed)).choice(len(starts), count, replace=False)
     return [
@@ -141,6 +146,7 @@ def _task(
     return GoalTask(
         seed if seed >= 0 else None,
         options,
+        start_option is None,
         seen.actions[0, : 0 if start_option else t],
         seen.frames[0, t],
         frames.observe(seen.frames, t + offset)[0],

@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +89,12 @@ def train_agent(
     watching = CallbackList(callbacks)
     envs = open_envs(run, config, watching)
     folder = results_folder(run, config)
-    training = envs.training(config, find_ensemble(run, config.ensemble, [watching]))
-    agent, curve = make_agent(config, training, folder / "tensorboard"), Curve()
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-    stopped = learn(agent, envs, config, curve, f"{config.algo} on {config.on}", [watching])
-    training.close()
+    ensemble = find_ensemble(run, config.ensemble, [watching])
+    with closing(envs.training(config, ensemble)) as training:
+        agent, curve = make_agent(config, training, folder / "tensorboard"), Curve()
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+        stopped = learn(agent, envs, config, curve, f"{config.algo} on {config.on}", [watching])
     with suppress(KeyboardInterrupt):
         if not stopped:
             return finalize(envs, config, agent, curve, folder)
@@ -144,6 +144,7 @@ def check_consistent(config: AgentConfig) -> None:
             f"unexpected keyword argument {unknown[0]!r} in agent.kwargs; expected one of "
             f"{', '.join(allowed)} for {config.algo} (agent.gamma and agent.seed are separate keys)"
         )
+    with_schedules(config.kwargs)
 
 
 def check_algorithm(algo: str, actions: spaces.Space[Any]) -> None:
@@ -153,7 +154,7 @@ def check_algorithm(algo: str, actions: spaces.Space[Any]) -> None:
         ValueError: If the algorithm is unknown, or does not support the action space.
     """
     if algo not in ALGORITHMS:
-        raise ValueError(f"agent.algo is {algo!r}; expected one of {', '.join(ALGORITHMS)}")
+        raise ValueError(f"algo is {algo!r}; expected one of {', '.join(ALGORITHMS)}")
     if algo in _CONTINUOUS and not isinstance(actions, spaces.Box):
         raise ValueError(
             f"{algo} needs continuous actions, and the environment has {actions}; use dqn or ppo"
@@ -344,7 +345,7 @@ def finalize(
     (folder / _UNFINISHED).replace(folder / "agent.zip")
     video.replace(folder / "agent.mp4")
     results = {
-        "config": config.model_dump(mode="json", fallback=repr),
+        "config": config.to_json(),
         "steps": agent.num_timesteps,
         "real_steps": 0 if config.on == "dream" else agent.num_timesteps,
         "model_data_steps": envs.model_data_steps,

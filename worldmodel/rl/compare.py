@@ -122,7 +122,7 @@ def _reuse_or_train(run: Run, config: AgentConfig, callbacks: CallbackList) -> d
     if (folder / "results.json").exists() and (folder / "agent.zip").exists():
         results = read_json(folder / "results.json", "delete it to train the agent again")
         resolved = resolve_agent(config, run.config.env.id)
-        if results["config"] == resolved.model_dump(mode="json", fallback=repr):
+        if results.get("config") == resolved.to_json():
             callbacks.on_message(f"{folder.name}: trained before")
             return results
     return train_agent(run, config, [callbacks])

@@ -11,6 +11,7 @@ import hashlib
 import shutil
 import statistics
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -282,21 +283,20 @@ class _Rounds:
     def train_in_dream(self, envs: AgentEnvs, number: int, curve: Curve) -> None:
         """Train the previous round's agent, or a new one, and save it."""
         config = self.config.model_copy(update={"seed": self.config.seed + 1000 * number})
-        training = envs.training(config, self.ensemble)
-        if number:
-            agent = load_agent(
-                config.algo,
-                self.agent(number - 1),
-                self.hint,
-                custom_objects={"observation_space": training.observation_space},
-            )
-            agent.set_env(training)
-            agent.set_random_seed(config.seed)
-        else:
-            agent = make_agent(config, training, self.folder / "tensorboard")
-        task = f"dream, round {number}"
-        stopped = learn(agent, envs, config, curve, task, [self.callbacks])
-        training.close()
+        with closing(envs.training(config, self.ensemble)) as training:
+            if number:
+                agent = load_agent(
+                    config.algo,
+                    self.agent(number - 1),
+                    self.hint,
+                    custom_objects={"observation_space": training.observation_space},
+                )
+                agent.set_env(training)
+                agent.set_random_seed(config.seed)
+            else:
+                agent = make_agent(config, training, self.folder / "tensorboard")
+            task = f"dream, round {number}"
+            stopped = learn(agent, envs, config, curve, task, [self.callbacks])
         if stopped:
             raise KeyboardInterrupt
         save_agent(agent, self.agent(number))

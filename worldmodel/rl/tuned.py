@@ -178,7 +178,7 @@ def with_schedules(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Replace ``lin_A_B`` by a linear change from A to B over the training; B is 0 if not given.
 
     Raises:
-        ValueError: If what follows ``lin_`` are not one or two numbers.
+        ValueError: If one or two numbers do not follow ``lin_``.
     """
     return {
         name: _schedule(name, value) if str(value).startswith("lin_") else value
@@ -188,9 +188,10 @@ def with_schedules(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 def _schedule(name: str, text: str) -> LinearSchedule:
     try:
-        start, end = (float(number) for number in (text + "_0").split("_")[1:3])
+        numbers = [float(part) for part in text.split("_")[1:]]
+        start, end = numbers if len(numbers) > 1 else [*numbers, 0.0]
     except ValueError:
-        raise ValueError(f"{name} is {text!r}; expected a number after lin_") from None
+        raise ValueError(f"{name} is {text!r}; expected lin_A or lin_A_B, as lin_1e-3") from None
     return LinearSchedule(start, end, 1.0)
 
 
