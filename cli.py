@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from worldmodel.agent_commands import rl_app
+from worldmodel.data_commands import collect, info, repair
 from worldmodel.options import (
     DEVICE_HELP,
     ENV_HELP,
@@ -23,6 +24,7 @@ from worldmodel.options import (
     RunArgument,
     Set,
     StateKey,
+    Trust,
     Video,
     Wrappers,
     given,
@@ -31,7 +33,6 @@ from worldmodel.options import (
 from worldmodel.terminal import (
     WRONG_USAGE,
     TerminalProgress,
-    describe,
     fail,
     print_metrics,
     print_values,
@@ -97,13 +98,17 @@ def train(
     output_dir: Annotated[Path | None, typer.Option(help="Parent of run directories.")] = None,
     settings: Set = None,
     resume: Annotated[Path | None, typer.Option(help="Resume a run.", metavar="RUN")] = None,
+    trust: Trust = False,
     as_json: Json = False,
 ) -> None:
     """Train a world model and evaluate it, by default in 6 to 10 minutes on two cores."""
     with user_errors():
         from worldmodel import training
         from worldmodel.config import build_config, from_options, parse_settings, read_yaml
+        from worldmodel.trust import trust_all
 
+        if trust:
+            trust_all()
         options = from_options(
             env=env,
             data=data or None,
@@ -150,6 +155,7 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option(help="Report on several runs (default: comparison.html).")
     ] = None,
+    trust: Trust = False,
     settings: Set = None,
     device: Device = "auto",
     as_json: Json = False,
@@ -161,7 +167,7 @@ def evaluate(
     with user_errors():
         from worldmodel.evaluation import evaluate_runs
 
-        opened = [open_run(path, device, settings) for path in runs]
+        opened = [open_run(path, device, settings, trust=trust) for path in runs]
         metrics = evaluate_runs(
             opened,
             reference_updates=reference,
@@ -190,6 +196,7 @@ def rollout(
     steps: Annotated[int, typer.Option(min=1, help="Maximum imagined steps.")] = 100,
     output: Video = None,
     window: Annotated[bool, typer.Option("--window", help="Show it in a window instead.")] = False,
+    trust: Trust = False,
     settings: Set = None,
     device: Device = "auto",
     as_json: Json = False,
@@ -198,7 +205,7 @@ def rollout(
     with user_errors():
         from worldmodel.viz.rollout import parse_state
 
-        result = open_run(run, device, settings).rollout(
+        result = open_run(run, device, settings, trust=trust).rollout(
             policy=policy,
             seed=seed,
             state=None if state is None else parse_state(state),
@@ -214,12 +221,13 @@ def rollout(
 def play(
     run: RunArgument,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the first reset.")] = 20_000,
+    trust: Trust = False,
     settings: Set = None,
     device: Device = "auto",
 ) -> None:
     """Drive the real and the imagined environment together with the keyboard."""
     with user_errors():
-        open_run(run, device, settings).play(seed=seed, callbacks=[TerminalProgress()])
+        open_run(run, device, settings, trust=trust).play(seed=seed, callbacks=[TerminalProgress()])
 
 
 @app.command()
@@ -273,6 +281,7 @@ def plan(
         str | None, typer.Option(metavar="KEY", help="Reset option that sets the goal's state.")
     ] = None,
     output: Video = None,
+    trust: Trust = False,
     settings: Set = None,
     device: Device = "auto",
     as_json: Json = False,
@@ -301,7 +310,7 @@ def plan(
             seed=seed,
             output=output,
         )
-        opened, watching = open_run(run, device, settings), [TerminalProgress()]
+        opened, watching = open_run(run, device, settings, trust=trust), [TerminalProgress()]
         if goals is None:
             result = opened.plan(**for_one, **common, callbacks=watching)
         else:
@@ -309,61 +318,9 @@ def plan(
         print_values(result, as_json)
 
 
-@app.command()
-def collect(
-    path: Annotated[Path, typer.Argument(help="Directory of the replay buffer.")],
-    env: Annotated[str, typer.Option(help=ENV_HELP)] = "DoublePendulumPixels-v0",
-    size: Annotated[int, typer.Option(min=1, help="Number of trajectories.")] = 10_000,
-    steps: Annotated[int, typer.Option(min=1, help="Maximum steps per trajectory.")] = 30,
-    policy: Annotated[str, typer.Option(help=POLICY_HELP)] = "passive",
-    observation: Annotated[Observation, typer.Option(help="pixels or vector.")] = "pixels",
-    image_size: Annotated[int, typer.Option(min=8, help="Side of the frames in pixels.")] = 64,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of the first episode (default: the next free).")
-    ] = None,
-    state_key: StateKey = None,
-    env_kwargs: KeyValues = None,
-    wrapper: Wrappers = None,
-    observation_key: ObservationKey = None,
-    frame_skip: FrameSkip = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes (default: one per core if faster).")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Collect trajectories from any Gymnasium environment into a replay buffer."""
-    with user_errors():
-        from worldmodel.config import parse_settings
-        from worldmodel.data.datasets import collect_to
-
-        summary = collect_to(
-            path,
-            env_id=env,
-            env_kwargs=parse_settings(env_kwargs),
-            size=size,
-            steps=steps,
-            policy=policy,
-            observation=observation,
-            image_size=image_size,
-            state_key=state_key or "state",
-            first_seed=seed,
-            wrappers=wrapper or (),
-            observation_key=observation_key,
-            frame_skip=frame_skip or 1,
-            workers=workers,
-            callbacks=[TerminalProgress()],
-        )
-        print_values(summary, as_json)
-
-
-@app.command()
-def info(
-    path: Annotated[Path, typer.Argument(help="A run directory or a replay buffer.")],
-    as_json: Json = False,
-) -> None:
-    """Show what a run or a replay buffer holds."""
-    with user_errors():
-        print_values(describe(path), as_json)
+app.command()(collect)
+app.command()(info)
+app.command()(repair)
 
 
 def main() -> None:

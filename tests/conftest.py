@@ -5,8 +5,11 @@ Tests use one thread each: `pytest -n 2` runs them on two cores.
 
 import os
 import shutil
+import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+_CONFIG = tempfile.TemporaryDirectory(prefix="worldmodel-tests-")
+os.environ["XDG_CONFIG_HOME"] = _CONFIG.name  # where the key is that signs runs
 
 import pytest
 import torch

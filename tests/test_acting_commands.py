@@ -105,8 +105,7 @@ def test_plan_acts_in_the_real_environment_and_records_it(driven_run, tmp_path):
 
 
 def test_a_model_of_one_action_is_reported_before_planning(run_path, tmp_path):
-    text = (run_path / "config.yaml").read_text()
-    (run_path / "config.yaml").write_text(text.replace("policy: random", "policy: passive"))
+    worldmodel.Run(run_path).change_config({"data": {"policy": "passive"}})
     few = ("--episodes", 1, "--steps", 2, "--horizon", 1, "--samples", 2, "--iterations", 1)
     result = invoke("plan", run_path, *few, "--goal", "reward", "--method", "mppi")
     assert result.exit_code == 0, result.output

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from worldmodel.options import Device, Json, RunArgument, Set, given, open_run
+from worldmodel.options import Device, Json, RunArgument, Set, Trust, given, open_run
 from worldmodel.terminal import TerminalProgress, print_table, print_values, user_errors
 
 
@@ -67,6 +67,7 @@ def rl_train(
         float | None, typer.Option(min=0, help="Reward per unit of disagreement (default: 0.02).")
     ] = None,
     hyper: Hyper = None,
+    trust: Trust = False,
     settings: Set = None,
     device: Device = "cpu",
     as_json: Json = False,
@@ -82,7 +83,7 @@ def rl_train(
         changes |= parse_hyper(hyper)
         changes["loop"] = given(rounds=rounds)
         changes["ensemble"] = given(size=ensemble, penalty=penalty)
-        opened = open_run(run, device, settings)
+        opened = open_run(run, device, settings, trust=trust)
         results = opened.train_agent(callbacks=[TerminalProgress()], **changes)
         print_values(results if as_json else result_summary(results), as_json)
 
@@ -97,6 +98,7 @@ def rl_compare(
         bool, typer.Option(help="Include agents on pixels, by far the slowest.")
     ] = True,
     hyper: Hyper = None,
+    trust: Trust = False,
     settings: Set = None,
     device: Device = "cpu",
     as_json: Json = False,
@@ -106,7 +108,7 @@ def rl_compare(
         from worldmodel.rl.compare import comparison_table
         from worldmodel.rl.tuned import parse_hyper
 
-        comparison = open_run(run, device, settings).compare_agents(
+        comparison = open_run(run, device, settings, trust=trust).compare_agents(
             range(seeds),
             pixels=pixels,
             callbacks=[TerminalProgress()],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 
 class ConfigError(ValueError):
@@ -15,6 +16,19 @@ class ReplayBufferError(ValueError):
 
     The message names the path, what was expected there, what was found, and how to fix it.
     """
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something damaged in a buffer or a run, found by a check.
+
+    Attributes:
+        what: what is damaged, one sentence.
+        fix: how to repair it.
+    """
+
+    what: str
+    fix: str
 
 
 class RunError(RuntimeError):

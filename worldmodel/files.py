@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,20 +18,35 @@ if TYPE_CHECKING:
     import torch
 
 _SPARE_BYTES = 200 * 2**20
+_NOT_A_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+_MAX_JSON_BYTES = 256 * 2**20
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, with its suffix, that replaces it on success.
+    """Yield an empty temporary file beside `path`, with its suffix, that replaces it on success.
 
-    On failure the temporary file is removed and `path` stays as it was.
+    Its name is random and it is created here, so that it is no link and no file of others. It is
+    forced to the disk before it replaces `path`. On failure it is removed and `path` stays as it
+    was.
     """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}{path.suffix}")
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOT_A_LINK, 0o666))
     try:
         yield temporary
+        sync(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Force a file to the disk, so that it also survives a power cut."""
+    descriptor = os.open(path, os.O_RDWR | _NOT_A_LINK)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -58,7 +75,9 @@ def read_json(path: Path, hint: str) -> dict[str, Any]:
         RunError: If the file is missing or damaged.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise ValueError(f"it has more than {_MAX_JSON_BYTES >> 20} MB")
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except OSError as error:
         raise RunError(f"cannot read {path} ({error.strerror}); {hint}") from error
     except (ValueError, RecursionError) as error:
@@ -66,6 +85,10 @@ def read_json(path: Path, hint: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RunError(f"{path} is damaged (it holds no JSON object); {hint}")
     return content
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"it holds {name}, which is not JSON")
 
 
 def save_tensors(path: Path, content: dict[str, Any]) -> None:
@@ -96,12 +119,27 @@ def load_tensors(path: Path, hint: str, device: torch.device | str = "cpu") -> d
     if not path.is_file():
         raise RunError(f"{path} is missing; {hint}")
     try:
+        _require_intact(path)
         content = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch.load raises many types for damaged files
         raise RunError(f"{path} is damaged and cannot be read ({error}); {hint}") from error
     if not isinstance(content, dict):
         raise RunError(f"{path} is damaged (it does not hold a dictionary); {hint}")
     return content
+
+
+def _require_intact(path: Path) -> None:
+    """Compare the parts of an archive of torch with their checksums; torch does not.
+
+    Raises:
+        ValueError: If one differs, or is compressed: it could be of any size.
+        zipfile.BadZipFile: If the file is no archive.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("its parts are compressed, and those that torch writes are not")
+        if (damaged := archive.testzip()) is not None:
+            raise ValueError(f"{damaged} in it does not match its checksum")
 
 
 def require_directory(path: Path) -> None:

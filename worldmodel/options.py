@@ -32,6 +32,9 @@ Video = Annotated[
     Path | None, typer.Option(help="An .mp4 or .gif (default: in the run directory).")
 ]
 RunArgument = Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Accept code that a run or agent of others brings along.")
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP),
@@ -46,11 +49,16 @@ ObservationKey = Annotated[str | None, typer.Option(metavar="KEY", help=KEY_HELP
 FrameSkip = Annotated[int | None, typer.Option(min=1, metavar="N", help=SKIP_HELP)]
 
 
-def open_run(path: Path, device: str, settings: list[str] | None = None) -> Run:
+def open_run(
+    path: Path, device: str, settings: list[str] | None = None, *, trust: bool = False
+) -> Run:
     """Open a run, with the settings of ``--set``."""
     from worldmodel.config import parse_settings
     from worldmodel.run import Run
+    from worldmodel.trust import trust_all
 
+    if trust:
+        trust_all()
     run = Run(path, device)
     return run.with_settings(parse_settings(settings)) if settings else run
 

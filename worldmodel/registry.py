@@ -3,8 +3,8 @@
 A `Registry` maps the short names of one kind of part to ``module:Name`` references, which are
 imported on first use. Every built-in is entered this way, and a user's own part needs no entry:
 ``--set model.encoder=mypackage.nets:MyEncoder`` names it directly, in the notation of Gymnasium's
-environment ids. Resolving a reference imports its module, so load only runs whose configuration
-you trust.
+environment ids. Resolving a reference imports its module; for those that a run names, see
+`worldmodel.trust`.
 """
 
 from __future__ import annotations

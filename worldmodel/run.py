@@ -34,6 +34,7 @@ class Run(RunDirectory):
     Args:
         path: the directory, as in ``results/pendulum_image_20260101_120000``.
         device: where the model goes: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        trust: import the code that the run names, also if others made it; see `worldmodel.trust`.
     """
 
     def with_settings(self, values: dict[str, Any]) -> Run:
@@ -44,7 +45,7 @@ class Run(RunDirectory):
         Raises:
             ConfigError: If a key is unknown or a value is invalid.
         """
-        run = Run(self.path, self.device)
+        run = Run(self.path, self.device, trust=self.trust)
         run.config = validate(override(self.config.model_dump(mode="json"), values))
         return run
 
@@ -63,6 +64,8 @@ class Run(RunDirectory):
                 part.load_state_dict(state)
             except (RuntimeError, TypeError) as error:
                 raise RunError(f"{path} does not fit models/spec.json: {error}") from error
+            if not all(bool(value.isfinite().all()) for value in part.state_dict().values()):
+                raise RunError(f"{path} is damaged: it holds NaN or infinity; train the run again")
         device = choose_device(self.device)
         return self._with_imagination(model.to(device).eval().requires_grad_(False))
 
@@ -342,7 +345,7 @@ class Run(RunDirectory):
         description: dict[str, Any] = {
             "path": str(self.path),
             "finished": self.finished,
-            "config": self.config.model_dump(mode="json"),
+            "config": self.read_config().model_dump(mode="json"),
             "parts": sorted(part.stem for part in (self.path / "models").glob("*.pth")),
         }
         if self.finished:
@@ -365,31 +368,24 @@ class Run(RunDirectory):
 
     def _with_imagination(self, model: WorldModel) -> WorldModel:
         if self.has_imagination:
-            from worldmodel.imagination import Domain
-
-            path = self._imagination_path
-            content = load_tensors(path, self._evaluate_hint, model.device)
-            try:
-                model.starts = content["starts"]
-                model.domain = Domain.from_state_dict(content["domain"]).to(model.device)
-            except (KeyError, TypeError, RuntimeError) as error:
-                hint = f"delete it, then {self._evaluate_hint}"
-                raise RunError(f"{path} is damaged ({error!r}); {hint}") from error
+            model.starts, model.domain = self.load_imagination(model)
         return model
 
 
-def load(path: str | Path, device: str = "auto") -> WorldModel:
+def load(path: str | Path, device: str = "auto", *, trust: bool = False) -> WorldModel:
     """Load a trained world model.
 
     Args:
         path: a run directory, as in ``results/pendulum_image_20260101_120000``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        trust: import the code that the run names, also if others made it; see `worldmodel.trust`.
 
     Raises:
-        RunError: If there is no finished run in the directory, or a file is damaged.
+        RunError: If there is no finished run in the directory, a file is damaged, or the run is not
+            trusted.
         ValueError: If there is no such device on this machine.
     """
-    return Run(path, device).model
+    return Run(path, device, trust=trust).model
 
 
 def make_env(

@@ -9,13 +9,14 @@
     metrics.json      the evaluation on held-out episodes
     report.html       the same as one page that opens offline
     forecast.mp4  reconstruction.png  forecast.png
+    signature         shows that this user made the run, see `worldmodel.trust`
     tensorboard/      training curves
     rl/               agents
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,13 @@ from worldmodel.config import MODES, Config, dump, override, read_yaml, validate
 from worldmodel.errors import ConfigError, RunError
 from worldmodel.files import load_tensors, save_tensors, write_json, write_text
 from worldmodel.models import ModelSpec, WorldModel
+from worldmodel.trust import (
+    named_by_config,
+    named_by_spec,
+    require_no_links,
+    require_trust,
+    sign,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,11 +50,13 @@ class RunDirectory:
     Args:
         path: path of the directory.
         device: device of the model: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        trust: import the code that the run names, also if others made it; see `worldmodel.trust`.
     """
 
-    def __init__(self, path: str | Path, device: str = "auto") -> None:
+    def __init__(self, path: str | Path, device: str = "auto", *, trust: bool = False) -> None:
         self.path = Path(path)
         self.device = device
+        self.trust = trust
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r})"
@@ -72,6 +82,7 @@ class RunDirectory:
             run = cls(path, config.device)
             (path / "models").mkdir()
             write_text(path / "config.yaml", dump(config))
+            sign(path)
         except OSError as error:
             raise RunError(
                 f"cannot write the run directory {path}: {error.strerror}; choose another "
@@ -82,6 +93,18 @@ class RunDirectory:
     @cached_property
     def config(self) -> Config:
         """The configuration that the run was made with.
+
+        Raises:
+            RunError: If this is not a run directory, its configuration is damaged, or it is not
+                trusted; see `worldmodel.trust`.
+        """
+        config = self.read_config()
+        require_no_links(self.path)
+        self._require_trust(named_by_config(config))
+        return config
+
+    def read_config(self) -> Config:
+        """Read the configuration to show it, not to use it.
 
         Raises:
             RunError: If this is not a run directory, or its configuration is damaged.
@@ -105,6 +128,7 @@ class RunDirectory:
         """
         config = validate(override(self.config.model_dump(mode="json"), changes))
         write_text(self.path / "config.yaml", dump(config))
+        sign(self.path)
         self.config = config
 
     @property
@@ -119,6 +143,7 @@ class RunDirectory:
     def save_spec(self, spec: ModelSpec) -> None:
         """Write the spec of the model."""
         write_text(self._spec_path, spec.model_dump_json(indent=2) + "\n")
+        sign(self.path)
 
     def save_weights(self, model: WorldModel, names: Sequence[str] | None = None) -> None:
         """Write the weights of some parts, or of all, to ``models/<name>.pth``."""
@@ -156,6 +181,24 @@ class RunDirectory:
         if (model := self.__dict__.get("model")) is not None:
             model.starts, model.domain = starts, domain
 
+    def load_imagination(self, model: WorldModel) -> tuple[Tensor, Domain]:
+        """Read start latents (M, D) and domain, onto the device of the model that they are of.
+
+        Raises:
+            RunError: If the file is damaged, or is of another model.
+        """
+        from worldmodel.imagination import Domain
+
+        path = self._imagination_path
+        content = load_tensors(path, self._evaluate_hint, model.device)
+        try:
+            starts, domain = content["starts"], Domain.from_state_dict(content["domain"])
+            domain.require_fit(starts, model.spec.latent_dim)
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            hint = f"delete it, then {self._evaluate_hint}"
+            raise RunError(f"{path} is damaged ({error!r}); {hint}") from error
+        return starts, domain.to(model.device)
+
     @property
     def has_imagination(self) -> bool:
         """Whether start latents and domain are saved."""
@@ -168,12 +211,18 @@ class RunDirectory:
             RunError: If training has not started, or the file is damaged.
         """
         try:
-            return ModelSpec.model_validate_json(self._spec_path.read_text(encoding="utf-8"))
+            spec = ModelSpec.model_validate_json(self._spec_path.read_text(encoding="utf-8"))
         except OSError as error:
-            _ = self.config  # a clearer error if this is not a run directory at all
+            self.read_config()  # a clearer error if this is not a run directory at all
             raise RunError(f"{self.path} holds no model yet: {self._resume_hint}") from error
-        except ValidationError as error:
+        except (ValidationError, UnicodeDecodeError) as error:
             raise RunError(f"{self._spec_path} is damaged: {error}") from error
+        self._require_trust(named_by_spec(spec))
+        return spec
+
+    def _require_trust(self, named: Iterator[str]) -> None:
+        if not self.trust:
+            require_trust(self.path, named)
 
     @property
     def _spec_path(self) -> Path:

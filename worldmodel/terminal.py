@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.progress import Progress, TaskID
 
+    from worldmodel.errors import Problem
     from worldmodel.evaluation.metrics import Metrics
 
 FAILED = 1
@@ -169,6 +170,17 @@ def print_values(values: Mapping[str, Any], as_json: bool) -> None:
         else yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True).rstrip()
     )
     typer.echo(text)
+
+
+def print_problems(path: Path, problems: Sequence[Problem], as_json: bool) -> None:
+    """Print what a check found, as lines or as one JSON object."""
+    if as_json:
+        found = [{"problem": problem.what, "fix": problem.fix} for problem in problems]
+        print_values({"path": str(path), "problems": found}, as_json=True)
+    elif not problems:
+        typer.echo(f"{path}: no damage found")
+    for problem in () if as_json else problems:
+        typer.echo(f"{' '.join(problem.what.split())}\n  To repair it: {problem.fix}")
 
 
 def print_metrics(runs: Sequence[Metrics], as_json: bool) -> None:

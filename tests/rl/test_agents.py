@@ -2,6 +2,7 @@
 
 import json
 from contextlib import closing
+from pathlib import Path
 
 import gymnasium as gym
 import imageio.v3
@@ -150,7 +151,10 @@ def test_sac_trains_on_latents(run_path):
 
 def test_kwargs_and_gamma_reach_the_algorithm(run_path):
     results = trained(run_path, "state", kwargs={"n_steps": 32, "learning_rate": 0.5}, gamma=0.9)
-    agent = load_agent("ppo", run_path / "rl" / results["agent"].split("/rl/")[1])
+    config = AgentConfig(on="state", kwargs=results["config"]["kwargs"])
+    with closing(AgentEnvs(Run(run_path), "state").real(1)) as envs:
+        spaces = envs.single_action_space, envs.single_observation_space
+    agent = load_agent(config, Path(results["agent"]), *spaces)
     assert agent.n_steps == 32
     assert agent.learning_rate == 0.5
     assert agent.gamma == 0.9

@@ -218,7 +218,8 @@ def test_a_damaged_loop_is_an_error(run_path, file, content):
     (folder / "loop.json").write_text(json.dumps({"rounds": rounds}))
     (folder / file).write_text(content)
     shutil.copytree(run_path / "models", folder / "model_1" / "models")
-    shutil.copy(run_path / "config.yaml", folder / "model_1")
+    for name in ("config.yaml", "signature"):
+        shutil.copy(run_path / name, folder / "model_1")
     with pytest.raises(RunError, match=rf"{file} .*damaged.* start the loop from scratch"):
         trained(run_path, 1)
 

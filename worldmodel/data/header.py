@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,12 +17,14 @@ from filelock import FileLock, Timeout
 
 from worldmodel.callbacks import Callback, CallbackList
 from worldmodel.errors import ReplayBufferError
+from worldmodel.files import write_text
 
 FORMAT = "worldmodel-replay"
 VERSION = 1
 HEADER_FILE = "header.json"
-_TEMPORARY = HEADER_FILE + ".tmp"
 _LOCK_FILE = "write.lock"
+_TEMPORARY = re.compile(r"\.header\.[0-9a-f]+\.json")
+"""Names of unfinished headers, see `worldmodel.files.replacing`."""
 FRAME_DTYPES = ("uint8", "float32")
 
 
@@ -80,13 +82,7 @@ class Header:
 
     def write(self, directory: Path) -> None:
         """Write the header as a whole: readers see all of it or none, also after a power cut."""
-        text = json.dumps(self._to_json(), indent=1, allow_nan=False)
-        temporary = directory / _TEMPORARY
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(directory / HEADER_FILE)
+        write_text(directory / HEADER_FILE, json.dumps(self._to_json(), indent=1, allow_nan=False))
 
     @classmethod
     def read(cls, directory: Path) -> Header:
@@ -190,7 +186,8 @@ def unknown_files(path: Path) -> list[str]:
     """List names in a directory, but for what an interrupted creation leaves; [] if missing."""
     if not path.is_dir():
         return []
-    return sorted({entry.name for entry in path.iterdir()} - {_LOCK_FILE, _TEMPORARY})
+    names = {entry.name for entry in path.iterdir()} - {_LOCK_FILE}
+    return sorted(name for name in names if not _TEMPORARY.fullmatch(name))
 
 
 def lock_for_writing(path: Path, *, new: bool = False) -> FileLock:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import json
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from worldmodel.agent_files import ALGORITHMS, algorithm_of, load_agent_file
 from worldmodel.errors import ConfigError
 from worldmodel.registry import POLICIES, reference
 
@@ -256,7 +256,6 @@ def _uniform(space: Space) -> Draw:
     )
 
 
-ALGORITHMS = ("A2C", "DDPG", "DQN", "PPO", "SAC", "TD3")
 STOCHASTIC = ("A2C", "PPO", "SAC")
 
 
@@ -264,9 +263,9 @@ STOCHASTIC = ("A2C", "PPO", "SAC")
 class Agent(Policy):
     """A saved Stable-Baselines3 agent.
 
-    Loading one runs code from its file: load only agents you trust. The agent gets one observation
-    at a time, never a batch: the batch size changes the last bits of its actions, and episodes must
-    not depend on how many are collected at once.
+    Nothing in its file is executed unless you trust it, see `worldmodel.agent_files`. The agent
+    gets one observation at a time, never a batch: the batch size changes the last bits of its
+    actions, and episodes must not depend on how many are collected at once.
 
     Args:
         path: the ``.zip`` file that ``model.save`` wrote.
@@ -304,19 +303,15 @@ class Agent(Policy):
 
     def bind(self, action_space: Space, observation_space: Space, steps: int) -> ActorFactory:
         """See `Policy`. The spaces must be those of the agent, and Discrete actions start at 0."""
-        import stable_baselines3
         import torch
 
-        algorithm = getattr(stable_baselines3, self._algorithm())
-        with torch.random.fork_rng(devices=[]):
-            model = algorithm.load(self.path, device="cpu")
-        _require_same("actions", model.action_space, action_space)
-        _require_same("observations", _channels_last(model.observation_space), observation_space)
         if isinstance(action_space, gym.spaces.Discrete) and action_space.start != 0:
             raise ValueError(
                 "actions of Stable-Baselines3 agents start at 0, but the environment has "
                 f"{action_space}; shift them with gymnasium.wrappers.TransformAction"
             )
+        with torch.random.fork_rng(devices=[]):
+            model = load_agent_file(self.path, self._algorithm(), action_space, observation_space)
 
         def start(seed: int) -> Actor:
             acting = seeded_agent(model, seed, self.deterministic)
@@ -326,19 +321,9 @@ class Agent(Policy):
 
     def _algorithm(self) -> str:
         """Return the given algorithm, or the one that the file names."""
-        if self.algo is not None:
-            return self.algo
-        with zipfile.ZipFile(self.path) as archive:
-            try:
-                content = json.loads(archive.read("data"))
-                module = content["policy_class"]["__module__"]
-            except (KeyError, TypeError, ValueError):
-                content, module = {}, ""
-        if module.endswith("common.policies"):
-            return "PPO" if "clip_range" in content else "A2C"
-        for algorithm in ("DQN", "SAC", "TD3"):
-            if module.endswith(f"{algorithm.lower()}.policies"):
-                return algorithm
+        algorithm = self.algo or algorithm_of(self.path)
+        if algorithm is not None:
+            return algorithm
         raise ValueError(
             f"{self.path} does not name the algorithm that saved it; "
             f"pass policy=Agent(path, algo=...), one of {', '.join(ALGORITHMS)}"
@@ -371,30 +356,3 @@ def seeded_agent(model: Any, seed: int, deterministic: bool) -> Callable[[Any], 
         return np.asarray(action)
 
     return act
-
-
-def _channels_last(space: Space) -> Space:
-    """Undo the transposition of images that Stable-Baselines3 applies before training."""
-    if not isinstance(space, gym.spaces.Box) or len(space.shape) != 3 or space.dtype != np.uint8:
-        return space
-    if space.shape[0] >= space.shape[2]:
-        return space
-    low, high = (np.moveaxis(bound, 0, -1) for bound in (space.low, space.high))
-    return gym.spaces.Box(low, high, dtype=np.uint8)
-
-
-def _require_same(what: str, trained: Space, given: Space) -> None:
-    same = trained.shape == given.shape and trained.dtype == given.dtype
-    if isinstance(trained, gym.spaces.Discrete) or isinstance(given, gym.spaces.Discrete):
-        same = trained == given
-    if not same:
-        raise ValueError(
-            f"the agent was trained with {what} {_describe(trained)}, and the environment has "
-            f"{_describe(given)}; use an environment like the one it was trained in"
-        )
-
-
-def _describe(space: Space) -> str:
-    """Return dtype and shape of a Box, without its bounds; other spaces as they are."""
-    box = isinstance(space, gym.spaces.Box)
-    return f"{space.dtype} of shape {space.shape}" if box else str(space)

@@ -20,7 +20,8 @@ import gymnasium as gym
 import numpy as np
 
 from worldmodel.data.header import Header, episode_rows, lock_for_writing
-from worldmodel.data.storage import EpisodeLog, EpisodeTable
+from worldmodel.data.index import EpisodeTable
+from worldmodel.data.storage import EpisodeLog
 from worldmodel.data.windows import Indices, WindowReader, as_indices, existing_episodes
 from worldmodel.errors import ReplayBufferError
 

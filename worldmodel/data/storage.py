@@ -10,8 +10,9 @@ the episode part of the buffer. This gives four promises:
   disk and then appends a SYNC record. Episodes after the last SYNC record count only if their rows
   match the checksum in their own record.
 - Damage is never repaired in silence: a bad record before a SYNC record, or a file shorter than
-  the synced episodes need, is an error, and nothing is cut off. Unsynced episodes after a bad
-  record are left out with a warning, and the next writer overwrites them.
+  the synced episodes need, is an error. Unsynced episodes after a bad one are left out with a
+  warning. Nothing is appended, and so nothing overwritten, while the files hold more than one
+  unfinished episode that the index does not know; see `worldmodel.data.repair`.
 - One process writes, holding ``write.lock``. Readers take no lock and see the episodes that were
   committed when they opened the buffer.
 """
@@ -30,24 +31,18 @@ import numpy as np
 from filelock import FileLock
 
 from worldmodel.data.header import Header
+from worldmodel.data.index import (
+    EPISODE,
+    RECORD,
+    SYNC,
+    EpisodeTable,
+    Index,
+    make_record,
+    read_index,
+)
 from worldmodel.errors import ReplayBufferError
 
 SYNC_EVERY_BYTES = 256 * 2**20
-
-EPISODE = 0x45504953
-SYNC = 0x53594E43
-RECORD = np.dtype(
-    [
-        ("kind", "<u4"),  # EPISODE or SYNC
-        ("terminated", "<u4"),
-        ("sequence", "<u8"),  # number of episodes committed before this record
-        ("length", "<u8"),  # frames
-        ("seed", "<i8"),
-        ("data_crc", "<u4"),  # of the episode's rows
-        ("crc", "<u4"),  # of the bytes before it
-    ]
-)
-_CHECKED_BYTES = RECORD.itemsize - 4
 
 _log = logging.getLogger(__name__)
 
@@ -106,80 +101,6 @@ class RowFile:
             self._file = None
 
 
-class EpisodeTable:
-    """The committed episodes in memory, as read-only columns.
-
-    Args:
-        records: EPISODE records, in order.
-
-    Attributes:
-        lengths: frames per episode, int64 (E,).
-        starts: row of each episode's first frame, int64 (E,).
-        first_steps: row of each episode's first transition, int64 (E,).
-        seeds: seed of each episode, int64 (E,), -1 where unknown.
-        terminated: whether each episode ended by termination, bool (E,).
-        num_frames: frames in all episodes.
-    """
-
-    lengths: np.ndarray
-    starts: np.ndarray
-    first_steps: np.ndarray
-    seeds: np.ndarray
-    terminated: np.ndarray
-
-    def __init__(self, records: np.ndarray) -> None:
-        lengths = records["length"].astype(np.int64)
-        self.num_frames = int(lengths.sum())
-        self._columns = {
-            "lengths": lengths,
-            "starts": np.cumsum(lengths) - lengths,
-            "first_steps": np.cumsum(lengths - 1) - (lengths - 1),
-            "seeds": records["seed"].astype(np.int64),
-            "terminated": records["terminated"].astype(bool),
-        }
-        self._show(len(records))
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def num_rows(self, name: str, episodes: int) -> int:
-        """Count the rows of one file that the first `episodes` episodes take."""
-        frames = self.num_frames if episodes == len(self) else int(self.starts[episodes])
-        return frames - episodes if name in ("actions", "rewards") else frames
-
-    def append(self, length: int, seed: int, terminated: bool) -> None:
-        """Add one episode, in amortized constant time."""
-        count = len(self)
-        if count == len(self._columns["lengths"]):
-            for name, column in self._columns.items():
-                self._columns[name] = np.resize(column, max(64, 2 * count))
-        row = (length, self.num_frames, self.num_frames - count, seed, terminated)
-        for column, value in zip(self._columns.values(), row, strict=True):
-            column[count] = value
-        self.num_frames += length
-        self._show(count + 1)
-
-    def select(self, episodes: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> EpisodeTable:
-        """Make episodes of parts of episodes; see `ReplayBuffer.select`."""
-        table = EpisodeTable(np.empty(0, RECORD))
-        table._columns = {
-            "lengths": lengths,
-            "starts": self.starts[episodes] + starts,
-            "first_steps": self.first_steps[episodes] + starts,
-            "seeds": np.where(starts == 0, self.seeds[episodes], -1),
-            "terminated": self.terminated[episodes] & (starts + lengths == self.lengths[episodes]),
-        }
-        table.num_frames = int(lengths.sum())
-        table._show(len(episodes))
-        return table
-
-    def _show(self, count: int) -> None:
-        for name, column in self._columns.items():
-            view = column[:count]
-            view.flags.writeable = False
-            setattr(self, name, view)
-
-
 class EpisodeLog:
     """The files of one replay buffer.
 
@@ -188,25 +109,24 @@ class EpisodeLog:
         header: what they hold.
         lock: held by the caller if episodes will be appended; None for reading only.
 
+    Attributes:
+        episodes: the committed episodes.
+        checksums: of the rows of each episode that was there when the files were opened.
+
     Raises:
-        ReplayBufferError: If the files are truncated or damaged.
+        ReplayBufferError: If the files are truncated or damaged, or episodes could be overwritten.
     """
 
     def __init__(self, directory: Path, header: Header, lock: FileLock | None) -> None:
         self.directory = directory
-        self.files = {
-            "frames": RowFile(directory / "frames.bin", header.frame_shape, header.frame_dtype),
-            "actions": RowFile(directory / "actions.bin", header.action_shape, header.action_dtype),
-            "rewards": RowFile(directory / "rewards.bin", (), "float32"),
-        }
-        if header.state_dim:
-            self.files["states"] = RowFile(directory / "states.bin", (header.state_dim,), "float64")
+        self.files = data_files(directory, header)
         self._index = RowFile(directory / "index.bin", (), RECORD)
         self._lock = lock
         self._unsynced_bytes = 0
         self._closed = False
         self.episodes, self._num_records = self._recover()
         if lock is not None:
+            self.require_known()
             self._index.open_for_writing(self._num_records)
             for name, file in self.files.items():
                 file.open_for_writing(self._committed_rows(name))
@@ -234,7 +154,7 @@ class EpisodeLog:
         self._require_open(writing=True)
         length = len(rows["frames"])
         crc = _checksum(rows.values())
-        record = _record(EPISODE, len(self.episodes), length, seed, terminated, crc)
+        record = make_record(EPISODE, len(self.episodes), length, seed, terminated, crc)
         try:
             for name, array in rows.items():
                 self.files[name].write(self._committed_rows(name), array)
@@ -262,7 +182,7 @@ class EpisodeLog:
         try:
             for file in (*self.files.values(), self._index):
                 file.sync()
-            self._append_record(_record(SYNC, len(self.episodes)))
+            self._append_record(make_record(SYNC, len(self.episodes)))
             self._index.sync()
         except OSError as error:
             raise ReplayBufferError(
@@ -302,27 +222,35 @@ class EpisodeLog:
 
     def _recover(self) -> tuple[EpisodeTable, int]:
         """Read the index; returns the intact episodes and the number of records they take."""
-        records, durable, ends, cut_off = _read_index(self._index.path)
-        if cut_off:
+        index = read_index(self._index.path)
+        self._left_out = index.cut_off
+        if index.cut_off:
             _log.warning(
                 "%s is damaged: the record of episode %d fails its checksum, and %d episodes after "
-                "it are left out; copy the directory before you append to it",
+                "it are left out; run `worldmodel repair %s`",
                 self._index.path,
-                len(records),
-                cut_off,
+                len(index.records),
+                index.cut_off,
+                self.directory,
             )
-        table = EpisodeTable(records)
+        table = EpisodeTable(index.records)
         for name, file in self.files.items():
-            needed = table.num_rows(name, durable) * file.row_bytes
+            needed = table.num_rows(name, index.durable) * file.row_bytes
             if file.size() < needed:
                 raise ReplayBufferError(
                     f"{file.path} is truncated: {needed} bytes expected, {file.size()} found; "
                     "restore the file from a copy, or delete the directory and collect again"
                 )
-        kept = durable
-        while kept < len(table) and self._is_whole(table, kept, records["data_crc"][kept]):
+        return self._whole_episodes(table, index)
+
+    def _whole_episodes(self, table: EpisodeTable, index: Index) -> tuple[EpisodeTable, int]:
+        """Leave out the first episode that never reached the disk, and those after it."""
+        crcs, kept = index.records["data_crc"], index.durable
+        while kept < len(table) and is_whole(self.files, table, kept, crcs[kept]):
             kept += 1
         if kept < len(table):
+            later = range(kept + 1, len(table))
+            self._left_out += sum(is_whole(self.files, table, e, crcs[e]) for e in later)
             _log.warning(
                 "%s: the last %d of %d episodes did not reach the disk before a power cut; "
                 "they are left out",
@@ -330,59 +258,69 @@ class EpisodeLog:
                 len(table) - kept,
                 len(table),
             )
-        return EpisodeTable(records[:kept]), int(ends[kept])
+        self.checksums = crcs[:kept]
+        return EpisodeTable(index.records[:kept]), int(index.ends[kept])
 
-    def _is_whole(self, table: EpisodeTable, episode: int, crc: int) -> bool:
-        """Check whether the rows of an episode that was not synced match their checksum."""
-        arrays = []
-        for name, file in self.files.items():
-            first, stop = (table.num_rows(name, n) for n in (episode, episode + 1))
-            if file.size() < stop * file.row_bytes:
+    def require_known(self) -> None:
+        """Check that the index knows all episodes but one that a killed process was writing.
+
+        Raises:
+            ReplayBufferError: If the files hold more, which appending would overwrite.
+        """
+        unknown = {
+            name: file.size() - self._committed_rows(name) * file.row_bytes
+            for name, file in self.files.items()
+        }
+        no_index = any(unknown.values()) and not self._index.path.exists()
+        if self._left_out or no_index or not self._is_unfinished(unknown):
+            raise ReplayBufferError(
+                f"{self.directory}: index.bin knows {len(self.episodes)} episodes, and the other "
+                f"files hold more ({max(0, unknown['frames']):,} bytes of frames.bin), which "
+                "appending would overwrite; restore index.bin from a copy, or run `worldmodel "
+                f"repair {self.directory}`"
+            )
+
+    def _is_unfinished(self, unknown: dict[str, int]) -> bool:
+        """Check whether unknown bytes of each file are those of one episode being written."""
+        files = iter(self.files.items())
+        name, file = next(files)
+        frames, partial = divmod(max(0, unknown[name]), file.row_bytes)
+        complete = not partial and frames > 1
+        for name, file in files:
+            size = max(0, unknown[name])
+            expected = (frames if name == "states" else frames - 1) * file.row_bytes
+            if size and not (complete and size <= expected):
                 return False
-            arrays.append(file.rows(stop)[first:])
-        return _checksum(arrays) == crc
+            complete = complete and size == expected
+        return True
 
 
-def _read_index(path: Path) -> tuple[np.ndarray, int, np.ndarray, int]:
-    """Read the longest intact prefix of an index file.
-
-    Returns:
-        The EPISODE records (E,); how many of them a SYNC record covers; for n from 0 to E the
-        number of records, of both kinds, before episode n, int64 (E+1,); and the number of intact
-        EPISODE records after a damaged one, 0 if that one was never written.
-
-    Raises:
-        ReplayBufferError: If an intact SYNC record follows a damaged record.
-    """
-    content = path.read_bytes() if path.exists() else b""
-    size = RECORD.itemsize
-    records = np.frombuffer(content, RECORD, count=len(content) // size)
-    starts = range(0, len(records) * size, size)
-    crcs = [zlib.crc32(content[start : start + _CHECKED_BYTES]) for start in starts]
-    is_episode, is_sync = records["kind"] == EPISODE, records["kind"] == SYNC
-    intact = (np.array(crcs, np.uint32) == records["crc"]) & (is_episode | is_sync)
-    in_order = intact & (records["sequence"] == np.cumsum(is_episode) - is_episode)
-    count = len(records) if in_order.all() else int(np.argmin(in_order))
-    if (intact & is_sync)[count:].any():
-        raise ReplayBufferError(
-            f"{path} is damaged: record {count} fails its checksum but later ones do not; "
-            "restore the file from a copy, or delete the directory and collect again"
-        )
-    episodes = np.flatnonzero(is_episode[:count])
-    synced = records["sequence"][:count][is_sync[:count]]
-    durable = int(synced[-1]) if len(synced) else 0
-    written = count < len(records) and bool((is_episode | is_sync)[count])
-    cut_off = int((intact & is_episode)[count:].sum()) if written else 0
-    return records[episodes], durable, np.append(episodes, count), cut_off
+def data_files(directory: Path, header: Header) -> dict[str, RowFile]:
+    """Return the files with the rows of a buffer, in the order in which they are written."""
+    files = {
+        "frames": RowFile(directory / "frames.bin", header.frame_shape, header.frame_dtype),
+        "actions": RowFile(directory / "actions.bin", header.action_shape, header.action_dtype),
+        "rewards": RowFile(directory / "rewards.bin", (), "float32"),
+    }
+    if header.state_dim:
+        files["states"] = RowFile(directory / "states.bin", (header.state_dim,), "float64")
+    return files
 
 
-def _record(
-    kind: int, sequence: int, length: int = 0, seed: int = -1, ended: bool = False, crc: int = 0
-) -> np.ndarray:
-    """Make one index record with its checksum, (1,)."""
-    record = np.array([(kind, ended, sequence, length, seed, crc, 0)], RECORD)
-    record["crc"] = zlib.crc32(record.tobytes()[:_CHECKED_BYTES])
-    return record
+def episode_checksum(files: dict[str, RowFile], table: EpisodeTable, episode: int) -> int | None:
+    """Compute the checksum of an episode's rows; None if a file is too short for them."""
+    arrays = []
+    for name, file in files.items():
+        first, stop = (table.num_rows(name, n) for n in (episode, episode + 1))
+        if file.size() < stop * file.row_bytes:
+            return None
+        arrays.append(file.rows(stop)[first:])
+    return _checksum(arrays)
+
+
+def is_whole(files: dict[str, RowFile], table: EpisodeTable, episode: int, crc: int) -> bool:
+    """Check whether the rows of an episode match the checksum of its record."""
+    return episode_checksum(files, table, episode) == crc
 
 
 def _checksum(arrays: Iterable[np.ndarray]) -> int:

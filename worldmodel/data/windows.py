@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from worldmodel.data.header import Header
-from worldmodel.data.storage import EpisodeLog, EpisodeTable
+from worldmodel.data.index import EpisodeTable
+from worldmodel.data.storage import EpisodeLog
 
 _ALIGNMENT = 64
 

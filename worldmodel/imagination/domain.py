@@ -62,6 +62,35 @@ class Domain(nn.Module):
         """Make a domain from the ``state_dict()`` of another."""
         return cls(**state)
 
+    def require_fit(self, starts: Tensor, latent_dim: int) -> None:
+        """Check that domain and start latents are those of a model.
+
+        Args:
+            starts: float32 (M, D), M >= 1.
+            latent_dim: D.
+
+        Raises:
+            ValueError: If a shape, a dtype or a value is wrong.
+        """
+        d = latent_dim
+        expected = {"mean": (d,), "whitening": (d, d), "radius": (), "low": (d,), "high": (d,)}
+        tensors = {**dict(self.named_buffers()), "starts": starts}
+        for name, tensor in tensors.items():
+            shape = expected.get(name, (max(1, len(starts)), d))
+            if tensor.shape != shape or tensor.dtype != torch.float32:
+                raise ValueError(
+                    f"{name} is {tensor.dtype} of shape {tuple(tensor.shape)}; expected "
+                    f"torch.float32 of shape {shape}"
+                )
+            if not tensor.isfinite().all():
+                raise ValueError(f"{name} holds NaN or infinity")
+
+    @property
+    def space(self) -> gym.spaces.Box:
+        """The box of latents, as the observation space of an environment."""
+        low, high = self.low.cpu().numpy(), self.high.cpu().numpy()
+        return gym.spaces.Box(low, high, dtype=np.float32)
+
     def distance(self, z: Tensor) -> Tensor:
         """Compute the Mahalanobis distance of latents float32 (B, D) from the mean, (B,)."""
         distance: Tensor = ((z - self.mean) @ self.whitening).norm(dim=-1)

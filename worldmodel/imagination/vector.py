@@ -119,9 +119,7 @@ class LatentVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.render_mode = render_mode
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
-        self.single_observation_space = spaces.Box(
-            self.domain.low.cpu().numpy(), self.domain.high.cpu().numpy(), dtype=np.float32
-        )
+        self.single_observation_space = self.domain.space
         self.single_action_space = wm.spec.actions.space()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)

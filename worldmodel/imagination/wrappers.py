@@ -38,7 +38,7 @@ class LatentObservation(
         gym.ObservationWrapper.__init__(self, env)
         _check_shape(wm, env.observation_space)
         self.wm = wm
-        self.observation_space = self._box = _latent_space(wm)
+        self.observation_space = self._box = require_domain(wm).space
 
     def observation(self, observation: np.ndarray) -> np.ndarray:
         """Encode one observation, (...) to float32 (D,)."""
@@ -64,17 +64,12 @@ class VectorLatentObservation(gym.vector.VectorObservationWrapper):
         super().__init__(env)
         _check_shape(wm, env.single_observation_space)
         self.wm = wm
-        self.single_observation_space = self._box = _latent_space(wm)
+        self.single_observation_space = self._box = require_domain(wm).space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
 
     def observations(self, observations: np.ndarray) -> np.ndarray:
         """Encode (N, ...) to float32 (N, D)."""
         return _encode(self.wm, observations, self._box)
-
-
-def _latent_space(wm: WorldModel) -> spaces.Box:
-    domain = require_domain(wm)
-    return spaces.Box(domain.low.cpu().numpy(), domain.high.cpu().numpy(), dtype=np.float32)
 
 
 def _encode(wm: WorldModel, observations: np.ndarray, space: spaces.Box) -> np.ndarray:

@@ -211,7 +211,7 @@ def _require_same_env(run: Run, buffer: ReplayBuffer, path: str | Path) -> None:
 
 def _with_env_kwargs(run: Run, kwargs: Mapping[str, Any]) -> Run:
     """Return the run with other arguments of the environment, not merged with its own."""
-    changed = Run(run.path, run.device)
+    changed = Run(run.path, run.device, trust=run.trust)
     env = run.config.env.model_copy(update={"kwargs": dict(kwargs)})
     changed.config = run.config.model_copy(update={"env": env})
     return changed

@@ -19,6 +19,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from worldmodel.agent_config import AgentConfig, Ensemble
+from worldmodel.agent_files import load_agent_file
 from worldmodel.callbacks import Callback, CallbackList, deferred_interrupt
 from worldmodel.errors import InterruptedRunError, RunError
 from worldmodel.files import replacing, write_json
@@ -247,22 +248,32 @@ def make_agent(config: AgentConfig, envs: VecEnv, tensorboard: Path | None = Non
     return agent
 
 
-def load_agent(algo: str, path: Path, hint: str = "train it again", **kwargs: Any) -> BaseAlgorithm:
-    """Load a saved agent onto the CPU.
+def load_agent(
+    config: AgentConfig,
+    path: Path,
+    actions: spaces.Space[Any],
+    observations: spaces.Space[Any],
+    hint: str = "train it again",
+) -> BaseAlgorithm:
+    """Load an agent that was trained with a configuration, onto the CPU.
+
+    Nothing in the file is executed, see `worldmodel.agent_files`.
 
     Args:
-        algo: A key of `ALGORITHMS`.
+        config: Configuration of the agent, resolved.
         path: Path of the ``.zip`` file.
+        actions: Action space of the environment that it acts in.
+        observations: Observation space of that environment.
         hint: How to fix a missing or damaged file, for the message.
-        kwargs: Further arguments of Stable-Baselines3's `load`.
 
     Raises:
         RunError: If the file is missing or damaged.
     """
+    settings = with_schedules(config.kwargs)
     try:
-        return ALGORITHMS[algo].load(path, device="cpu", **kwargs)
-    except Exception as error:  # Stable-Baselines3 raises many types for damaged files
-        raise RunError(f"{path} is missing or damaged; {hint}") from error
+        return load_agent_file(path, config.algo.upper(), actions, observations, settings)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is missing or damaged ({error}); {hint}") from error
 
 
 def save_agent(agent: BaseAlgorithm, path: Path) -> None:

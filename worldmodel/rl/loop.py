@@ -21,19 +21,19 @@ import numpy as np
 import torch
 
 from worldmodel.agent_config import AgentConfig, Loop
+from worldmodel.agent_files import load_agent_file
 from worldmodel.callbacks import Callback, CallbackList
 from worldmodel.data import Policy, ReplayBuffer, collect
 from worldmodel.data.datasets import TRAINING_OVERFLOW, collect_kwargs
 from worldmodel.data.policies import Actor, ActorFactory, seeded_agent
 from worldmodel.errors import InterruptedRunError, RunError
 from worldmodel.files import read_json, write_json
-from worldmodel.imagination.domain import domain_of
+from worldmodel.imagination.domain import domain_of, require_domain
 from worldmodel.latents import LatentEpisodes, concatenate, encode_episodes
 from worldmodel.models import WorldModel
 from worldmodel.phases import heads_phase, predictor_phase
 from worldmodel.planning.policy import noisy
 from worldmodel.rl.agents import (
-    ALGORITHMS,
     finalize,
     learn,
     load_agent,
@@ -58,7 +58,7 @@ class Explorer(Policy):
     Args:
         wm: the world model, which encodes the observations.
         agent: path of the agent's ``.zip`` file.
-        algo: a key of `ALGORITHMS`.
+        algo: a key of `worldmodel.rl.agents.ALGORITHMS`.
         noise: standard deviation of the noise, in half ranges of a Box action.
     """
 
@@ -93,8 +93,9 @@ class Explorer(Policy):
         self, action_space: gym.Space[Any], observation_space: gym.Space[Any], steps: int
     ) -> ActorFactory:
         """Prepare to act in an environment; see `Policy.bind`."""
-        model: Any = ALGORITHMS[self.algo].load(self.agent, device="cpu")
-        low, high = model.observation_space.low, model.observation_space.high
+        space = require_domain(self.wm).space
+        low, high = space.low, space.high
+        model = load_agent_file(self.agent, self.algo.upper(), action_space, space)
 
         def start(seed: int) -> Actor:
             choose = seeded_agent(model, seed, deterministic=False)
@@ -243,10 +244,12 @@ class _Rounds:
     def finish(self, state: LoopState) -> dict[str, Any]:
         """Evaluate the best agent on latents within the bounds of its own round's model."""
         best = state.best_round(self.config.loop)
+        envs = self.open_model(best)
+        space = require_domain(envs.wm).space
         return finalize(
-            self.open_model(best),
+            envs,
             self.config,
-            load_agent(self.config.algo, self.agent(best), self.hint),
+            load_agent(self.config, self.agent(best), envs.action_space, space, self.hint),
             Curve(**state.curve),
             self.folder,
             model_data_steps=self.envs.model_data_steps,
@@ -270,27 +273,25 @@ class _Rounds:
             shutil.rmtree(unfinished, ignore_errors=True)
             try:
                 shutil.copytree(source / "models", unfinished / "models")
-                shutil.copy(source / "config.yaml", unfinished)
-                run = Run(unfinished, device)
+                for name in ("config.yaml", "signature"):
+                    if (source / name).exists():
+                        shutil.copy(source / name, unfinished)
+                run = Run(unfinished, device, trust=self.envs.run.trust)
                 AgentEnvs(run, "dream")
             except (RunError, ValueError, FileNotFoundError, NotADirectoryError) as error:
                 raise RunError(f"{source} is damaged or incomplete; {self.hint}") from error
             if number:
                 self.fine_tune(run, number)
             unfinished.rename(self.model(number))
-        return AgentEnvs(Run(self.model(number), device), "dream")
+        return AgentEnvs(Run(self.model(number), device, trust=self.envs.run.trust), "dream")
 
     def train_in_dream(self, envs: AgentEnvs, number: int, curve: Curve) -> None:
         """Train the previous round's agent, or a new one, and save it."""
         config = self.config.model_copy(update={"seed": self.config.seed + 1000 * number})
         with closing(envs.training(config, self.ensemble)) as training:
             if number:
-                agent = load_agent(
-                    config.algo,
-                    self.agent(number - 1),
-                    self.hint,
-                    custom_objects={"observation_space": training.observation_space},
-                )
+                spaces = training.action_space, training.observation_space
+                agent = load_agent(config, self.agent(number - 1), *spaces, self.hint)
                 agent.set_env(training)
                 agent.set_random_seed(config.seed)
             else:

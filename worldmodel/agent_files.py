@@ -1,0 +1,215 @@
+"""Saved agents of Stable-Baselines3, read without running the code that their files can hold.
+
+The ``.zip`` file of an agent holds tensors, JSON values, and pickled Python objects, and unpickling
+runs whatever its author wanted. None of the pickled objects of the algorithms' own settings is
+needed to act: the spaces come from the environment, and schedules and buffers only matter for
+training. So all of them are replaced, and what cannot be replaced, as a network of the user's own,
+is refused unless the user trusts the file (``--trust``, see `worldmodel.trust`).
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+
+from worldmodel.trust import trusts_all
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+
+ALGORITHMS = ("A2C", "DDPG", "DQN", "PPO", "SAC", "TD3")
+
+_REPLACED: dict[str, Any] = {
+    "learning_rate": 0.0,
+    "lr_schedule": None,
+    "clip_range": 0.2,
+    "clip_range_vf": None,
+    "exploration_schedule": None,
+    "train_freq": 1,
+    "action_noise": None,
+    "rollout_buffer_class": None,
+    "replay_buffer_class": None,
+    "replay_buffer": None,
+    "ep_info_buffer": None,
+    "ep_success_buffer": None,
+    "_last_obs": None,
+    "_last_original_obs": None,
+    "_last_episode_starts": None,
+    "_vec_normalize_env": None,
+}
+"""Settings whose pickled values are replaced; acting needs none of them."""
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """Read the settings in an agent's file as JSON; pickled ones stay text.
+
+    Raises:
+        ValueError: If the file is not one that Stable-Baselines3 saved.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError("its parts are compressed")
+            if (damaged := archive.testzip()) is not None:
+                raise ValueError(f"{damaged} in it does not match its checksum")
+            content = json.loads(archive.read("data"))
+    except (KeyError, RecursionError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} is damaged, or not an agent of Stable-Baselines3 ({error}); expected the .zip "
+            "file that model.save wrote"
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not an agent of Stable-Baselines3: it has no settings")
+    return content
+
+
+def load_agent_file(
+    path: str | Path,
+    algo: str,
+    actions: gym.Space[Any],
+    observations: gym.Space[Any],
+    settings: Mapping[str, Any] | None = None,
+) -> BaseAlgorithm:
+    """Load an agent onto the CPU; nothing in its file is executed unless the user trusts it.
+
+    Args:
+        path: the ``.zip`` file.
+        algo: one of `ALGORITHMS`.
+        actions: action space of the environment that it acts in.
+        observations: observation space of that environment, of images with the channels last.
+        settings: values of the algorithm's settings to train on with, as in its constructor.
+
+    Raises:
+        ValueError: If the file is damaged, the agent was trained in other spaces, or it can only be
+            unpickled and the user does not trust it.
+    """
+    import stable_baselines3
+
+    content = read_settings(path)
+    _require_space("actions", content.get("action_space"), actions)
+    seen = _as_stored(content.get("observation_space"), observations)
+    _require_space("observations", content.get("observation_space"), seen)
+    algorithm: Any = getattr(stable_baselines3, algo)
+    safe = {
+        **_REPLACED,
+        "action_space": actions,
+        "observation_space": seen,
+        "tensorboard_log": None,
+        **(settings or {}),
+    }
+    known = {
+        "policy_class": _policy_class(algorithm, content.get("policy_class")),
+        "policy_kwargs": _policy_kwargs(content.get("policy_kwargs")),
+    }
+    safe |= {key: value for key, value in known.items() if value is not None and key not in safe}
+    unknown = [key for key, value in content.items() if _is_pickled(value) and key not in safe]
+    smaller = {} if settings or "buffer_size" not in content else {"buffer_size": 1}
+    if unknown:
+        if not trusts_all():
+            raise ValueError(
+                f"{path} holds pickled Python objects ({', '.join(unknown)}), and reading them can "
+                "run any code; if you trust the file, add --trust (in Python: the environment "
+                "variable WORLDMODEL_TRUST=1)"
+            )
+        safe = {key: value for key, value in safe.items() if key not in known}
+    try:
+        agent: BaseAlgorithm = algorithm.load(path, device="cpu", custom_objects=safe, **smaller)
+    except Exception as error:  # Stable-Baselines3 raises many types for damaged files
+        raise ValueError(
+            f"{path} is damaged, or not an agent of {algo} for these spaces ({error})"
+        ) from error
+    return agent
+
+
+def algorithm_of(path: str | Path) -> str | None:
+    """Return the algorithm that an agent's file names, one of `ALGORITHMS`; None without one."""
+    content = read_settings(path)
+    policy = content.get("policy_class")
+    module = str(policy.get("__module__", "")) if isinstance(policy, dict) else ""
+    if module.endswith("common.policies"):
+        return "PPO" if "clip_range" in content else "A2C"
+    for algorithm in ("DQN", "SAC", "TD3"):
+        if module.endswith(f"{algorithm.lower()}.policies"):
+            return algorithm
+    return None
+
+
+def _is_pickled(value: Any) -> bool:
+    return isinstance(value, dict) and ":serialized:" in value
+
+
+def _policy_class(algorithm: Any, stored: Any) -> type | None:
+    """Return the algorithm's own policy class that a file names; None for any other."""
+    text = stored.get("__init__", "") if isinstance(stored, dict) else ""
+    found = re.match(r"<function (\w+)\.__init__ ", str(text))
+    classes: dict[str, type] = {kind.__name__: kind for kind in algorithm.policy_aliases.values()}
+    return classes.get(found[1]) if found else None
+
+
+def _policy_kwargs(stored: Any) -> dict[str, Any] | None:
+    """Read pickled arguments of a policy from their description; None if that is not enough."""
+    if not _is_pickled(stored):
+        return stored if isinstance(stored, dict) else None
+    described = {key: text for key, text in stored.items() if not key.startswith(":")}
+    try:
+        return {key: _described_value(str(text)) for key, text in described.items()} or None
+    except (SyntaxError, ValueError):
+        return None
+
+
+def _described_value(text: str) -> Any:
+    """Read a literal, or a class of `torch.nn` or `torch.optim`, from its description."""
+    import torch
+
+    if (found := re.fullmatch(r"<class 'torch\.(nn|optim)\.[\w.]*?(\w+)'>", text)) is None:
+        return ast.literal_eval(text)
+    kind = getattr(getattr(torch, found[1]), found[2], None)
+    if not isinstance(kind, type):
+        raise ValueError(f"{text} is no public class of torch")
+    return kind
+
+
+def _as_stored(stored: Any, space: gym.Space[Any]) -> gym.Space[Any]:
+    """Move the channels of an image space first if Stable-Baselines3 did so before training."""
+    if not isinstance(space, gym.spaces.Box) or len(space.shape) != 3 or space.dtype != np.uint8:
+        return space
+    first = (space.shape[2], *space.shape[:2])
+    if _shape(stored) != first or first == space.shape:
+        return space
+    low, high = (np.moveaxis(bound, -1, 0) for bound in (space.low, space.high))
+    return gym.spaces.Box(low, high, dtype=np.uint8)
+
+
+def _shape(stored: Any) -> tuple[int, ...] | None:
+    text = str(stored.get("_shape")) if isinstance(stored, dict) else "None"
+    return None if text == "None" else tuple(int(n) for n in re.findall(r"\d+", text))
+
+
+def _require_space(what: str, stored: Any, space: gym.Space[Any]) -> None:
+    """Raise ValueError if an agent was trained with other actions or observations."""
+    described = stored if isinstance(stored, dict) else {}
+    if isinstance(space, gym.spaces.Discrete):
+        same = (str(described.get("n")), str(described.get("start", 0))) == (
+            str(space.n),
+            str(space.start),
+        )
+    else:
+        same = _shape(stored) == space.shape and str(described.get("dtype")) == str(space.dtype)
+    if not same:
+        kind = f"{described.get('dtype')} of shape {_shape(stored)}"
+        if "n" in described:
+            kind = f"Discrete({described['n']}, start={described.get('start', 0)})"
+        box = isinstance(space, gym.spaces.Box)
+        given = f"{space.dtype} of shape {space.shape}" if box else str(space)
+        raise ValueError(
+            f"the agent was trained with {what} {kind}, and the environment has {given}; use an "
+            "environment like the one it was trained in"
+        )

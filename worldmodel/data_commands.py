@@ -1,0 +1,112 @@
+"""The commands `worldmodel collect`, `worldmodel info` and `worldmodel repair`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from worldmodel.options import (
+    ENV_HELP,
+    POLICY_HELP,
+    FrameSkip,
+    Json,
+    KeyValues,
+    Observation,
+    ObservationKey,
+    StateKey,
+    Trust,
+    Wrappers,
+)
+from worldmodel.terminal import (
+    FAILED,
+    TerminalProgress,
+    describe,
+    print_problems,
+    print_values,
+    user_errors,
+)
+
+
+def collect(
+    path: Annotated[Path, typer.Argument(help="Directory of the replay buffer.")],
+    env: Annotated[str, typer.Option(help=ENV_HELP)] = "DoublePendulumPixels-v0",
+    size: Annotated[int, typer.Option(min=1, help="Number of trajectories.")] = 10_000,
+    steps: Annotated[int, typer.Option(min=1, help="Maximum steps per trajectory.")] = 30,
+    policy: Annotated[str, typer.Option(help=POLICY_HELP)] = "passive",
+    observation: Annotated[Observation, typer.Option(help="pixels or vector.")] = "pixels",
+    image_size: Annotated[int, typer.Option(min=8, help="Side of the frames in pixels.")] = 64,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of the first episode (default: the next free).")
+    ] = None,
+    state_key: StateKey = None,
+    env_kwargs: KeyValues = None,
+    wrapper: Wrappers = None,
+    observation_key: ObservationKey = None,
+    frame_skip: FrameSkip = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes (default: one per core if faster).")
+    ] = None,
+    trust: Trust = False,
+    as_json: Json = False,
+) -> None:
+    """Collect trajectories from any Gymnasium environment into a replay buffer."""
+    with user_errors():
+        from worldmodel.config import parse_settings
+        from worldmodel.data.datasets import collect_to
+        from worldmodel.trust import trust_all
+
+        if trust:
+            trust_all()
+        summary = collect_to(
+            path,
+            env_id=env,
+            env_kwargs=parse_settings(env_kwargs),
+            size=size,
+            steps=steps,
+            policy=policy,
+            observation=observation,
+            image_size=image_size,
+            state_key=state_key or "state",
+            first_seed=seed,
+            wrappers=wrapper or (),
+            observation_key=observation_key,
+            frame_skip=frame_skip or 1,
+            workers=workers,
+            callbacks=[TerminalProgress()],
+        )
+        print_values(summary, as_json)
+
+
+def info(
+    path: Annotated[Path, typer.Argument(help="A run directory or a replay buffer.")],
+    check: Annotated[
+        bool, typer.Option("--check", help="Read everything and report what is damaged.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what a run or a replay buffer holds."""
+    with user_errors():
+        if not check:
+            print_values(describe(path), as_json)
+            return
+        from worldmodel.checks import check_path
+
+        problems = check_path(path)
+        print_problems(path, problems, as_json)
+        if problems:
+            raise typer.Exit(FAILED)
+
+
+def repair(
+    path: Annotated[Path, typer.Argument(help="A replay buffer.")],
+    discard: Annotated[
+        bool, typer.Option("--discard", help="Delete what cannot be repaired.")
+    ] = False,
+) -> None:
+    """Repair the index of a replay buffer, so that it can be read and extended again."""
+    with user_errors():
+        from worldmodel.data.repair import repair_buffer
+
+        typer.echo(repair_buffer(path, discard=discard))
