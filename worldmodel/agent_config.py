@@ -87,7 +87,7 @@ class AgentConfig(Section):
     on: Literal["latent", "dream", "pixels", "state"] = "dream"
     algo: Literal["ppo", "a2c", "sac", "td3", "ddpg", "dqn"] = "ppo"
     steps: int = Field(200_000, ge=1)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     num_envs: int | None = Field(None, ge=1)
     gamma: float | None = Field(None, ge=0, lt=1)
     kwargs: dict[str, Any] = Field(default_factory=dict)

@@ -155,7 +155,7 @@ class Config(Section):
     observation: Literal["pixels", "vector"] = "pixels"
     image_size: int = Field(64, ge=16, le=256, multiple_of=16)
     frame_stack: int = Field(FRAME_STACK, ge=1, le=8)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     device: str = "auto"
     output_dir: Path = Path("results")
     data: Data = Data()

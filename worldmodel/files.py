@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import secrets
@@ -95,12 +96,17 @@ def save_tensors(path: Path, content: dict[str, Any]) -> None:
     """Write a dictionary of tensors, numbers and strings, completely or not at all.
 
     The bytes depend only on the content: torch would write the name of a file that it opens itself
-    into the archive, so it gets an open file.
+    into the archive. Torch writes to memory, because it reports a full disk as an internal error.
+
+    Raises:
+        OSError: If the file cannot be written, e.g. on a full disk.
     """
     import torch
 
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        torch.save(content, file)
+    memory = io.BytesIO()
+    torch.save(content, memory)
+    with replacing(path) as temporary:
+        temporary.write_bytes(memory.getbuffer())
 
 
 def load_tensors(path: Path, hint: str, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -194,7 +194,7 @@ class EnvPlugin:
 
         env: gym.Env[Any, Any] = make_single(self.env_id, self.env_kwargs)
         try:
-            return 1.0 / float(env.metadata.get("render_fps", _DEFAULT_FPS))
+            return 1.0 / float(env.metadata.get("render_fps") or _DEFAULT_FPS)
         finally:
             env.close()
 

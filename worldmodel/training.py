@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 from worldmodel.callbacks import (
     Callback,
@@ -22,7 +24,7 @@ from worldmodel.config import Config, build_config, from_options
 from worldmodel.data import FrameStack, ReplayBuffer
 from worldmodel.data.datasets import Datasets, check_data, open_datasets
 from worldmodel.data.own_data import OwnSource, as_sources, describe_data
-from worldmodel.errors import InterruptedRunError
+from worldmodel.errors import InterruptedRunError, RunError
 from worldmodel.hyperparameters import Data
 from worldmodel.models import ModelSpec, WorldModel, check_parts, choose_device
 from worldmodel.objectives import check_objective
@@ -139,7 +141,7 @@ def _train(run: Run, watching: CallbackList) -> Run:
 
     watching.on_message(f"Run directory: {run.path}")
     try:
-        with open_datasets(run.config, [watching]) as datasets:
+        with _only_training(run), open_datasets(run.config, [watching]) as datasets:
             if run.config.data.sources:
                 for text in describe_data(run.config, datasets):
                     watching.on_message(text)
@@ -150,7 +152,30 @@ def _train(run: Run, watching: CallbackList) -> Run:
             evaluate_run(run, datasets=datasets, callbacks=[watching])
     except KeyboardInterrupt as error:
         raise InterruptedRunError(_resume_hint(run)) from error
+    except OSError as error:
+        raise RunError(
+            f"training stopped: {error}; make room on the disk or fix its permissions, then resume "
+            f"with: worldmodel train --resume {run.path}"
+        ) from error
     return run
+
+
+@contextmanager
+def _only_training(run: Run) -> Iterator[None]:
+    """Hold the lock of a run, which the system frees when the process ends.
+
+    Raises:
+        RunError: If another process trains the run.
+    """
+    lock = FileLock(run.path / "training.lock", thread_local=False)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise RunError(f"another process is training {run.path}; wait until it ends") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def require_motion(train: ReplayBuffer) -> None:

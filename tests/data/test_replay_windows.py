@@ -56,8 +56,9 @@ def test_every_stored_byte_is_read_back(steps, space, reopen_after):
 )
 def test_windows_never_cross_the_end_of_an_episode(steps, length, seed):
     with tempfile.TemporaryDirectory() as directory:
+        wide = gym.spaces.Box(-100.0, 100.0, (2,))
         buffer = ReplayBuffer.create(
-            directory, frame_shape=(2,), frame_dtype="float32", action_space=BOX, metadata={}
+            directory, frame_shape=(2,), frame_dtype="float32", action_space=wide, metadata={}
         )
         for i, n in enumerate(steps):  # a frame is (episode, time), and so is a transition
             times = np.stack([np.full(n + 1, i), np.arange(n + 1)], axis=-1).astype(float)
@@ -228,6 +229,8 @@ def test_public_columns_cannot_be_changed(tmp_path):
         ({"actions": np.zeros((6, 2))}, r"actions have shape \(6, 2\); expected \(5, 2\)"),
         ({"actions": np.full((5, 2), np.nan)}, "actions hold NaN"),
         ({"actions": np.full((5, 2), "up")}, "actions are <U2"),
+        ({"actions": np.full((5, 2), 50.0)}, r"action 50 is outside Box\(-1.0, 1.0"),
+        ({"terminated": "no"}, "terminated is 'no'; expected True or False"),
         ({"rewards": np.zeros(4)}, "rewards have shape"),
         ({"rewards": np.full(5, np.inf)}, "rewards hold NaN or infinity"),
         ({"states": None}, "states of length 2, but none were given"),
@@ -257,7 +260,7 @@ def test_discrete_actions_outside_the_space_are_refused(tmp_path, actions, messa
 def test_box_actions_of_any_shape_are_stored_flat(tmp_path):
     space = gym.spaces.Box(-np.inf, np.array([[1.0, 2.0, 3.0]] * 2), dtype=np.float64)
     with create(tmp_path, space, state_dim=0) as buffer:
-        actions = np.arange(30.0).reshape(5, 2, 3)
+        actions = np.arange(30.0).reshape(5, 2, 3) / 32
         frames = episode(0, 5)["frames"]
         buffer.add_episode(frames, actions, np.zeros(5), False)
         np.testing.assert_array_equal(buffer.windows([0], [0], 6).actions[0], actions.reshape(5, 6))

@@ -151,7 +151,9 @@ def test_predict_and_outcome_reject_wrong_shapes():
     for wrong in (lambda: model.predict(z[0], actions), lambda: model.decode(z[0])):
         with pytest.raises(ValueError, match=r"latents have shape \(8,\), expected \(B, 8\)"):
             wrong()
-    with pytest.raises(ValueError, match="3 latents before the action and 2 after"):
+    with pytest.raises(
+        ValueError, match=r"before the action have shape \(3, 8\), and those after it \(2, 8\)"
+    ):
         model.outcome(z, actions, z[:2])
 
 

@@ -27,6 +27,9 @@ _TEMPORARY = re.compile(r"\.header\.[0-9a-f]+\.json")
 """Names of unfinished headers, see `worldmodel.files.replacing`."""
 FRAME_DTYPES = ("uint8", "float32")
 
+ACTION_SLACK = 1e-3
+"""How far a Box action may be outside of its bounds, as a fraction of their distance."""
+
 
 @dataclass(frozen=True)
 class Header:
@@ -284,7 +287,14 @@ def _actions(header: Header, actions: np.ndarray, steps: int) -> np.ndarray:
     _require_shape("actions", actions, (steps, *space.shape))
     if not isinstance(space, gym.spaces.Discrete):
         flat = actions.reshape(steps, *header.action_shape)
-        return _floats("actions", flat, flat.shape, np.float32)
+        rows = _floats("actions", flat, flat.shape, np.float32)
+        assert isinstance(space, gym.spaces.Box)
+        low, high = (np.asarray(bound, np.float64).reshape(-1) for bound in (space.low, space.high))
+        slack = ACTION_SLACK * np.where(np.isfinite(high - low), high - low, 0.0)
+        outside = rows[(rows < low - slack) | (rows > high + slack)]
+        if len(outside):
+            raise ValueError(f"action {outside[0]:g} is outside {space}; clip the actions to it")
+        return rows
     if not np.issubdtype(actions.dtype, np.integer):
         raise ValueError(f"actions are {actions.dtype}; {space} takes integers")
     outside = actions[(actions < space.start) | (actions >= space.start + space.n)]

@@ -273,6 +273,8 @@ class ReplayBuffer(WindowReader):
             raise ValueError(f"seed is {seed}; expected 0 to 2**63 - 1, or None where unknown")
         if self._view is not None:
             raise ReplayBufferError("a view of a buffer is read-only; open the buffer to append")
+        if not isinstance(terminated, bool | np.bool_) and terminated not in (0, 1):
+            raise ValueError(f"terminated is {terminated!r}; expected True or False")
         rows = episode_rows(self._header, frames, actions, rewards, states)
         self._log.append(rows, -1 if seed is None else int(seed), bool(terminated))
 

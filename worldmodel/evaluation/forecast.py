@@ -205,7 +205,7 @@ def frame_errors(
     errors = FrameErrors({}, {}, {}, {}, frame_mse(mean_frame(wm, train)[None], start))
     for k in reported_steps(episodes.last):
         true = episodes.frames(k)
-        decoded = wm.frames.newest(wm.decode(latents[k]))
+        decoded = wm.frames.newest(wm.decode(latents[k].nan_to_num()))
         errors.mse[k], errors.ssim[k] = frame_mse(decoded, true), ssim(decoded, true)
         errors.mse_persistence[k] = frame_mse(start, true)
         errors.ssim_persistence[k] = ssim(start, true)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from worldmodel.config import Config
 from worldmodel.data import FrameStack
@@ -19,8 +27,14 @@ class BoxActions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["box"] = "box"
-    low: tuple[float, ...]
-    high: tuple[float, ...]
+    low: tuple[FiniteFloat, ...] = Field(min_length=1)
+    high: tuple[FiniteFloat, ...]
+
+    @model_validator(mode="after")
+    def _check_bounds(self) -> Self:
+        if len(self.low) != len(self.high) or any(a > b for a, b in zip(self.low, self.high)):
+            raise ValueError(f"bounds {self.low} and {self.high} do not fit each other")
+        return self
 
     @property
     def dim(self) -> int:
@@ -45,7 +59,7 @@ class DiscreteActions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["discrete"] = "discrete"
-    n: int
+    n: int = Field(ge=1)
     start: int = 0
 
     @property
@@ -101,12 +115,12 @@ class ModelSpec(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    frame_shape: tuple[int, ...]
-    frame_stack: int
+    frame_shape: tuple[PositiveInt, ...]
+    frame_stack: PositiveInt
     actions: Actions
-    latent_dim: int
-    width: int
-    hidden: int
+    latent_dim: PositiveInt
+    width: PositiveInt
+    hidden: PositiveInt
     encoder: str = "keypoints"
     decoder: str = "patches"
     predictor: str = "residual"
@@ -114,6 +128,13 @@ class ModelSpec(BaseModel):
     encoder_kwargs: dict[str, Any] = {}
     decoder_kwargs: dict[str, Any] = {}
     predictor_kwargs: dict[str, Any] = {}
+
+    @field_validator("heads")
+    @classmethod
+    def _check_heads(cls, heads: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := sorted(set(heads) - set(HEADS)):
+            raise ValueError(f"unknown heads {unknown}; expected {', '.join(HEADS)}")
+        return heads
 
     @model_validator(mode="before")
     @classmethod

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worldmodel.data import FrameStack
+from worldmodel.data.header import ACTION_SLACK
 from worldmodel.errors import ConfigError
 from worldmodel.models.heads import HEADS, OutcomeHead
 from worldmodel.models.predictors import unroll
@@ -116,12 +117,15 @@ class WorldModel(nn.Module):
         return (action.float() - low) / (high - low) * 2 - 1
 
     def _action_bounds(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return cached bounds: making small tensors costs as much as a predictor layer."""
+        """Return cached bounds: making small tensors costs as much as a predictor layer.
+
+        A number that is always the same has the upper bound low + 1, so that its vector is -1.
+        """
         if self._bounds is None or self._bounds[0].device != device:
             actions = self.spec.actions
             assert isinstance(actions, BoxActions)
             low, high = (torch.tensor(b, device=device) for b in (actions.low, actions.high))
-            self._bounds = (low, high)
+            self._bounds = (low, torch.where(high > low, high, low + 1))
         return self._bounds
 
     @torch.no_grad()
@@ -135,7 +139,8 @@ class WorldModel(nn.Module):
             float32 (B, D).
 
         Raises:
-            ValueError: If the observations have another shape, or are images but not uint8.
+            ValueError: If the observations have another shape, are images but not uint8, or hold
+                NaN or infinity.
         """
         obs = torch.as_tensor(np.asarray(obs) if not isinstance(obs, Tensor) else obs)
         expected = self.spec.observation_shape
@@ -149,6 +154,8 @@ class WorldModel(nn.Module):
                 f"observations are {str(obs.dtype).removeprefix('torch.')}, expected uint8 frames, "
                 "0 to 255"
             )
+        if not self.spec.pixels:
+            _require_finite("observations", obs)
         obs = obs.to(self.device)
         batch = _CPU_BATCH if obs.device.type == "cpu" else max(len(obs), 1)
         return torch.cat([self.encoder(part) for part in obs.split(batch)])
@@ -165,7 +172,8 @@ class WorldModel(nn.Module):
             float32 (B, D).
 
         Raises:
-            ValueError: If the latents or the actions have another shape.
+            ValueError: If the latents or the actions have another shape, hold NaN or infinity, or
+                the actions are not in the action space.
         """
         z = self._latents(z)
         following: Tensor = self.predictor(z, self._vectors(z, action, "B"))
@@ -183,7 +191,7 @@ class WorldModel(nn.Module):
             float32 (T, B, D): the latents after each action; `z` itself is not part of it.
 
         Raises:
-            ValueError: If the latents or the actions have another shape.
+            ValueError: As `predict`.
         """
         z = self._latents(z)
         vectors = self._vectors(z, actions, "T, B")
@@ -195,6 +203,7 @@ class WorldModel(nn.Module):
             raise ValueError(
                 f"latents have shape {tuple(z.shape)}, expected (B, {self.spec.latent_dim})"
             )
+        _require_finite("latents", z)
         return z
 
     def _vectors(self, z: Tensor, actions: ArrayLike | Tensor, axes: str) -> Tensor:
@@ -208,15 +217,30 @@ class WorldModel(nn.Module):
                 f"actions have shape {tuple(actions.shape)}, expected ({expected}) for B = "
                 f"{len(z)} latents"
             )
+        self._require_possible(actions)
         return self.action_vector(actions)
+
+    def _require_possible(self, actions: Tensor) -> None:
+        """Raise ValueError if actions are not in the action space, but for rounding."""
+        space = self.spec.actions
+        _require_finite("actions", actions)
+        if isinstance(space, DiscreteActions):
+            wrong = (actions < space.start) | (actions >= space.start + space.n)
+            wrong |= actions != actions.round()
+        else:
+            low, high = self._action_bounds(self.device)
+            slack = ACTION_SLACK * (high - low)
+            wrong = (actions < low - slack) | (actions > high + slack)
+        if wrong.any():
+            raise ValueError(f"action {actions[wrong][0].item():g} is not in {space.space()}")
 
     @torch.no_grad()
     def decode(self, z: ArrayLike | Tensor) -> Tensor:
         """Decode latents (B, D) to uint8 frames (B, H, W, S*C).
 
         Raises:
-            ValueError: If the latents have another shape, or the model was trained on vectors and
-                has no decoder.
+            ValueError: If the latents have another shape or hold NaN or infinity, or the model was
+                trained on vectors and has no decoder.
         """
         if self.decoder is None:
             raise ValueError("this model was trained on vectors: it has no pixels to decode")
@@ -235,19 +259,27 @@ class WorldModel(nn.Module):
             z_next: float32 (B, D), latents after it.
 
         Returns:
-            Rewards (B,) and probabilities of termination (B,) in [0, 1], float32.
+            Rewards (B,) and probabilities of termination (B,) in [0, 1], float32; NaN where
+            `z_next` is, because the model diverged.
 
         Raises:
-            ValueError: If the latents or the actions have another shape.
+            ValueError: As `predict`.
         """
-        z, z_next = self._latents(z), self._latents(z_next)
-        if len(z) != len(z_next):
+        z = self._latents(z)
+        z_next = torch.as_tensor(z_next, dtype=torch.float32, device=self.device)
+        if z.shape != z_next.shape:
             raise ValueError(
-                f"there are {len(z)} latents before the action and {len(z_next)} after"
+                f"latents before the action have shape {tuple(z.shape)}, and those after it "
+                f"{tuple(z_next.shape)}"
             )
         a = self._vectors(z, action, "B")
         termination = self.termination_head(z, a, z_next).sigmoid()
         return self.reward_head(z, a, z_next), termination
+
+
+def _require_finite(name: str, values: Tensor) -> None:
+    if values.is_floating_point() and not values.isfinite().all():
+        raise ValueError(f"{name} hold NaN or infinity, expected finite numbers")
 
 
 def _build(registry: Registry, name: str, *args: object, **kwargs: object) -> nn.Module:

@@ -78,7 +78,7 @@ def decode_newest(wm: WorldModel, latents: torch.Tensor) -> np.ndarray:
     """
     if wm.decoder is None:
         raise ValueError("the model has no decoder, so there is nothing to show; train on pixels")
-    return wm.frames.newest(wm.decode(latents))
+    return wm.frames.newest(wm.decode(latents.nan_to_num()))
 
 
 def forecast_video(
@@ -178,9 +178,12 @@ def write_video(path: str | Path, images: Iterable[np.ndarray], fps: float) -> N
         FileNotFoundError: If the directory does not exist.
         OSError: If the file cannot be written.
     """
-    path = check_video_path(path)
+    path = check_video_path(path).absolute()  # ffmpeg takes "-name.mp4" for an option
     with replacing(path) as temporary:
-        _WRITERS[path.suffix](temporary, images, fps)
+        try:
+            _WRITERS[path.suffix](temporary, images, fps)
+        except BrokenPipeError as error:
+            raise OSError(f"ffmpeg could not write {path}; is the disk full?") from error
 
 
 def write_mp4(path: Path, images: Iterable[np.ndarray], fps: float) -> None:
