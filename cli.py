@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -31,6 +32,7 @@ from worldmodel.options import (
     open_run,
 )
 from worldmodel.terminal import (
+    DEBUG,
     WRONG_USAGE,
     TerminalProgress,
     fail,
@@ -323,10 +325,22 @@ app.command()(info)
 app.command()(repair)
 
 
+@app.callback()
+def common(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the whole traceback of an error.")
+    ] = False,
+) -> None:
+    """Learn a world model of a Gymnasium environment from pixels, evaluate it, and step it."""
+    if debug:
+        os.environ[DEBUG] = "1"
+
+
 def main() -> None:
     """Run the command line; ``module:Name`` also finds modules of this directory."""
     sys.path.append(str(Path.cwd()))
-    app()
+    words = sys.argv[1:]
+    app([*["--debug"] * ("--debug" in words), *(word for word in words if word != "--debug")])
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from worldmodel.errors import ConfigError
+from worldmodel.errors import ConfigError, in_user_code
 
 _IN_PROCESS: dict[str, Any] = {}
 """Objects that were passed from Python and cannot be imported, such as local functions."""
@@ -96,7 +96,8 @@ def load_reference(target: str, kind: str = "object") -> Any:
     if target in _IN_PROCESS:
         return _IN_PROCESS[target]
     try:
-        return _import(target)
+        with in_user_code(f"the import of {target}"):
+            return _import(target)
     except (ImportError, AttributeError) as error:
         raise ConfigError(
             f"cannot load the {kind} {target!r} ({error}); expected module:Name of an importable "

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+import sysconfig
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +23,9 @@ if TYPE_CHECKING:
 
     from worldmodel.errors import Problem
     from worldmodel.evaluation.metrics import Metrics
+
+DEBUG = "WORLDMODEL_DEBUG"
+"""Environment variable that is 1 to show whole tracebacks, as ``--debug`` does."""
 
 FAILED = 1
 WRONG_USAGE = 2
@@ -132,26 +139,65 @@ def _duration(seconds: float) -> str:
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Turn an expected error into one line on stderr and an exit status."""
-    from gymnasium.error import Error as GymnasiumError
+    """Turn an error into one line on stderr and an exit status.
 
-    from worldmodel.errors import InterruptedRunError, ReplayBufferError, RunError
-
+    An exception in code of the user is shown with the lines of their code, and any other unexpected
+    one with its whole traceback, as every one is after ``--debug``.
+    """
     try:
         yield
-    except ReplayBufferError as error:
-        fail(str(error), FAILED)
-    except (ValueError, GymnasiumError) as error:
-        fail(str(error), WRONG_USAGE)
-    except InterruptedRunError as stopped:
-        typer.echo(str(stopped), err=True)
-        raise typer.Exit(FAILED) from None
-    except (RunError, OSError) as error:
-        fail(str(error), FAILED)
-    except MemoryError as error:
-        fail(f"not enough memory: {error}", FAILED)
     except KeyboardInterrupt:
         fail("stopped", FAILED)
+    except Exception as error:
+        if os.environ.get(DEBUG) == "1" or isinstance(error, typer.Exit):
+            raise
+        _report(error)
+        raise
+
+
+def _report(error: Exception) -> None:
+    """Print an error and exit; return if it is unexpected and not the user's."""
+    from gymnasium.error import Error as GymnasiumError
+
+    from worldmodel.errors import InterruptedRunError, ReplayBufferError, RunError, user_code_of
+
+    where = user_code_of(error)
+    if where is not None and not isinstance(error, GymnasiumError):
+        _fail_in_user_code(error, f"{where}: {type(error).__name__}: {error}")
+    if isinstance(error, ReplayBufferError):
+        fail(str(error), FAILED)
+    if isinstance(error, ValueError | GymnasiumError):
+        fail(str(error), WRONG_USAGE)
+    if isinstance(error, InterruptedRunError):
+        typer.echo(str(error), err=True)
+        raise typer.Exit(FAILED)
+    if isinstance(error, RunError | OSError):
+        fail(str(error), FAILED)
+    if isinstance(error, MemoryError):
+        fail(f"not enough memory: {error}", FAILED)
+    if any(_is_users(Path(frame.filename)) for frame in traceback.extract_tb(error.__traceback__)):
+        _fail_in_user_code(error, f"{type(error).__name__}: {error}")
+
+
+def _is_users(file: Path) -> bool:
+    """Whether a file is neither this package nor an installed library."""
+    package = Path(__file__).parent
+    libraries = [Path(path) for path in {*sysconfig.get_paths().values(), sys.prefix}]
+    own = file.is_relative_to(package) or file == package.parent / "cli.py"
+    return not own and file.exists() and not any(file.is_relative_to(path) for path in libraries)
+
+
+def _fail_in_user_code(error: Exception, message: str) -> NoReturn:
+    """Print where an exception was raised, with the lines of the user's own code, and exit."""
+    from worldmodel.errors import IN_WORKER, own_frames
+
+    lines = "".join(traceback.format_list(own_frames(error)))
+    for note in getattr(error, "__notes__", ()):
+        if note.startswith(IN_WORKER):
+            lines = note.removeprefix(IN_WORKER)
+    typer.echo(f"Error: {' '.join(message.split())}\n{lines.rstrip()}", err=True)
+    typer.echo("The whole traceback: the same command with --debug", err=True)
+    raise typer.Exit(FAILED)
 
 
 def fail(message: str, status: int) -> NoReturn:

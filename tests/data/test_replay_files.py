@@ -2,7 +2,6 @@
 
 import json
 import logging
-import resource
 import shutil
 from contextlib import contextmanager
 
@@ -10,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from episodes import BOX, assert_intact, create, episode, fill
+from full_disk import files_limited_to
 
 from worldmodel.data import ReplayBuffer, storage
 from worldmodel.data.header import VERSION
@@ -284,17 +284,6 @@ def test_a_reader_cannot_write_and_a_closed_buffer_cannot_be_used(ten):
     with pytest.raises(ReplayBufferError, match="is closed"):
         reader.windows([0], [0], 2)
     np.testing.assert_array_equal(kept.frames[0], episode(0, 2)["frames"][:2])
-
-
-@contextmanager
-def files_limited_to(size):
-    """Let writes beyond `size` bytes of any file fail, as they do on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("room", [0, 1, 100, 288])

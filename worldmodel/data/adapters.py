@@ -21,13 +21,14 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from worldmodel.data.env_wrappers import (
     NO_LAYERS,
     Layers,
+    NamedErrors,
     StackedFrames,
     Wrapper,
     choose_layers,
     own_layers,
 )
 from worldmodel.data.frames import FrameSource, FrameStack, frame_source, is_oblong
-from worldmodel.errors import ConfigError
+from worldmodel.errors import ConfigError, in_user_code
 from worldmodel.registry import load_reference
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def find_spec(env_id: str) -> EnvSpec:
         _import_package(name)
         return gym.spec(name)
     try:
-        importlib.import_module(module)
+        with in_user_code(f"the import of {module}"):
+            importlib.import_module(module)
         return gym.spec(name)
     except (ImportError, gym.error.Error) as error:
         try:
@@ -100,13 +102,21 @@ def make_single(
         ValueError: If the environment does not take the arguments.
     """
     spec = find_spec(spec) if isinstance(spec, str) else spec
-    return layers.apply(_make_bare(spec, kwargs))
+    return layers.adapt_spaces(_make_own(spec, kwargs, layers))
+
+
+def _make_own(spec: EnvSpec, kwargs: Mapping[str, Any], layers: Layers) -> gym.Env[Any, Any]:
+    """Make an environment with the user's wrappers; its exceptions say where they were raised."""
+    env = layers.apply_own(_make_bare(spec, kwargs))
+    own = type(env.unwrapped).__module__.partition(".")[0] == "worldmodel"
+    return env if own and not layers.wrappers else NamedErrors(env, spec.id)
 
 
 def _make_bare(spec: EnvSpec, kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
     _allow_no_display()
     try:
-        return gym.make(spec, disable_env_checker=True, **kwargs)
+        with in_user_code(f"the constructor of {spec.id}"):
+            return gym.make(spec, disable_env_checker=True, **kwargs)
     except TypeError as error:
         text = str(error).split(" was raised from the environment creator")[0]
         names = _named(spec.entry_point)
@@ -269,7 +279,7 @@ def adapt(
         )
     unstacked = kwargs | {"frame_stack": 1} if accepts(spec, "frame_stack") else kwargs
     own = own_layers(wrappers, frame_skip, observation_key)
-    env = own.apply_own(_make_bare(spec, unstacked))
+    env = _make_own(spec, unstacked, own)
     try:
         layers = choose_layers(env, observation, own)
         env = layers.adapt_spaces(env)

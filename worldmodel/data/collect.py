@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -232,6 +233,7 @@ def _collect(
     """
     with (
         _player(recipe, *at_once, episodes) as player,
+        _removing_empty(Path(path), new=not append),
         _writer(path, recipe, append) as buffer,
     ):
         for episode in player.play(choose_seeds(buffer)):
@@ -247,6 +249,17 @@ def _collect(
             if progress is not None:
                 progress(buffer.num_episodes)
     return ReplayBuffer.open(path)
+
+
+@contextmanager
+def _removing_empty(path: Path, new: bool) -> Iterator[None]:
+    """Remove a new buffer if the collection fails before its first episode is complete."""
+    try:
+        yield
+    except BaseException:
+        if new and path.is_dir() and not (path / "frames.bin").stat().st_size:
+            shutil.rmtree(path)
+        raise
 
 
 @contextmanager

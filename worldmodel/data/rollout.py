@@ -12,6 +12,7 @@ from gymnasium.vector.utils import iterate
 
 from worldmodel.data.frames import FrameSource, FrameStack
 from worldmodel.data.policies import Actor, ActorFactory
+from worldmodel.errors import in_user_code
 
 
 class Episode(NamedTuple):
@@ -102,7 +103,8 @@ class Rollout:
             self._episode[i] = queued if queued < len(seeds) else -1
             if queued < len(seeds):
                 reset_seeds[i] = seeds[queued]
-                self._actors[i] = self._start(seeds[queued])
+                with in_user_code(f"the policy, before the episode with seed {seeds[queued]}"):
+                    self._actors[i] = self._start(seeds[queued])
                 queued += 1
         options = self._options | ({} if mask.all() else {"reset_mask": mask})
         self._observations, info = self._envs.reset(seed=reset_seeds, options=options or None)
@@ -112,10 +114,11 @@ class Rollout:
     def _step(self, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Step all environments; returns which episodes ended and which terminated, bool (N,)."""
         n = np.arange(self._envs.num_envs)
-        chosen = [
-            actor(int(t), observation)
-            for actor, t, observation in zip(self._actors, self._time, self._shown())
-        ]
+        with in_user_code("the policy"):
+            chosen = [
+                actor(int(t), observation)
+                for actor, t, observation in zip(self._actors, self._time, self._shown())
+            ]
         self._require_valid(chosen, seeds)
         actions = np.stack(chosen)
         self._observations, rewards, terminated, truncated, info = self._envs.step(actions)

@@ -33,6 +33,7 @@ from gymnasium.vector.utils import batch_space
 
 from worldmodel.data.frames import FrameSource
 from worldmodel.data.recipe import Recipe
+from worldmodel.errors import IN_WORKER, own_frames
 
 FEWEST_EPISODES = 16
 """A collection of fewer episodes stays in this process unless workers are asked for."""
@@ -328,13 +329,15 @@ def _taker(source: FrameSource) -> Callable[[gym.Env[Any, Any], Any], np.ndarray
 
 
 def _portable(error: Exception) -> Exception:
-    """Add the traceback to an error as a note, so that it can be sent to another process."""
-    trace = "".join(traceback.format_exception(error))
+    """Add the frames of the environment to an error as a note, to send it to another process."""
+    trace = "".join(traceback.format_list(own_frames(error)))
     try:
         sent: Exception = pickle.loads(pickle.dumps(error))
     except Exception:  # a foreign exception may fail to pickle in any way
         sent = RuntimeError(f"{type(error).__name__}: {error}")
-    sent.add_note(f"In a process that plays the environment:\n{trace}")
+    for note in (*getattr(error, "__notes__", ()), f"{IN_WORKER}{trace}"):
+        if note not in getattr(sent, "__notes__", ()):
+            sent.add_note(note)
     return sent
 
 
