@@ -1,4 +1,4 @@
-.PHONY: check format lint types spell test slow
+.PHONY: check format lint types spell test slow fuzz
 
 check: lint types spell test
 
@@ -18,6 +18,9 @@ spell:
 
 test:
 	python -m pytest -n 2
+
+fuzz:
+	HYPOTHESIS_PROFILE=fuzz python -m pytest -n 2 tests/fuzz
 
 slow:
 	python -m pytest -n 2 -m slow

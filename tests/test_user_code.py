@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from cli import app
 from worldmodel.data import collect
-from worldmodel.errors import user_code_of
+from worldmodel.user_code import user_code_of
 
 MODULE = """
 import gymnasium as gym

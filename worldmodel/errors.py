@@ -1,14 +1,10 @@
-"""The errors that this package raises beside `ValueError` and `TypeError`, and notes in others."""
+"""The errors that this package raises beside `ValueError` and `TypeError`."""
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-
-import gymnasium as gym
 
 
 class ConfigError(ValueError):
@@ -41,48 +37,6 @@ class RunError(RuntimeError):
 
 class InterruptedRunError(RuntimeError):
     """The user stopped the command; what was finished is saved."""
-
-
-_ORIGIN = "Raised in "
-
-IN_WORKER = "In a process that plays the environment:\n"
-"""Start of the note that holds the frames of an exception of another process."""
-
-
-@contextmanager
-def in_user_code(where: str) -> Iterator[None]:
-    """Note in any exception that it was raised in code of the user, and where.
-
-    The exception itself stays as it is, with a note (PEP 678); of nested places the innermost one
-    counts.
-
-    Args:
-        where: the place, as in ``"reset of Own-v0 with seed 17"``.
-    """
-    try:
-        yield
-    except Exception as error:
-        if user_code_of(error) is None:
-            error.add_note(_ORIGIN + where)
-        raise
-
-
-def user_code_of(error: BaseException) -> str | None:
-    """Return the place in code of the user that an exception names; None for any other."""
-    notes = getattr(error, "__notes__", ())
-    places = (note.removeprefix(_ORIGIN) for note in notes if note.startswith(_ORIGIN))
-    return next(places, None)
-
-
-def own_frames(error: BaseException) -> list[traceback.FrameSummary]:
-    """Return the frames of an exception that follow the last one of this package and Gymnasium."""
-    frames = traceback.extract_tb(error.__traceback__)
-    packages = (Path(__file__).parent, Path(gym.__file__).parent)
-    outside = [
-        not any(Path(frame.filename).is_relative_to(p) for p in packages) for frame in frames
-    ]
-    first = max((i + 1 for i, own in enumerate(outside) if not own), default=0)
-    return list(frames[first:])
 
 
 @contextmanager

@@ -13,7 +13,8 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from worldmodel.errors import ConfigError, in_user_code
+from worldmodel.errors import ConfigError
+from worldmodel.user_code import in_user_code
 
 _IN_PROCESS: dict[str, Any] = {}
 """Objects that were passed from Python and cannot be imported, such as local functions."""

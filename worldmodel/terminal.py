@@ -159,7 +159,8 @@ def _report(error: Exception) -> None:
     """Print an error and exit; return if it is unexpected and not the user's."""
     from gymnasium.error import Error as GymnasiumError
 
-    from worldmodel.errors import InterruptedRunError, ReplayBufferError, RunError, user_code_of
+    from worldmodel.errors import InterruptedRunError, ReplayBufferError, RunError
+    from worldmodel.user_code import user_code_of
 
     where = user_code_of(error)
     if where is not None and not isinstance(error, GymnasiumError):
@@ -189,7 +190,7 @@ def _is_users(file: Path) -> bool:
 
 def _fail_in_user_code(error: Exception, message: str) -> NoReturn:
     """Print where an exception was raised, with the lines of the user's own code, and exit."""
-    from worldmodel.errors import IN_WORKER, own_frames
+    from worldmodel.user_code import IN_WORKER, own_frames
 
     lines = "".join(traceback.format_list(own_frames(error)))
     for note in getattr(error, "__notes__", ()):

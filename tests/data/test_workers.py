@@ -148,7 +148,7 @@ def test_each_worker_has_one_thread_and_imports_neither_torch_nor_the_command_li
 @pytest.mark.parametrize("how", ["raise", "unpicklable"])
 def test_an_error_in_a_worker_is_raised_as_it_is(tmp_path, capfd, how):
     kind = ValueError if how == "raise" else RuntimeError
-    with pytest.raises(kind, match=r"the rope broke$") as caught:
+    with pytest.raises(kind, match=r"the rope broke\n") as caught:
         gather(tmp_path, "test_workers:Fragile", env_kwargs={"how": how}, workers=2)
     assert "in step" in caught.value.__notes__[0]
     assert no_children()

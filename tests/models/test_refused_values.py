@@ -59,8 +59,12 @@ def test_an_action_that_is_always_the_same_changes_nothing():
         ({"actions": {"kind": "box", "low": [], "high": []}}, "at least 1 item"),
         ({"actions": {"kind": "box", "low": ["nan"], "high": [1.0]}}, "finite number"),
         ({"actions": {"kind": "discrete", "n": 0}}, "greater than or equal to 1"),
-        ({"latent_dim": -4}, "greater than 0"),
+        ({"latent_dim": -4}, "greater than or equal to 1"),
         ({"frame_shape": [0]}, "greater than 0"),
+        ({"frame_shape": None}, "valid tuple"),
+        ({"frame_shape": [5, 5]}, r"expected \(H, W, C\) or \(d,\)"),
+        ({"frame_shape": [5000, 5000, 3]}, "of at most 4,194,304 numbers"),
+        ({"latent_dim": 10**15}, "less than or equal to 4096"),
         ({"heads": ["forward"]}, "unknown heads"),
     ],
 )

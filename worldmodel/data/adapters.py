@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -18,18 +16,19 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
+from worldmodel.data import frames
 from worldmodel.data.env_wrappers import (
     NO_LAYERS,
     Layers,
-    NamedErrors,
     StackedFrames,
     Wrapper,
     choose_layers,
     own_layers,
 )
 from worldmodel.data.frames import FrameSource, FrameStack, frame_source, is_oblong
-from worldmodel.errors import ConfigError, in_user_code
+from worldmodel.errors import ConfigError
 from worldmodel.registry import load_reference
+from worldmodel.user_code import in_user_code, named_errors
 
 if TYPE_CHECKING:
     from worldmodel.config import Config
@@ -106,14 +105,12 @@ def make_single(
 
 
 def _make_own(spec: EnvSpec, kwargs: Mapping[str, Any], layers: Layers) -> gym.Env[Any, Any]:
-    """Make an environment with the user's wrappers; its exceptions say where they were raised."""
     env = layers.apply_own(_make_bare(spec, kwargs))
-    own = type(env.unwrapped).__module__.partition(".")[0] == "worldmodel"
-    return env if own and not layers.wrappers else NamedErrors(env, spec.id)
+    return named_errors(env, spec.id, wrapped=bool(layers.wrappers))
 
 
 def _make_bare(spec: EnvSpec, kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
-    _allow_no_display()
+    frames.allow_no_display()
     try:
         with in_user_code(f"the constructor of {spec.id}"):
             return gym.make(spec, disable_env_checker=True, **kwargs)
@@ -124,12 +121,6 @@ def _make_bare(spec: EnvSpec, kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
             text += f"; expected one of {', '.join(map(repr, names))}"
         given = f" with {dict(kwargs)}" if kwargs else ""
         raise ValueError(f"cannot make {spec.id}{given}: {text}") from error
-
-
-def _allow_no_display() -> None:
-    """Keep SDL from searching for a display, and complaining, where there is none."""
-    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 
 def make_batch(

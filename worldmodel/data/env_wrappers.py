@@ -19,8 +19,9 @@ from gymnasium.utils import RecordConstructorArgs
 
 from worldmodel.data.frames import FrameSource, FrameStack
 from worldmodel.data.policies import source_digest
-from worldmodel.errors import ConfigError, in_user_code
+from worldmodel.errors import ConfigError
 from worldmodel.registry import load_reference, reference
+from worldmodel.user_code import in_user_code
 
 Env = gym.Env[Any, Any]
 Wrapper = Callable[[Env], Env]
@@ -29,45 +30,6 @@ MAX_COMBINATIONS = 1024
 """Most actions that a MultiDiscrete or MultiBinary space may have as one Discrete space."""
 
 CHANNELS = (1, 3, 4)
-
-
-class NamedErrors(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """Notes in the exceptions of an environment where they were raised; see `in_user_code`.
-
-    Args:
-        env: The environment, with the user's wrappers.
-        name: Of the environment.
-    """
-
-    def __init__(self, env: Env, name: str) -> None:
-        RecordConstructorArgs.__init__(self, name=name)
-        super().__init__(env)
-        self.name = name
-        self._seed: int | None = None
-        self._steps = 0
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        """Reset the environment."""
-        self._seed, self._steps = seed, 0
-        with in_user_code(f"reset of {self.name} with seed {seed}"):
-            return self.env.reset(seed=seed, options=options)
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Take a step."""
-        self._steps += 1
-        try:
-            return self.env.step(action)
-        except Exception:
-            seed = "" if self._seed is None else f" after the reset with seed {self._seed}"
-            with in_user_code(f"step {self._steps} of {self.name}{seed}"):
-                raise
-
-    def render(self) -> Any:
-        """Render the environment."""
-        with in_user_code(f"render of {self.name}"):
-            return self.env.render()
 
 
 class FrameSkip(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):

@@ -8,6 +8,8 @@ place that knows.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -263,3 +265,9 @@ def _offers(env: gym.Env[Any, Any], space: gym.Space[Any]) -> dict[str, tuple[in
     if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
         offers["vector"] = space.shape
     return offers
+
+
+def allow_no_display() -> None:
+    """Keep SDL from searching for a display, and complaining, where there is none."""
+    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")

@@ -12,7 +12,7 @@ from gymnasium.vector.utils import iterate
 
 from worldmodel.data.frames import FrameSource, FrameStack
 from worldmodel.data.policies import Actor, ActorFactory
-from worldmodel.errors import in_user_code
+from worldmodel.user_code import in_user_code
 
 
 class Episode(NamedTuple):

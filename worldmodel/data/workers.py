@@ -33,7 +33,7 @@ from gymnasium.vector.utils import batch_space
 
 from worldmodel.data.frames import FrameSource
 from worldmodel.data.recipe import Recipe
-from worldmodel.errors import IN_WORKER, own_frames
+from worldmodel.user_code import IN_WORKER, own_frames
 
 FEWEST_EPISODES = 16
 """A collection of fewer episodes stays in this process unless workers are asked for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 import gymnasium as gym
@@ -21,13 +22,15 @@ from worldmodel.config import Config
 from worldmodel.data import FrameStack
 from worldmodel.models.heads import HEADS
 
+_MAX_FRAME_SIZE = 2**22
+
 
 class BoxActions(BaseModel):
     """Bounds of a flat continuous action space; the model takes actions scaled to [-1, 1]."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["box"] = "box"
-    low: tuple[FiniteFloat, ...] = Field(min_length=1)
+    low: tuple[FiniteFloat, ...] = Field(min_length=1, max_length=10_000)
     high: tuple[FiniteFloat, ...]
 
     @model_validator(mode="after")
@@ -59,7 +62,7 @@ class DiscreteActions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["discrete"] = "discrete"
-    n: int = Field(ge=1)
+    n: int = Field(ge=1, le=10_000)
     start: int = 0
 
     @property
@@ -116,11 +119,11 @@ class ModelSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     frame_shape: tuple[PositiveInt, ...]
-    frame_stack: PositiveInt
+    frame_stack: int = Field(ge=1, le=64)
     actions: Actions
-    latent_dim: PositiveInt
-    width: PositiveInt
-    hidden: PositiveInt
+    latent_dim: int = Field(ge=1, le=4096)
+    width: int = Field(ge=1, le=256)
+    hidden: int = Field(ge=1, le=8192)
     encoder: str = "keypoints"
     decoder: str = "patches"
     predictor: str = "residual"
@@ -128,6 +131,16 @@ class ModelSpec(BaseModel):
     encoder_kwargs: dict[str, Any] = {}
     decoder_kwargs: dict[str, Any] = {}
     predictor_kwargs: dict[str, Any] = {}
+
+    @field_validator("frame_shape")
+    @classmethod
+    def _check_shape(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if len(shape) not in (1, 3) or math.prod(shape) > _MAX_FRAME_SIZE:
+            raise ValueError(
+                f"a frame has the shape {shape}; expected (H, W, C) or (d,), of at most "
+                f"{_MAX_FRAME_SIZE:,} numbers"
+            )
+        return shape
 
     @field_validator("heads")
     @classmethod
@@ -140,7 +153,8 @@ class ModelSpec(BaseModel):
     @classmethod
     def _fill_encoder(cls, values: Any) -> Any:
         """Choose the encoder of vectors where none is named."""
-        if isinstance(values, dict) and len(values.get("frame_shape", ())) == 1:
+        shape = values.get("frame_shape") if isinstance(values, dict) else None
+        if isinstance(shape, list | tuple) and len(shape) == 1:
             return {"encoder": "mlp", **values}
         return values
 
