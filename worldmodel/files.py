@@ -11,12 +11,14 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from worldmodel.errors import RunError
 
 if TYPE_CHECKING:
     import torch
+
+T = TypeVar("T")
 
 _SPARE_BYTES = 200 * 2**20
 _NOT_A_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -86,6 +88,29 @@ def read_json(path: Path, hint: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RunError(f"{path} is damaged (it holds no JSON object); {hint}")
     return content
+
+
+def read_record(path: Path, kind: type[T], hint: str) -> T:
+    """Read a JSON object as a dataclass or a TypedDict; its fields are validated by pydantic.
+
+    Args:
+        path: path of the file.
+        kind: the class.
+        hint: how to fix a damaged file, for the message.
+
+    Raises:
+        RunError: If the file is missing or damaged, or a field is missing or has another type.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_python(read_json(path, hint))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise RunError(
+            f"{path} is damaged: {place} is {first['input']!r:.100} ({first['msg']}); {hint}"
+        ) from error
 
 
 def _refuse_constant(name: str) -> float:

@@ -209,7 +209,13 @@ def test_without_its_state_a_loop_starts_from_scratch(run_path):
 
 @pytest.mark.parametrize(
     ("file", "content"),
-    [("loop.json", "[]"), ("loop.json", '{"other": 1}'), ("agent_0.zip", "PK")],
+    [
+        ("loop.json", "[]"),
+        ("loop.json", '{"rounds": [{"round": 0, "real_steps": "many", "mean": 1.0}]}'),
+        ("loop.json", '{"rounds": [{"round": 0, "mean": 1.0}]}'),
+        ("loop.json", '{"rounds": [], "curve": {"points": 3}}'),
+        ("agent_0.zip", "PK"),
+    ],
 )
 def test_a_damaged_loop_is_an_error(run_path, file, content):
     folder = folder_of(run_path)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import Any
+from typing import (
+    Any,
+    NotRequired,  # pydantic needs this one before Python 3.12
+)
 
+from pydantic import FiniteFloat
 from rich.box import SIMPLE
 from rich.table import Table
+from typing_extensions import TypedDict
 
 from worldmodel.agent_config import AgentConfig
 from worldmodel.callbacks import Callback, CallbackList
 from worldmodel.errors import InterruptedRunError
-from worldmodel.files import read_json, write_json
+from worldmodel.files import read_record, write_json
 from worldmodel.rl.agents import DREAM_ONLY, check_consistent, results_folder, train_agent
 from worldmodel.rl.envs import VIEWS, View
 from worldmodel.rl.tuned import resolve_agent
@@ -21,6 +26,29 @@ from worldmodel.viz.report import insert_agents
 
 THRESHOLD = 0.9
 """Fraction of the state agents' return that defines the threshold of learning speed."""
+
+
+class _Real(TypedDict):
+    mean: FiniteFloat
+    reward_per_step: FiniteFloat
+
+
+class _Point(TypedDict):
+    steps: FiniteFloat
+    seconds: FiniteFloat
+    mean: FiniteFloat
+    reward_per_step: FiniteFloat
+
+
+class AgentResults(TypedDict):
+    """What a comparison reads of the ``results.json`` of an agent; see `train_agent`."""
+
+    config: NotRequired[dict[str, Any]]
+    real: _Real
+    real_steps: int
+    model_data_steps: int
+    seconds: FiniteFloat
+    curve: list[_Point]
 
 
 def compare_agents(
@@ -120,11 +148,12 @@ def _on_view(config: AgentConfig, on: View, seed: int) -> AgentConfig:
 def _reuse_or_train(run: Run, config: AgentConfig, callbacks: CallbackList) -> dict[str, Any]:
     folder = results_folder(run, config)
     if (folder / "results.json").exists() and (folder / "agent.zip").exists():
-        results = read_json(folder / "results.json", "delete it to train the agent again")
+        hint = "delete it to train the agent again"
+        results = read_record(folder / "results.json", AgentResults, hint)
         resolved = resolve_agent(config, run.config.env.id)
         if results.get("config") == resolved.to_json():
             callbacks.on_message(f"{folder.name}: trained before")
-            return results
+            return dict(results)
     return train_agent(run, config, [callbacks])
 
 

@@ -19,6 +19,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from pydantic import FiniteFloat
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from worldmodel.agent_config import AgentConfig, Loop
 from worldmodel.agent_files import load_agent_file
@@ -27,7 +29,7 @@ from worldmodel.data import Policy, ReplayBuffer, collect
 from worldmodel.data.datasets import TRAINING_OVERFLOW, collect_kwargs
 from worldmodel.data.policies import Actor, ActorFactory, seeded_agent
 from worldmodel.errors import InterruptedRunError, RunError
-from worldmodel.files import read_json, write_json
+from worldmodel.files import read_record, write_json
 from worldmodel.imagination.domain import domain_of, require_domain
 from worldmodel.latents import LatentEpisodes, concatenate, encode_episodes
 from worldmodel.models import WorldModel
@@ -67,10 +69,7 @@ class Explorer(Policy):
     algo: str
     noise: float = 0.2
 
-    @property
-    def uses_observations(self) -> bool:
-        """False: the policy sees stored frames, not the environment's own observations."""
-        return False
+    uses_observations = False  # it sees stored frames, not the environment's own observations
 
     @property
     def frame_input(self) -> tuple[tuple[int, ...], int]:
@@ -110,18 +109,20 @@ class Explorer(Policy):
         return start
 
 
+class Round(TypedDict):
+    """A finished round: its number, real steps so far, and mean return of the agent's episodes."""
+
+    round: int
+    real_steps: int
+    mean: FiniteFloat
+
+
 @dataclass
 class LoopState:
-    """The finished rounds.
+    """The finished rounds, and the learning curve over all of them."""
 
-    Attributes:
-        rounds: For each round, its number `round`, `real_steps` so far, and `mean`, the mean return
-            of the episodes that its agent collected.
-        curve: Learning curve over all rounds, see `Curve`.
-    """
-
-    rounds: list[dict[str, float]] = field(default_factory=list)
-    curve: dict[str, Any] = field(default_factory=lambda: asdict(Curve()))
+    rounds: list[Round] = field(default_factory=list)
+    curve: Curve = field(default_factory=Curve)
 
     def best_round(self, settings: Loop) -> int:
         """Find the round with the best return; a later one has to improve on it to count."""
@@ -217,11 +218,7 @@ class _Rounds:
     def read_state(self) -> LoopState:
         """Read the finished rounds; without the state file, remove all others and start over."""
         if self.state_file.exists():
-            content = read_json(self.state_file, self.hint)
-            try:
-                return LoopState(**content)
-            except TypeError as error:
-                raise RunError(f"{self.state_file} is damaged ({error}); {self.hint}") from error
+            return read_record(self.state_file, LoopState, self.hint)
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         write_json(self.state_file, asdict(LoopState()))
@@ -231,12 +228,12 @@ class _Rounds:
         """Fine-tune, train in the dream and collect; then record the round as finished."""
         number = len(state.rounds)
         envs = self.open_model(number)
-        curve = Curve(**copy.deepcopy(state.curve))
+        curve = copy.deepcopy(state.curve)
         self.train_in_dream(envs, number, curve)
         mean, steps = self.collect_episodes(envs, number)
         total = steps + (state.rounds[-1]["real_steps"] if state.rounds else 0)
-        finished = {"round": number, "real_steps": total, "mean": mean}
-        state = LoopState([*state.rounds, finished], asdict(curve))
+        finished = Round(round=number, real_steps=total, mean=mean)
+        state = LoopState([*state.rounds, finished], curve)
         write_json(self.state_file, asdict(state))
         self.callbacks.on_message(f"Round {number}: return {mean:.1f}, {total} real steps so far")
         return state
@@ -250,7 +247,7 @@ class _Rounds:
             envs,
             self.config,
             load_agent(self.config, self.agent(best), envs.action_space, space, self.hint),
-            Curve(**state.curve),
+            state.curve,
             self.folder,
             model_data_steps=self.envs.model_data_steps,
             rounds=state.rounds,
