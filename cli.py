@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -339,6 +340,7 @@ def common(
 def main() -> None:
     """Run the command line; ``module:Name`` also finds modules of this directory."""
     sys.path.append(str(Path.cwd()))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops like Ctrl-C
     words = sys.argv[1:]
     app([*["--debug"] * ("--debug" in words), *(word for word in words if word != "--debug")])
 

@@ -186,7 +186,8 @@ def test_another_environment_trains_through_its_rendering():
     assert (run.path / "models" / "spec.json").read_text().count('"discrete"') == 1
 
 
-def test_a_real_interrupt_saves_and_says_how_to_resume(tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_real_interrupt_saves_and_says_how_to_resume(tmp_path, sent):
     command = [sys.executable, "-m", "worldmodel", "train", *TINY, "--set", "phase1.epochs=5000"]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tmp_path
@@ -195,7 +196,7 @@ def test_a_real_interrupt_saves_and_says_how_to_resume(tmp_path):
         if line.startswith("phase 1"):
             break
     time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "Resume with: worldmodel train --resume results/" in stderr

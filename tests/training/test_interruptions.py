@@ -1,13 +1,20 @@
-"""Training on a full disk, and by two processes at once: one line, and the run can be resumed."""
+"""Full disks, interrupts, two processes, links and poisoned files: nothing is lost or executed."""
+
+import os
+import signal
+from contextlib import suppress
 
 import pytest
 import torch
+from episodes import create, fill
 from filelock import FileLock
 from full_disk import files_limited_to
 
 import worldmodel
+from worldmodel.callbacks import deferred_interrupt
+from worldmodel.checks import check_path
 from worldmodel.errors import RunError
-from worldmodel.files import save_tensors
+from worldmodel.files import load_tensors, replacing, save_tensors
 
 
 def retrain(driven_run, folder):
@@ -58,3 +65,62 @@ def test_a_file_that_cannot_be_written_leaves_the_previous_one(tmp_path):
         save_tensors(path, {"a": torch.zeros(10_000)})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_first_interrupt_is_recorded_and_the_second_acts_at_once():
+    with deferred_interrupt() as stop:
+        assert not stop.requested
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.requested
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    with deferred_interrupt() as stop:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested
+
+
+def test_files_are_forced_to_the_disk_before_they_replace_others(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr("os.fsync", lambda descriptor: calls.append("fsync"))
+    monkeypatch.setattr("os.replace", lambda *paths: calls.append("replace"))
+    with replacing(tmp_path / "file.txt") as temporary:
+        temporary.write_text("content")
+        assert calls == []
+    assert calls == ["fsync", "replace"]
+    calls.clear()
+    with fill(create(tmp_path / "buffer"), range(2)):
+        calls.clear()
+    assert calls.count("fsync") == 6  # four files of rows, and the index before and after the mark
+
+
+class Payload:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("name", ["models/encoder.pth", "models/imagination.pt", "checkpoint.pt"])
+def test_no_pickled_object_in_a_tensor_file_is_executed(run_path, tmp_path, name):
+    torch.save({"weight": Payload(tmp_path / "executed")}, run_path / name)
+    for use in (lambda: worldmodel.load(run_path), lambda: check_path(run_path)):
+        with suppress(RunError):
+            use()
+    with pytest.raises(RunError, match="is damaged and cannot be read"):
+        load_tensors(run_path / name, "")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_temporary_file_follows_no_link_and_has_no_predictable_name(tmp_path, monkeypatch):
+    names = set()
+    for _ in range(3):
+        with replacing(tmp_path / "file.json") as temporary:
+            names.add(temporary.name)
+    assert len(names) == 3
+    monkeypatch.setattr("secrets.token_hex", lambda n: "0")
+    (tmp_path / ".file.0.json").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FileExistsError), replacing(tmp_path / "file.json"):
+        pytest.fail("a link was taken for a new file")
+    assert not (tmp_path / "elsewhere").exists()
