@@ -8,7 +8,8 @@ import pytest
 from test_collect import gather
 from tiny_env import TinyEnv
 
-from worldmodel.data import Policy
+from worldmodel.data import Policy, collect
+from worldmodel.errors import ReplayBufferError
 from worldmodel.registry import reference
 
 
@@ -98,3 +99,11 @@ class BadReward(TinyEnv):
 def test_a_bad_episode_is_named_by_its_seed(tmp_path):
     with pytest.raises(ValueError, match=r"episode with seed 7 of .*: rewards hold NaN"):
         gather(tmp_path / "b", reference(BadReward), seeds=[7, 8])
+
+
+def test_a_directory_with_other_files_is_left_as_it_is(tmp_path):
+    (tmp_path / "frames.bin").touch()
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ReplayBufferError, match="is not empty"):
+        collect("Tiny-v0", tmp_path, episodes=2, seeds=range(2), steps=3, policy="random")
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"

@@ -233,8 +233,7 @@ def _collect(
     """
     with (
         _player(recipe, *at_once, episodes) as player,
-        _removing_empty(Path(path), new=not append),
-        _writer(path, recipe, append) as buffer,
+        _removed_if_empty(_writer(path, recipe, append), new=not append) as buffer,
     ):
         for episode in player.play(choose_seeds(buffer)):
             with naming_episode(f"episode with seed {episode.seed} of {recipe.env.spec.id}"):
@@ -252,13 +251,14 @@ def _collect(
 
 
 @contextmanager
-def _removing_empty(path: Path, new: bool) -> Iterator[None]:
-    """Remove a new buffer if the collection fails before its first episode is complete."""
+def _removed_if_empty(buffer: ReplayBuffer, new: bool) -> Iterator[ReplayBuffer]:
+    """Close a buffer; remove a new one if collecting fails before its first episode is complete."""
     try:
-        yield
+        with buffer:
+            yield buffer
     except BaseException:
-        if new and path.is_dir() and not (path / "frames.bin").stat().st_size:
-            shutil.rmtree(path)
+        if new and not len(buffer):
+            shutil.rmtree(buffer.path)
         raise
 
 
