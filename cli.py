@@ -32,6 +32,7 @@ from worldmodel.options import (
     given,
     open_run,
 )
+from worldmodel.registry import SEARCHED
 from worldmodel.terminal import (
     DEBUG,
     WRONG_USAGE,
@@ -339,7 +340,7 @@ def common(
 
 def main() -> None:
     """Run the command line; ``module:Name`` also finds modules of this directory."""
-    sys.path.append(str(Path.cwd()))
+    SEARCHED[:] = [str(Path.cwd())]
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops like Ctrl-C
     words = sys.argv[1:]
     app([*["--debug"] * ("--debug" in words), *(word for word in words if word != "--debug")])

@@ -16,8 +16,11 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from typer.testing import CliRunner
 
 from cli import app
+from worldmodel.agent_config import AgentConfig
 from worldmodel.agent_files import algorithm_of, load_agent_file
 from worldmodel.errors import RunError
+from worldmodel.rl.agents import load_agent
+from worldmodel.rl.tuned import resolve_agent
 from worldmodel.run import Run
 
 VECTOR = {"observation": "vector", "length": (3, 9)}
@@ -94,9 +97,16 @@ def test_agents_act_as_they_did_when_they_were_saved(
 KEYS = (
     *("policy_class", "observation_space", "action_space", "_last_obs", "ep_info_buffer"),
     *("clip_range", "lr_schedule", "learning_rate", "rollout_buffer_class", "_last_episode_starts"),
-    *("tensorboard_log", "action_noise", "_vec_normalize_env", "clip_range_vf"),
+    *("tensorboard_log", "_vec_normalize_env", "clip_range_vf", "env"),
 )
-REFUSED = ("policy_kwargs", "gamma", "seed", "something_else", "rollout_buffer_kwargs", "env")
+REFUSED = (
+    "policy_kwargs",
+    "gamma",
+    "seed",
+    "something_else",
+    "rollout_buffer_kwargs",
+    "train_freq",
+)
 
 
 @pytest.mark.parametrize("key", [*KEYS, *REFUSED])
@@ -131,6 +141,43 @@ def test_no_pickled_weights_are_unpickled(tmp_path, part):
     with pytest.raises(ValueError, match="is damaged, or not an agent of PPO"):
         load_agent_file(path, "PPO", env.action_space, env.observation_space)
     assert not executed.exists()
+
+
+@pytest.mark.parametrize("key", ["env", "predict", "policy", "n_envs", "n_steps", "set_env"])
+def test_settings_that_are_no_arguments_become_no_attributes(tmp_path, monkeypatch, key):
+    """Stable-Baselines3 makes an environment of ``env``, and attributes of all others."""
+    (tmp_path / "evil_module.py").write_text("from pathlib import Path; Path('executed').touch()")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "agent.zip"
+    agent, env = save(path, "PPO")
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    parts["data"] = json.dumps(json.loads(parts["data"]) | {key: "evil_module:Evil-v0"}).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, part in parts.items():
+            archive.writestr(name, part)
+    try:
+        loaded = load_agent_file(path, "PPO", env.action_space, env.observation_space)
+    except ValueError:
+        assert key == "n_envs"
+    else:
+        observation, _ = env.reset(seed=0)
+        acting = (a.predict(observation, deterministic=True)[0] for a in (agent, loaded))
+        assert np.array_equal(*acting)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("algo", ["sac", "td3", "a2c", "ppo"])
+def test_an_agent_that_trains_on_has_its_learning_rate(tmp_path, algo):
+    agent, env = save(tmp_path / "agent.zip", algo.upper())
+    config = resolve_agent(AgentConfig(algo=algo), "Acrobot-v1" if algo == "ppo" else None)
+    rate = agent.learning_rate
+    spaces = env.action_space, env.observation_space
+    loaded = load_agent(config, tmp_path / "agent.zip", *spaces)
+    assert loaded.learning_rate == rate > 0
+    assert loaded.lr_schedule(1.0) == rate
+    assert loaded.num_timesteps == agent.num_timesteps
 
 
 def test_networks_of_their_own_need_trust(tmp_path, monkeypatch):

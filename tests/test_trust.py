@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import gymnasium as gym
 import pytest
@@ -12,8 +14,10 @@ from typer.testing import CliRunner
 
 import worldmodel
 from cli import app
-from worldmodel.config import override
+from worldmodel.agent_config import AgentConfig
+from worldmodel.config import build_config, override
 from worldmodel.errors import RunError
+from worldmodel.rl.agents import results_folder
 from worldmodel.run import Run
 from worldmodel.trust import is_signed, sign
 
@@ -91,7 +95,7 @@ def test_no_code_of_a_strangers_configuration_is_imported(stranger, payload, nam
             USES[use](stranger)
             assert not payload.exists()
             return
-    with pytest.raises(RunError, match=r"made or changed by others.*payload:.*--trust"):
+    with pytest.raises(RunError, match=r"has no valid signature.*payload:.*--trust"):
         USES[use](stranger)
     assert not payload.exists()
 
@@ -164,27 +168,82 @@ def test_consent_is_a_flag_an_argument_or_a_variable(stranger, payload, monkeypa
     change(stranger, {"env": {"wrappers": ["payload:Boom"]}})
     assert Run(stranger, trust=True).config.env.wrappers == ("payload:Boom",)
     assert Run(stranger, trust=True).with_settings({"seed": 3}).config.seed == 3
+    (stranger / "signature").unlink()
     monkeypatch.setenv("WORLDMODEL_TRUST", "1")
     assert Run(stranger).config.env.wrappers == ("payload:Boom",)
     assert not payload.exists()
+    (stranger / "signature").unlink()
     monkeypatch.setenv("WORLDMODEL_TRUST", "0")
-    with pytest.raises(RunError, match="made or changed by others"):
+    with pytest.raises(RunError, match="has no valid signature"):
         _ = Run(stranger).config
     result = CliRunner().invoke(app, ["rollout", str(stranger), "--trust"])
     assert payload.exists()
     assert "payload:Boom" in result.stderr
 
 
-def test_links_that_lead_out_of_a_run_are_refused(run_path, tmp_path):
+def test_agents_are_not_written_out_of_a_run(run_path, tmp_path):
     outside = tmp_path / "outside"
     (outside / "tensorboard").mkdir(parents=True)
     (run_path / "rl").mkdir()
     (run_path / "rl" / "dream_ppo_64_seed0").symlink_to(outside)
-    with pytest.raises(RunError, match=r"dream_ppo_64_seed0 is a link"):
+    with pytest.raises(RunError, match=r"dream_ppo_64_seed0 is not in the directory of the run"):
         Run(run_path).train_agent(on="dream", steps=64)
     assert (outside / "tensorboard").exists()
-    (run_path / "rl" / "dream_ppo_64_seed0").unlink()
-    (run_path / "metrics.json").rename(outside / "metrics.json")
-    (run_path / "metrics.json").symlink_to(outside / "metrics.json")
+    nested = {"policy_kwargs": {"net_arch": {"/../../../../outside": 1}}}
+    (run_path / "rl" / "dream_ppo_64_seed0_kwargs_policy_kwargs_net_arch_").mkdir()
+    for on, rounds in (("dream", 0), ("dream", 1)):
+        config = AgentConfig(on=on, steps=64, kwargs=nested, loop={"rounds": rounds})
+        assert results_folder(Run(run_path), config).parent == run_path / "rl"
+
+
+def test_links_in_a_strangers_run_are_refused(stranger, tmp_path):
+    change(stranger, {"data": {"dir": "data"}})
+    (stranger / "metrics.json").rename(tmp_path / "metrics.json")
+    (stranger / "metrics.json").symlink_to(tmp_path / "metrics.json")
     with pytest.raises(RunError, match=r"metrics\.json is a link"):
-        _ = Run(run_path).config
+        _ = Run(stranger).config
+    assert Run(stranger, trust=True).metrics is not None
+
+
+def test_a_data_directory_behind_a_link_leads_elsewhere(stranger, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / "link").symlink_to(tmp_path.parent)
+    change(stranger, {"data": {"dir": "inside/link/sub"}})
+    with pytest.raises(RunError, match=r"data\.dir: inside/link/sub"):
+        _ = Run(stranger).config
+
+
+def test_a_damaged_key_signs_nothing(run_path, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    (tmp_path / "worldmodel").mkdir()
+    (tmp_path / "worldmodel" / "key").touch()
+    sign(run_path)
+    assert not is_signed(run_path)
+
+
+def test_without_a_key_own_environments_can_still_be_trained(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
+    config = build_config({"env": {"id": "tiny_env:TinyEnv"}, "output_dir": tmp_path / "results"})
+    run = Run.create(config)
+    assert run.config.env.id == "tiny_env:TinyEnv"
+
+
+def test_consent_signs_a_run(stranger, payload):
+    change(stranger, {"env": {"wrappers": ["payload:Boom"]}})
+    _ = Run(stranger, trust=True).config
+    assert is_signed(stranger)
+    assert Run(stranger).config.env.wrappers == ("payload:Boom",)
+
+
+def test_modules_beside_a_run_are_not_imported_before_they_are_named(run_path, tmp_path):
+    """Libraries look for optional modules, which a stranger could put beside a run."""
+    (run_path / "opt_einsum.py").write_text("from pathlib import Path; Path('executed').touch()")
+    root = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [sys.executable, root / "cli.py", "info", "."], cwd=run_path, env=environment, check=False
+    )
+    assert done.returncode == 0
+    assert not (run_path / "executed").exists()

@@ -10,6 +10,8 @@ is refused unless the user trusts the file (``--trust``, see `worldmodel.trust`)
 from __future__ import annotations
 
 import ast
+import inspect
+import io
 import json
 import re
 import zipfile
@@ -27,25 +29,25 @@ if TYPE_CHECKING:
 
 ALGORITHMS = ("A2C", "DDPG", "DQN", "PPO", "SAC", "TD3")
 
-_REPLACED: dict[str, Any] = {
-    "learning_rate": 0.0,
-    "lr_schedule": None,
-    "clip_range": 0.2,
-    "clip_range_vf": None,
-    "exploration_schedule": None,
-    "train_freq": 1,
-    "action_noise": None,
-    "rollout_buffer_class": None,
-    "replay_buffer_class": None,
-    "replay_buffer": None,
-    "ep_info_buffer": None,
-    "ep_success_buffer": None,
-    "_last_obs": None,
-    "_last_original_obs": None,
-    "_last_episode_starts": None,
-    "_vec_normalize_env": None,
-}
-"""Settings whose pickled values are replaced; acting needs none of them."""
+_REPLACEABLE = (
+    *("learning_rate", "clip_range", "clip_range_vf", "train_freq", "action_noise"),
+    *("rollout_buffer_class", "replay_buffer_class"),
+)
+"""Arguments whose pickled values are replaced by the default of the algorithm."""
+
+_STATE = (
+    *("num_timesteps", "_total_timesteps", "_num_timesteps_at_start", "_n_updates", "_n_calls"),
+    *("_episode_num", "_current_progress_remaining", "_stats_window_size", "exploration_rate"),
+    *("n_envs", "start_time", "use_sde", "observation_space", "action_space", "policy_class"),
+)
+"""What is kept of a file beside the arguments of the algorithm."""
+
+_FORGOTTEN = (
+    *("lr_schedule", "exploration_schedule", "replay_buffer", "ep_info_buffer", "env"),
+    *("ep_success_buffer", "_last_obs", "_last_original_obs", "_last_episode_starts"),
+    *("_vec_normalize_env", "tensorboard_log"),
+)
+"""What the algorithm makes anew, whether it is pickled or not."""
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
@@ -98,11 +100,15 @@ def load_agent_file(
     seen = _as_stored(content.get("observation_space"), observations)
     _require_space("observations", content.get("observation_space"), seen)
     algorithm: Any = getattr(stable_baselines3, algo)
+    arguments = inspect.signature(algorithm).parameters
     safe = {
-        **_REPLACED,
+        **{
+            key: arguments[key].default
+            for key in _REPLACEABLE
+            if key in arguments and _is_pickled(content.get(key))
+        },
         "action_space": actions,
         "observation_space": seen,
-        "tensorboard_log": None,
         **(settings or {}),
     }
     known = {
@@ -110,8 +116,12 @@ def load_agent_file(
         "policy_kwargs": _policy_kwargs(content.get("policy_kwargs")),
     }
     safe |= {key: value for key, value in known.items() if value is not None and key not in safe}
-    unknown = [key for key, value in content.items() if _is_pickled(value) and key not in safe]
-    smaller = {} if settings or "buffer_size" not in content else {"buffer_size": 1}
+    ignored = {*_FORGOTTEN, *safe}
+    unknown = [key for key, value in content.items() if _is_pickled(value) and key not in ignored]
+    smaller = {"buffer_size": 1, "n_steps": 2}  # acting needs no memory for training
+    kept = {*arguments, *_STATE, *unknown} - {*_FORGOTTEN, "env"}
+    if settings is None:
+        safe |= {key: size for key, size in smaller.items() if key in content}
     if unknown:
         if not trusts_all():
             raise ValueError(
@@ -121,12 +131,24 @@ def load_agent_file(
             )
         safe = {key: value for key, value in safe.items() if key not in known}
     try:
-        agent: BaseAlgorithm = algorithm.load(path, device="cpu", custom_objects=safe, **smaller)
+        file = _with_settings(path, {key: v for key, v in content.items() if key in kept})
+        agent: BaseAlgorithm = algorithm.load(file, device="cpu", custom_objects=safe)
     except Exception as error:  # Stable-Baselines3 raises many types for damaged files
         raise ValueError(
             f"{path} is damaged, or not an agent of {algo} for these spaces ({error})"
         ) from error
     return agent
+
+
+def _with_settings(path: str | Path, settings: Mapping[str, Any]) -> io.BytesIO:
+    """Copy an agent's file with other settings; the rest would become attributes of the agent."""
+    copy = io.BytesIO()
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w") as written:
+        for name in archive.namelist():
+            part = json.dumps(settings) if name == "data" else archive.read(name)
+            written.writestr(name, part)
+    copy.seek(0)
+    return copy
 
 
 def algorithm_of(path: str | Path) -> str | None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from worldmodel.agent_files import read_settings
 from worldmodel.data.header import HEADER_FILE
 from worldmodel.data.repair import check_buffer
 from worldmodel.errors import Problem, RunError
-from worldmodel.files import load_tensors, read_json
+from worldmodel.files import load_tensors, read_json, read_record
 from worldmodel.run import Run
 
 _JSON_FILES = {
@@ -51,7 +53,14 @@ def _check_run(run: Run) -> Iterator[Problem]:
     again = "train the run again, or restore the file from a copy"
     resume = f"worldmodel train --resume {run.path}"
     evaluate = f"worldmodel evaluate {run.path}"
-    yield from _try(lambda: run.config, again)
+    readers = [run.read_config, *([run.parse_spec] if run.finished else [])]
+    if damaged := [problem for read in readers for problem in _try(read, again)]:
+        yield from damaged
+        return
+    trusting = f"if you trust it: worldmodel info --check --trust {run.path}"
+    if untrusted := list(_try(lambda: run.config, trusting)):
+        yield from untrusted
+        return
     if run.finished:
         yield from _try(lambda: run.model, again)
         yield from _try(lambda: (run.metrics, run.probe), evaluate)
@@ -62,10 +71,26 @@ def _check_run(run: Run) -> Iterator[Problem]:
     for name, command in _JSON_FILES.items():
         if (run.path / name).exists():
             yield from _try(_reader(run.path / name), f"delete it, then run `{command} {run.path}`")
-    for results in sorted(run.path.glob("rl/*/results.json")):
-        yield from _try(_reader(results), "delete it, then train the agent again")
-    for header in sorted(run.path.glob(f"rl/*/experience/*/{HEADER_FILE}")):
+    for folder in sorted(run.path.glob("rl/*/")):
+        yield from _check_agents(folder)
+
+
+def _check_agents(folder: Path) -> Iterator[Problem]:
+    from worldmodel.rl.loop import LoopState
+
+    fix = f"delete {folder}, then train the agent again"
+    for agent in sorted(folder.glob("*.zip")):
+        yield from _try(partial(read_settings, agent), fix)
+    if (folder / "results.json").exists():
+        yield from _try(_reader(folder / "results.json"), fix)
+    if (folder / "loop.json").exists():
+        yield from _try(partial(read_record, folder / "loop.json", LoopState, ""), fix)
+    for ensemble in sorted(folder.glob("*.pt")):
+        yield from _try(partial(load_tensors, ensemble, ""), fix)
+    for header in sorted(folder.glob(f"experience/*/{HEADER_FILE}")):
         yield from check_buffer(header.parent)
+    for config in sorted(folder.glob("model_*/config.yaml")):
+        yield from _try(partial(getattr, Run(config.parent, "cpu"), "model"), fix)
 
 
 def _reader(path: Path) -> Callable[[], Any]:

@@ -6,7 +6,6 @@ directory.
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,7 +31,7 @@ from worldmodel.hyperparameters import (
     Section,
 )
 from worldmodel.plugins import plugin_class
-from worldmodel.registry import reference
+from worldmodel.registry import import_named, reference
 
 MIN_SIZE = 8
 """Fewest training trajectories."""
@@ -352,7 +351,7 @@ def _import_env_module(values: Mapping[str, Any]) -> None:
         return
     module = str(env["id"]).rpartition(":")[0]
     try:
-        importlib.import_module(module)
+        import_named(module)
     except ImportError as error:
         raise ConfigError(
             f"env.id: cannot import the module of {env['id']!r} ({error}); expected module:id or "

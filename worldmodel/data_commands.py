@@ -84,10 +84,15 @@ def info(
     check: Annotated[
         bool, typer.Option("--check", help="Read everything and report what is damaged.")
     ] = False,
+    trust: Trust = False,
     as_json: Json = False,
 ) -> None:
     """Show what a run or a replay buffer holds."""
     with user_errors():
+        from worldmodel.trust import trust_all
+
+        if trust:
+            trust_all()
         if not check:
             print_values(describe(path), as_json)
             return

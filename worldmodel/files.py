@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from filelock import FileLock, Timeout
+
 from worldmodel.errors import RunError
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SPARE_BYTES = 200 * 2**20
-_NOT_A_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _MAX_JSON_BYTES = 256 * 2**20
 
 
@@ -34,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
     was.
     """
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}{path.suffix}")
-    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOT_A_LINK, 0o666))
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666))
     try:
         yield temporary
         sync(temporary)
@@ -45,7 +47,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def sync(path: Path) -> None:
     """Force a file to the disk, so that it also survives a power cut."""
-    descriptor = os.open(path, os.O_RDWR | _NOT_A_LINK)
+    descriptor = os.open(path, os.O_RDWR | _FLAGS)
     try:
         os.fsync(descriptor)
     finally:
@@ -171,6 +173,28 @@ def _require_intact(path: Path) -> None:
             raise ValueError("its parts are compressed, and those that torch writes are not")
         if (damaged := archive.testzip()) is not None:
             raise ValueError(f"{damaged} in it does not match its checksum")
+
+
+@contextmanager
+def only_one_process(path: Path, task: str) -> Iterator[None]:
+    """Hold a lock file, which the system frees when the process ends.
+
+    Args:
+        path: path of the lock file.
+        task: what the process does, as in ``"training results/run"``.
+
+    Raises:
+        RunError: If another process holds the lock.
+    """
+    lock = FileLock(path, thread_local=False)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise RunError(f"another process is {task}; wait until it ends") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def require_directory(path: Path) -> None:

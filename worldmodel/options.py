@@ -33,7 +33,7 @@ Video = Annotated[
 ]
 RunArgument = Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")]
 Trust = Annotated[
-    bool, typer.Option("--trust", help="Accept code that a run or agent of others brings along.")
+    bool, typer.Option("--trust", help="Accept the code that an untrusted run or agent refers to.")
 ]
 Set = Annotated[
     list[str] | None,

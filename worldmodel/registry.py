@@ -10,11 +10,16 @@ environment ids. Resolving a reference imports its module; for those that a run 
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 from worldmodel.errors import ConfigError
 from worldmodel.user_code import in_user_code
+
+SEARCHED: list[str] = []
+"""The working directory, if the command line runs: references may name modules in it."""
 
 _IN_PROCESS: dict[str, Any] = {}
 """Objects that were passed from Python and cannot be imported, such as local functions."""
@@ -106,9 +111,21 @@ def load_reference(target: str, kind: str = "object") -> Any:
         ) from error
 
 
+def import_named(module: str) -> ModuleType:
+    """Import a module that a reference names; the command line also looks into its directory.
+
+    That directory is searched from the first such import on, and not before: a run of somebody else
+    may bring along modules that libraries look for.
+    """
+    own = module.partition(".")[0] == "worldmodel"
+    if SEARCHED and not own and SEARCHED[0] not in sys.path:
+        sys.path.append(SEARCHED[0])
+    return importlib.import_module(module)
+
+
 def _import(target: str) -> Any:
     module, _, name = target.partition(":")
-    found: Any = importlib.import_module(module)
+    found: Any = import_named(module)
     for part in name.split("."):
         found = getattr(found, part)
     return found

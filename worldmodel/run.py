@@ -34,7 +34,7 @@ class Run(RunDirectory):
     Args:
         path: the directory, as in ``results/pendulum_image_20260101_120000``.
         device: where the model goes: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        trust: import the code that the run names, also if others made it; see `worldmodel.trust`.
+        trust: import the code that an untrusted run names; see `worldmodel.trust`.
     """
 
     def with_settings(self, values: dict[str, Any]) -> Run:
@@ -378,7 +378,7 @@ def load(path: str | Path, device: str = "auto", *, trust: bool = False) -> Worl
     Args:
         path: a run directory, as in ``results/pendulum_image_20260101_120000``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        trust: import the code that the run names, also if others made it; see `worldmodel.trust`.
+        trust: import the code that an untrusted run names; see `worldmodel.trust`.
 
     Raises:
         RunError: If there is no finished run in the directory, a file is damaged, or the run is not
@@ -391,5 +391,5 @@ def load(path: str | Path, device: str = "auto", *, trust: bool = False) -> Worl
 def make_env(
     run: Run | str | Path, render_mode: str | None = None, **env_kwargs: Any
 ) -> gym.Env[np.ndarray, Any]:
-    """Make the real environment of a run; see `Run.make_env`."""
+    """Make the real environment of a run; see `Run.make_env`, and `load` for a run of others."""
     return (run if isinstance(run, Run) else Run(run)).make_env(render_mode, **env_kwargs)

@@ -16,7 +16,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -28,13 +28,7 @@ from worldmodel.config import MODES, Config, dump, override, read_yaml, validate
 from worldmodel.errors import ConfigError, RunError
 from worldmodel.files import load_tensors, save_tensors, write_json, write_text
 from worldmodel.models import ModelSpec, WorldModel
-from worldmodel.trust import (
-    named_by_config,
-    named_by_spec,
-    require_no_links,
-    require_trust,
-    sign,
-)
+from worldmodel.trust import named_by_config, named_by_spec, require_trust, sign
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +44,7 @@ class RunDirectory:
     Args:
         path: path of the directory.
         device: device of the model: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        trust: import the code that the run names, also if others made it; see `worldmodel.trust`.
+        trust: import the code that an untrusted run names; see `worldmodel.trust`.
     """
 
     def __init__(self, path: str | Path, device: str = "auto", *, trust: bool = False) -> None:
@@ -79,7 +73,7 @@ class RunDirectory:
                     break
                 except FileExistsError:
                     path = base.with_name(f"{base.name}_{attempt}")
-            run = cls(path, config.device)
+            run = cls(path, config.device, trust=True)
             (path / "models").mkdir()
             write_text(path / "config.yaml", dump(config))
             sign(path)
@@ -99,8 +93,7 @@ class RunDirectory:
                 trusted; see `worldmodel.trust`.
         """
         config = self.read_config()
-        require_no_links(self.path)
-        self._require_trust(named_by_config(config))
+        require_trust(self.path, named_by_config(config), trusted=self.trust)
         return config
 
     def read_config(self) -> Config:
@@ -205,24 +198,28 @@ class RunDirectory:
         return self._imagination_path.is_file()
 
     def read_spec(self) -> ModelSpec:
-        """Read the spec of the model.
+        """Read the spec of the model, to make it.
+
+        Raises:
+            RunError: If training has not started, the file is damaged, or the run is not trusted.
+        """
+        spec = self.parse_spec()
+        require_trust(self.path, named_by_spec(spec), trusted=self.trust)
+        return spec
+
+    def parse_spec(self) -> ModelSpec:
+        """Read the spec of the model to show it, not to use it.
 
         Raises:
             RunError: If training has not started, or the file is damaged.
         """
         try:
-            spec = ModelSpec.model_validate_json(self._spec_path.read_text(encoding="utf-8"))
+            return ModelSpec.model_validate_json(self._spec_path.read_text(encoding="utf-8"))
         except OSError as error:
             self.read_config()  # a clearer error if this is not a run directory at all
             raise RunError(f"{self.path} holds no model yet: {self._resume_hint}") from error
         except (ValidationError, UnicodeDecodeError) as error:
             raise RunError(f"{self._spec_path} is damaged: {error}") from error
-        self._require_trust(named_by_spec(spec))
-        return spec
-
-    def _require_trust(self, named: Iterator[str]) -> None:
-        if not self.trust:
-            require_trust(self.path, named)
 
     @property
     def _spec_path(self) -> Path:

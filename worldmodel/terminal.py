@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import sysconfig
 import time
 import traceback
@@ -183,19 +182,20 @@ def _report(error: Exception) -> None:
 def _is_users(file: Path) -> bool:
     """Whether a file is neither this package nor an installed library."""
     package = Path(__file__).parent
-    libraries = [Path(path) for path in {*sysconfig.get_paths().values(), sys.prefix}]
     own = file.is_relative_to(package) or file == package.parent / "cli.py"
-    return not own and file.exists() and not any(file.is_relative_to(path) for path in libraries)
+    installed = {"site-packages", "dist-packages"} & set(file.parts)
+    standard = file.is_relative_to(sysconfig.get_path("stdlib"))
+    return file.exists() and not own and not installed and not standard
 
 
 def _fail_in_user_code(error: Exception, message: str) -> NoReturn:
     """Print where an exception was raised, with the lines of the user's own code, and exit."""
-    from worldmodel.user_code import IN_WORKER, own_frames
+    from worldmodel.user_code import WORKER_NOTE, own_frames
 
     lines = "".join(traceback.format_list(own_frames(error)))
     for note in getattr(error, "__notes__", ()):
-        if note.startswith(IN_WORKER):
-            lines = note.removeprefix(IN_WORKER)
+        if note.startswith(WORKER_NOTE):
+            lines = note.removeprefix(WORKER_NOTE)
     typer.echo(f"Error: {' '.join(message.split())}\n{lines.rstrip()}", err=True)
     typer.echo("The whole traceback: the same command with --debug", err=True)
     raise typer.Exit(FAILED)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 
 from worldmodel.callbacks import (
     Callback,
@@ -25,6 +23,7 @@ from worldmodel.data import FrameStack, ReplayBuffer
 from worldmodel.data.datasets import Datasets, check_data, open_datasets
 from worldmodel.data.own_data import OwnSource, as_sources, describe_data
 from worldmodel.errors import InterruptedRunError, RunError
+from worldmodel.files import only_one_process
 from worldmodel.hyperparameters import Data
 from worldmodel.models import ModelSpec, WorldModel, check_parts, choose_device
 from worldmodel.objectives import check_objective
@@ -141,7 +140,10 @@ def _train(run: Run, watching: CallbackList) -> Run:
 
     watching.on_message(f"Run directory: {run.path}")
     try:
-        with _only_training(run), open_datasets(run.config, [watching]) as datasets:
+        with (
+            only_one_process(run.path / "training.lock", f"training {run.path}"),
+            open_datasets(run.config, [watching]) as datasets,
+        ):
             if run.config.data.sources:
                 for text in describe_data(run.config, datasets):
                     watching.on_message(text)
@@ -158,24 +160,6 @@ def _train(run: Run, watching: CallbackList) -> Run:
             f"with: worldmodel train --resume {run.path}"
         ) from error
     return run
-
-
-@contextmanager
-def _only_training(run: Run) -> Iterator[None]:
-    """Hold the lock of a run, which the system frees when the process ends.
-
-    Raises:
-        RunError: If another process trains the run.
-    """
-    lock = FileLock(run.path / "training.lock", thread_local=False)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise RunError(f"another process is training {run.path}; wait until it ends") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def require_motion(train: ReplayBuffer) -> None:

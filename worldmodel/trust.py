@@ -1,9 +1,9 @@
-"""Trust: a run of others names no code to import and no directory to write to, unless you say so.
+"""Trust: an untrusted run imports no code and writes to no directory that it names.
 
 The configuration of a run may name code, as in ``env.id: mypackage.envs:MyEnv``. Reading it runs
 nothing, but using the run imports that module. So `Run` uses such a configuration only if it was
-written on this machine by you, or if you accept it: with ``--trust``, ``trust=True``, or the
-environment variable ``WORLDMODEL_TRUST=1``.
+written on this machine by you, or if you accept it with ``--trust``, ``trust=True``, or the
+environment variable ``WORLDMODEL_TRUST=1``. The run is then signed.
 
 A run is yours if its ``signature`` is the HMAC-SHA256 of ``config.yaml`` and ``models/spec.json``
 under a random key that only you can read (``~/.config/worldmodel/key``). Jupyter signs its
@@ -17,7 +17,8 @@ import hmac
 import os
 import secrets
 from collections.abc import Iterator
-from pathlib import Path, PurePath
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worldmodel.errors import RunError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _VARIABLE = "WORLDMODEL_TRUST"
 _SIGNED = ("config.yaml", "models/spec.json")
+_KEY_BYTES = 32
 
 
 def trust_all() -> None:
@@ -39,7 +41,7 @@ def trust_all() -> None:
 
 def trusts_all() -> bool:
     """Whether the user trusts every run and agent."""
-    return os.environ.get(_VARIABLE) == "1"
+    return os.environ.get(_VARIABLE, "").lower() in ("1", "true", "yes")
 
 
 def sign(path: Path) -> None:
@@ -58,24 +60,32 @@ def is_signed(path: Path) -> bool:
     return hmac.compare_digest(found.encode(), _signature(path, key).encode())
 
 
-def require_trust(path: Path, named: Iterator[str]) -> None:
-    """Check that a run may be used, although it names code or directories.
+def require_trust(path: Path, named: Iterator[str], *, trusted: bool = False) -> None:
+    """Check that a run may be used; one that the user trusts is signed.
 
     Args:
         path: the run directory.
-        named: what it names, as in ``"env.id: mypackage.envs:MyEnv"``.
+        named: the code and directories that it names, as in ``"env.id: mypackage.envs:MyEnv"``.
+        trusted: whether the user trusts this run.
 
     Raises:
-        RunError: If it names anything, is not signed, and the user has not accepted it.
+        RunError: If it is neither signed nor trusted, and names anything or has a link in it.
     """
-    if trusts_all():
+    if is_signed(path):
         return
     found = list(named)
-    if found and not is_signed(path):
+    if trusted or trusts_all():
+        if found:
+            with suppress(OSError):  # a directory that cannot be written to stays unsigned
+                sign(path)
+        return
+    require_no_links(path)
+    if found:
         raise RunError(
-            f"{path} was made or changed by others or on another machine, and names code to import "
-            f"or directories to write to ({'; '.join(found)}); if you trust it, add --trust (in "
-            "Python: trust=True, or the environment variable WORLDMODEL_TRUST=1)"
+            f"{path} has no valid signature, because it comes from somebody else or another "
+            "machine, or its config.yaml was edited, and it names code to import or directories to "
+            f"write to ({'; '.join(found)}); if you trust it, add --trust (in Python: "
+            "Run(path, trust=True), or the environment variable WORLDMODEL_TRUST=1)"
         )
 
 
@@ -96,7 +106,7 @@ def named_by_config(config: Config) -> Iterator[str]:
         "planning.method": [config.planning.method],
     }
     for key, values in named.items():
-        yield from (f"{key}: {value}" for value in values if is_reference(value))
+        yield from (f"{key}: {value}" for value in values if _names_code(value))
     if _leads_elsewhere(config.data.dir):
         yield f"data.dir: {config.data.dir}"
 
@@ -104,13 +114,17 @@ def named_by_config(config: Config) -> Iterator[str]:
 def named_by_spec(spec: ModelSpec) -> Iterator[str]:
     """List the code that the spec of a model names."""
     for key in ("encoder", "decoder", "predictor"):
-        if is_reference(getattr(spec, key)):
+        if _names_code(getattr(spec, key)):
             yield f"{key} in models/spec.json: {getattr(spec, key)}"
 
 
 def _leads_elsewhere(path: Path) -> bool:
-    """Whether a path is not below the current directory."""
-    return path.is_absolute() or ".." in PurePath(path).parts or path.is_symlink()
+    """Whether a path is not below the current directory, links resolved."""
+    return not path.resolve().is_relative_to(Path.cwd().resolve())
+
+
+def _names_code(value: str) -> bool:
+    return is_reference(value) and not value.startswith(("minari:", "worldmodel."))
 
 
 def require_no_links(path: Path) -> None:
@@ -148,18 +162,18 @@ def _key(*, create: bool) -> bytes | None:
                 return None
             path.parent.mkdir(parents=True, exist_ok=True)
             _write_key(path)
-        return path.read_bytes()
+        key = path.read_bytes()
+        return key if len(key) == _KEY_BYTES else None
     except (OSError, RuntimeError):  # RuntimeError: there is no home directory
         return None
 
 
 def _write_key(path: Path) -> None:
-    temporary = path.with_name(f".key.{secrets.token_hex(8)}")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(secrets.token_bytes(32))
     try:
-        os.link(temporary, path)  # fails if another process was faster
-    except FileExistsError:
-        pass
-    finally:
-        temporary.unlink()
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:  # another process was faster
+        return
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(secrets.token_bytes(_KEY_BYTES))
+        file.flush()
+        os.fsync(file.fileno())

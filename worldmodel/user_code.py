@@ -13,7 +13,7 @@ from gymnasium.utils import RecordConstructorArgs
 
 _ORIGIN = "Raised in "
 
-IN_WORKER = "In a process that plays the environment:\n"
+WORKER_NOTE = "In a process that plays the environment:\n"
 """Start of the note that holds the frames of an exception of another process."""
 
 

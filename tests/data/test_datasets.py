@@ -40,7 +40,8 @@ def collected(config, *callbacks):
 def test_a_run_waits_for_another_that_collects_the_same_data(tmp_path):
     config = tiny_config(data={"dir": str(tmp_path)})
     path, *episodes = collected(config)
-    (path / "index.bin").write_bytes(b"")  # as if nothing had been completed yet
+    for file in path.glob("*.bin"):  # as if nothing had been completed yet
+        file.write_bytes(b"")
     other = FileLock(tmp_path / f".{path.name}.lock", thread_local=False)
     other.acquire()
     recorder = RecordingCallback()

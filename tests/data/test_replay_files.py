@@ -13,6 +13,7 @@ from full_disk import files_limited_to
 
 from worldmodel.data import ReplayBuffer, storage
 from worldmodel.data.header import VERSION
+from worldmodel.data.repair import check_buffer
 from worldmodel.errors import ReplayBufferError
 
 
@@ -123,7 +124,7 @@ def test_after_a_power_cut_the_episodes_that_reached_the_disk_are_kept(tmp_path,
         with caplog.at_level(logging.WARNING):
             found = ReplayBuffer.open(path)
         assert found.seeds.tolist() == list(range(6))
-        assert "last 2 of 8 episodes did not reach the disk" in caplog.text
+        assert "last 2 of 8 episodes are left out" in caplog.text
         assert_intact(found)
         (path / "frames.bin").write_bytes(frames[:lost_from])
         assert len(ReplayBuffer.open(path)) == 6
@@ -316,6 +317,17 @@ def test_a_disk_that_fills_up_within_a_record_leaves_no_half_record(tmp_path):
     buffer.add_episode(*add)
     buffer.close()
     assert len(ReplayBuffer.open(tmp_path)) == 4
+
+
+def test_after_a_failed_write_of_a_long_episode_the_buffer_stays_intact(tmp_path):
+    buffer = fill(create(tmp_path), range(2))
+    size = (tmp_path / "frames.bin").stat().st_size
+    with files_limited_to(size + 2000), pytest.raises(ReplayBufferError, match="complete episodes"):
+        buffer.add_episode(**episode(7, 200))
+    fill(buffer, range(2, 4)).close()
+    assert check_buffer(tmp_path) == []
+    with ReplayBuffer.open(tmp_path, append=True) as reopened:
+        assert reopened.seeds.tolist() == [0, 1, 2, 3]
 
 
 def test_sync_markers_between_episodes_change_nothing(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from episodes import assert_intact, create, episode, fill
 from worldmodel.data import ReplayBuffer
 from worldmodel.errors import ReplayBufferError
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
 
 
 def start(script, *arguments):

@@ -115,7 +115,34 @@ def test_a_buffer_with_one_bad_unsynced_episode_is_not_cut(tmp_path):
     buffer.close()
     change(tmp_path / "bad" / "rewards.bin", 1)
     require_refused(tmp_path / "bad")
-    assert "0 episodes are kept" in repair_buffer(tmp_path / "bad", discard=True)
+    assert "6 episodes are kept" in repair_buffer(tmp_path / "bad", discard=True)
+    (problem,) = check_buffer(tmp_path / "bad")
+    assert "episode 0" in problem.what
+
+
+def test_discarding_keeps_every_episode_that_the_index_knows(tmp_path):
+    """A changed byte of an early episode is no reason to delete the later ones."""
+    fill(create(tmp_path), range(9)).close()
+    change(tmp_path / "frames.bin", 1)
+    for damaged in (6, 7):
+        change(tmp_path / "index.bin", damaged * RECORD.itemsize + 16)
+    assert "6 episodes are kept" in repair_buffer(tmp_path, discard=True)
+    (problem,) = check_buffer(tmp_path)
+    assert "episode 0" in problem.what
+
+
+@pytest.mark.parametrize("name", ["rewards.bin", "index.bin", "header.json"])
+def test_links_in_a_buffer_are_refused(tmp_path, name):
+    path = tmp_path / "buffer"
+    fill(create(path), range(3)).close()
+    (path / name).rename(tmp_path / "victim")
+    (path / name).symlink_to(tmp_path / "victim")
+    before = (tmp_path / "victim").read_bytes()
+    for use in (ReplayBuffer.open, repair_buffer):
+        with pytest.raises(ReplayBufferError, match=f"{name} is a link"):
+            use(path)
+    assert "is a link" in check_buffer(path)[0].what
+    assert (tmp_path / "victim").read_bytes() == before
 
 
 def test_what_is_no_buffer_is_neither_checked_nor_repaired(tmp_path):

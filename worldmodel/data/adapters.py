@@ -27,7 +27,7 @@ from worldmodel.data.env_wrappers import (
 )
 from worldmodel.data.frames import FrameSource, FrameStack, frame_source, is_oblong
 from worldmodel.errors import ConfigError
-from worldmodel.registry import load_reference
+from worldmodel.registry import import_named, load_reference
 from worldmodel.user_code import in_user_code, named_errors
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def find_spec(env_id: str) -> EnvSpec:
         return gym.spec(name)
     try:
         with in_user_code(f"the import of {module}"):
-            importlib.import_module(module)
+            import_named(module)
         return gym.spec(name)
     except (ImportError, gym.error.Error) as error:
         try:

@@ -92,8 +92,10 @@ class Header:
         """Read the header of a buffer.
 
         Raises:
-            ReplayBufferError: If there is no header, or one that this version cannot read.
+            ReplayBufferError: If there is no header, or one that this version cannot read, or a
+                file of the buffer is a link.
         """
+        _require_no_links(directory)
         content = _read_json(directory)
         try:
             return cls(
@@ -103,7 +105,7 @@ class Header:
                 state_dim=int(content["state_dim"]),
                 metadata=dict(content["metadata"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ReplayBufferError(
                 f"{directory / HEADER_FILE} is damaged ({error}); restore the file from a copy, "
                 "or collect the data again under another path"
@@ -121,6 +123,16 @@ class Header:
         }
 
 
+def _require_no_links(directory: Path) -> None:
+    """Raise ReplayBufferError if a file of a buffer is a link, which could lead to any file."""
+    for entry in directory.iterdir() if directory.is_dir() else ():
+        if entry.is_symlink():
+            raise ReplayBufferError(
+                f"{entry} is a link, and the files of a replay buffer must be in its directory; "
+                "replace the link by a copy"
+            )
+
+
 def _read_json(directory: Path) -> dict[str, Any]:
     path = directory / HEADER_FILE
     if not directory.is_dir():
@@ -135,7 +147,7 @@ def _read_json(directory: Path) -> dict[str, Any]:
             f"{directory} holds no {HEADER_FILE}, so it is not a replay buffer; "
             "pass the directory that `collect` or `ReplayBuffer.create` made"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ReplayBufferError(
             f"{path} is not valid JSON ({error}); restore the file from a copy, "
             "or collect the data again under another path"

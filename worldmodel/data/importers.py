@@ -243,15 +243,20 @@ def as_episode(content: Episode | Mapping[str, Any]) -> Episode:
 
 
 def _collected_env(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the environment and the policy that `collect` noted; nothing with wrappers."""
+    """Read the environment and the policy that `collect` noted; nothing with wrappers.
+
+    Of policies only those that are built in are taken: data never names code to import.
+    """
     noted, policy = metadata.get("env"), metadata.get("policy")
     if not isinstance(noted, dict) or not isinstance(noted.get("id"), str):
         return {}
-    if "wrappers" in metadata:
+    kwargs = metadata.get("env_kwargs", {})
+    if "wrappers" in metadata or not isinstance(kwargs, dict):
         return {}
+    name = policy.get("name") if isinstance(policy, dict) else None
     return {
         **{key: metadata[key] for key in ("frame_skip", "observation_key") if key in metadata},
         "id": noted["id"],
-        "kwargs": metadata.get("env_kwargs", {}),
-        "policy": policy.get("name") if isinstance(policy, dict) else None,
+        "kwargs": kwargs,
+        "policy": name if name in ("passive", "random", "mixed") else None,
     }

@@ -24,6 +24,7 @@ RECORD = np.dtype(
     ]
 )
 _CHECKED_BYTES = RECORD.itemsize - 4
+_MAX_LENGTH = 2**40
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def read_records(path: Path) -> tuple[np.ndarray, np.ndarray]:
     records = np.frombuffer(content, RECORD, count=len(content) // size)
     starts = range(0, len(records) * size, size)
     crcs = [zlib.crc32(content[start : start + _CHECKED_BYTES]) for start in starts]
-    known = (records["kind"] == EPISODE) | (records["kind"] == SYNC)
+    possible = (records["length"] >= 2) & (records["length"] < _MAX_LENGTH)
+    known = ((records["kind"] == EPISODE) & possible) | (records["kind"] == SYNC)
     return records, (np.array(crcs, np.uint32) == records["crc"]) & known
 
 

@@ -126,13 +126,20 @@ def _with_missing_record(files: dict[str, RowFile], records: np.ndarray) -> np.n
 
 
 def _known_episodes(files: dict[str, RowFile], records: np.ndarray) -> np.ndarray:
-    """Return the records of the longest run of episodes from the first that are whole."""
+    """Return the records of the longest run of episodes from the first whose rows are there.
+
+    Rows that do not match their checksum are kept: a check names them.
+    """
     kept = 0
     while kept < len(records) and records["sequence"][kept] == kept:
         kept += 1
     table = EpisodeTable(records[:kept])
-    crcs = records["data_crc"]
-    return records[: next((n for n in range(kept) if not is_whole(files, table, n, crcs[n])), kept)]
+
+    def present(episodes: int) -> bool:
+        ends = {name: table.num_rows(name, episodes) * f.row_bytes for name, f in files.items()}
+        return all(files[name].size() >= end for name, end in ends.items())
+
+    return records[: next(n for n in range(kept, -1, -1) if present(n))]
 
 
 def _write_index(path: Path, records: np.ndarray) -> None:

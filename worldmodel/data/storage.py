@@ -24,6 +24,7 @@ import math
 import os
 import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 
@@ -67,6 +68,11 @@ class RowFile:
         """Open or create the file, unbuffered, and cut it to its first `rows` rows."""
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
         self._file = FileIO(os.open(self.path, flags, 0o644), "r+")
+        self.cut(rows)
+
+    def cut(self, rows: int) -> None:
+        """Cut the file to its first `rows` rows."""
+        assert self._file is not None
         self._file.truncate(rows * self.row_bytes)
 
     def write(self, start: int, rows: np.ndarray) -> None:
@@ -159,7 +165,10 @@ class EpisodeLog:
             for name, array in rows.items():
                 self.files[name].write(self._committed_rows(name), array)
             self._append_record(record)
-        except OSError as error:
+        except BaseException as error:
+            self._cut_to_committed()
+            if not isinstance(error, OSError):
+                raise
             raise ReplayBufferError(
                 f"{self.directory}: an episode of {length} frames could not be written ({error}); "
                 f"the {len(self.episodes)} complete episodes are intact: make room on the disk, "
@@ -208,6 +217,13 @@ class EpisodeLog:
     def _committed_rows(self, name: str) -> int:
         return self.episodes.num_rows(name, len(self.episodes))
 
+    def _cut_to_committed(self) -> None:
+        """Remove what a failed write left, so that it does not look like a lost episode."""
+        with suppress(OSError):
+            for name, file in self.files.items():
+                file.cut(self._committed_rows(name))
+            self._index.cut(self._num_records)
+
     def _append_record(self, record: np.ndarray) -> None:
         self._index.write(self._num_records, record)
         self._num_records += 1
@@ -252,8 +268,8 @@ class EpisodeLog:
             later = range(kept + 1, len(table))
             self._left_out += sum(is_whole(self.files, table, e, crcs[e]) for e in later)
             _log.warning(
-                "%s: the last %d of %d episodes did not reach the disk before a power cut; "
-                "they are left out",
+                "%s: the last %d of %d episodes are left out, because their data is incomplete or "
+                "does not match its checksum",
                 self.directory,
                 len(table) - kept,
                 len(table),
@@ -274,10 +290,10 @@ class EpisodeLog:
         no_index = any(unknown.values()) and not self._index.path.exists()
         if self._left_out or no_index or not self._is_unfinished(unknown):
             raise ReplayBufferError(
-                f"{self.directory}: index.bin knows {len(self.episodes)} episodes, and the other "
-                f"files hold more ({max(0, unknown['frames']):,} bytes of frames.bin), which "
-                "appending would overwrite; restore index.bin from a copy, or run `worldmodel "
-                f"repair {self.directory}`"
+                f"{self.directory}: index.bin lists {len(self.episodes)} episodes, and the other "
+                f"files hold more data ({max(0, unknown['frames']):,} bytes of frames.bin), "
+                "which appending would overwrite; restore index.bin from a copy, or run "
+                f"`worldmodel repair {self.directory}`"
             )
 
     def _is_unfinished(self, unknown: dict[str, int]) -> bool:

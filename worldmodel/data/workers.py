@@ -33,7 +33,7 @@ from gymnasium.vector.utils import batch_space
 
 from worldmodel.data.frames import FrameSource
 from worldmodel.data.recipe import Recipe
-from worldmodel.user_code import IN_WORKER, own_frames
+from worldmodel.user_code import WORKER_NOTE, own_frames
 
 FEWEST_EPISODES = 16
 """A collection of fewer episodes stays in this process unless workers are asked for."""
@@ -335,7 +335,7 @@ def _portable(error: Exception) -> Exception:
         sent: Exception = pickle.loads(pickle.dumps(error))
     except Exception:  # a foreign exception may fail to pickle in any way
         sent = RuntimeError(f"{type(error).__name__}: {error}")
-    for note in (*getattr(error, "__notes__", ()), f"{IN_WORKER}{trace}"):
+    for note in (*getattr(error, "__notes__", ()), f"{WORKER_NOTE}{trace}"):
         if note not in getattr(sent, "__notes__", ()):
             sent.add_note(note)
     return sent

@@ -233,6 +233,8 @@ def _model_and_starts(
         return run.model, run.model.encode(starts)
     if starts == "data":
         return run.model, run.starts
+    if starts == "resets" and str(run.config.env.id).endswith("worldmodel/Latent-v0"):
+        raise ValueError(f"{run.path} has no real environment to reset; use starts='data'")
     if starts == "resets":
         return run.model, reset_latents(run.model, run.make_env())
     raise ValueError(

@@ -195,9 +195,10 @@ def _require_same_env(run: Run, buffer: ReplayBuffer, path: str | Path) -> None:
             f"{path} has frames of shape {buffer.frame_shape}, and the model of {run.path} was "
             f"trained on {shape}; collect it with the same --image-size"
         )
-    if "env" not in buffer.metadata:
+    noted = buffer.metadata.get("env")
+    if not isinstance(noted, dict):
         return
-    recorded, own = buffer.metadata["env"]["id"], adapt_config(run.config).spec.id
+    recorded, own = noted.get("id"), adapt_config(run.config).spec.id
     if recorded != own:
         raise ValueError(
             f"{path} holds episodes of {recorded}, and the model of {run.path} was trained on {own}"

@@ -22,7 +22,7 @@ from worldmodel.agent_config import AgentConfig, Ensemble
 from worldmodel.agent_files import load_agent_file
 from worldmodel.callbacks import Callback, CallbackList, deferred_interrupt
 from worldmodel.errors import InterruptedRunError, RunError
-from worldmodel.files import replacing, write_json
+from worldmodel.files import only_one_process, replacing, write_json
 from worldmodel.rl.envs import AgentEnvs
 from worldmodel.rl.evaluation import (
     Curve,
@@ -86,7 +86,11 @@ def train_agent(
     if config.loop.rounds:
         from worldmodel.rl.loop import train_with_rounds
 
-        return train_with_rounds(run, config, callbacks)
+        check_consistent(config)
+        folder = results_folder(run, config)
+        folder.parent.mkdir(exist_ok=True)
+        with only_one_process(folder.with_name(f"{folder.name}.lock"), f"training in {folder}"):
+            return train_with_rounds(run, config, callbacks)
     watching = CallbackList(callbacks)
     envs = open_envs(run, config, watching)
     folder = results_folder(run, config)
@@ -168,7 +172,10 @@ def check_algorithm(algo: str, actions: spaces.Space[Any]) -> None:
 
 def results_folder(run: Run, config: AgentConfig) -> Path:
     """Directory of an agent's results: a readable name for each configuration of the agent."""
-    return run.path / "rl" / directory_name(config, run.config.env.id)
+    folder = run.path / "rl" / directory_name(config, run.config.env.id)
+    if folder.resolve().parent != (run.path / "rl").resolve():
+        raise RunError(f"{folder} is not in the directory of the run")
+    return folder
 
 
 def directory_name(config: AgentConfig, env_id: str | None) -> str:
@@ -187,7 +194,7 @@ def directory_name(config: AgentConfig, env_id: str | None) -> str:
         for key, value in given.items()
         if key not in default or default[key] != value
     )
-    if len(changed) > 120:  # directory names have 255 bytes at most
+    if len(changed) > 120 or not re.fullmatch(r"[\w.+-]*", changed):  # a name is at most 255 bytes
         changed = f"_{_digest(changed)}"
     loop = "_loop" if config.loop.rounds else ""
     return f"{config.on}_{config.algo}_{config.steps}_seed{config.seed}{changed}{loop}"

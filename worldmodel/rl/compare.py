@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import (
     Any,
-    NotRequired,  # pydantic needs this one before Python 3.12
+    NotRequired,
 )
 
 from pydantic import FiniteFloat

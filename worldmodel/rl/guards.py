@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from worldmodel.agent_config import AgentConfig, Ensemble
 from worldmodel.callbacks import Callback, CallbackList
 from worldmodel.data import ReplayBuffer
+from worldmodel.errors import RunError
 from worldmodel.files import load_tensors, save_tensors
 from worldmodel.hyperparameters import Optimization
 from worldmodel.imagination import LatentVectorEnv
@@ -120,13 +121,17 @@ def load_ensemble(path: Path, wm: WorldModel) -> PredictorEnsemble:
     Raises:
         RunError: If the file is missing or damaged.
     """
-    content = load_tensors(path, "delete it to train the ensemble again", wm.device)
+    hint = "delete it to train the ensemble again"
+    content = load_tensors(path, hint, wm.device)
     predictors = []
-    for state in content["predictors"]:
-        predictor = _new_predictor(wm)
-        predictor.load_state_dict(state)
-        predictors.append(predictor.to(wm.device).requires_grad_(False))
-    return PredictorEnsemble(predictors, content["scale"])
+    try:
+        for state in content["predictors"]:
+            predictor = _new_predictor(wm)
+            predictor.load_state_dict(state)
+            predictors.append(predictor.to(wm.device).requires_grad_(False))
+        return PredictorEnsemble(predictors, float(content["scale"]))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RunError(f"{path} is damaged ({error!r}); {hint}") from error
 
 
 def find_ensemble(

@@ -20,7 +20,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from pydantic import FiniteFloat
-from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
+from typing_extensions import TypedDict
 
 from worldmodel.agent_config import AgentConfig, Loop
 from worldmodel.agent_files import load_agent_file
@@ -123,6 +123,10 @@ class LoopState:
 
     rounds: list[Round] = field(default_factory=list)
     curve: Curve = field(default_factory=Curve)
+
+    def __post_init__(self) -> None:
+        if [finished["round"] for finished in self.rounds] != list(range(len(self.rounds))):
+            raise ValueError("the rounds are not numbered from 0")
 
     def best_round(self, settings: Loop) -> int:
         """Find the round with the best return; a later one has to improve on it to count."""
