@@ -19,6 +19,13 @@ import worldmodel
 
 
 @pytest.fixture(autouse=True)
+def _restore_flags(monkeypatch):
+    """``--trust`` and ``--debug`` hold for the rest of their process."""
+    for name in ("WORLDMODEL_TRUST", "WORLDMODEL_DEBUG"):
+        monkeypatch.setenv(name, "")
+
+
+@pytest.fixture(autouse=True)
 def _restore_denormals():
     """Training flushes denormal numbers in its whole process."""
     yield
