@@ -109,10 +109,7 @@ def train(
     with user_errors():
         from worldmodel import training
         from worldmodel.config import build_config, from_options, parse_settings, read_yaml
-        from worldmodel.trust import trust_all
 
-        if trust:
-            trust_all()
         options = from_options(
             env=env,
             data=data or None,
@@ -171,7 +168,7 @@ def evaluate(
     with user_errors():
         from worldmodel.evaluation import evaluate_runs
 
-        opened = [open_run(path, device, settings, trust=trust) for path in runs]
+        opened = [open_run(path, device, settings) for path in runs]
         metrics = evaluate_runs(
             opened,
             reference_updates=reference,
@@ -209,7 +206,7 @@ def rollout(
     with user_errors():
         from worldmodel.viz.rollout import parse_state
 
-        result = open_run(run, device, settings, trust=trust).rollout(
+        result = open_run(run, device, settings).rollout(
             policy=policy,
             seed=seed,
             state=None if state is None else parse_state(state),
@@ -231,7 +228,7 @@ def play(
 ) -> None:
     """Drive the real and the imagined environment together with the keyboard."""
     with user_errors():
-        open_run(run, device, settings, trust=trust).play(seed=seed, callbacks=[TerminalProgress()])
+        open_run(run, device, settings).play(seed=seed, callbacks=[TerminalProgress()])
 
 
 @app.command()
@@ -314,7 +311,7 @@ def plan(
             seed=seed,
             output=output,
         )
-        opened, watching = open_run(run, device, settings, trust=trust), [TerminalProgress()]
+        opened, watching = open_run(run, device, settings), [TerminalProgress()]
         if goals is None:
             result = opened.plan(**for_one, **common, callbacks=watching)
         else:

@@ -52,6 +52,11 @@ def test_a_flipped_bit_in_any_tensor_file_is_found(run_path, name):
 @pytest.mark.parametrize(
     ("name", "content"),
     [
+        ("models/ensemble_3.pt", "PK"),
+        ("rl/agent/agent.zip", "PK"),
+        ("rl/agent/loop.json", '{"rounds": 1}'),
+        ("rl/agent/experience/0/header.json", "{}"),
+        ("rl/agent/model_0/config.yaml", "seed: -1"),
         ("config.yaml", "seed: [1"),
         ("config.yaml", "seed: -1"),
         ("models/spec.json", "{}"),
@@ -112,6 +117,6 @@ def test_a_buffer_is_repaired_on_the_command_line(run_path, tmp_path):
     result = invoke("repair", path)
     assert result.exit_code == 1
     assert "only the first 0 episodes can be kept: --discard" in " ".join(result.stderr.split())
-    assert "0 episodes are kept" in invoke("repair", path, "--discard").stdout
+    assert "kept 0 episodes" in invoke("repair", path, "--discard").stdout
     assert invoke("info", "--check", path).exit_code == 0
     assert invoke("repair", tmp_path / "nothing").exit_code == 1

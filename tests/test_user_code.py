@@ -1,4 +1,4 @@
-"""Exceptions in code of the user: one line with the place, their own lines, and exit status 1."""
+"""Exceptions in user code: one line with the place, the lines of that code, and exit status 1."""
 
 import re
 import subprocess

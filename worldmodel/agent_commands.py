@@ -83,7 +83,7 @@ def rl_train(
         changes |= parse_hyper(hyper)
         changes["loop"] = given(rounds=rounds)
         changes["ensemble"] = given(size=ensemble, penalty=penalty)
-        opened = open_run(run, device, settings, trust=trust)
+        opened = open_run(run, device, settings)
         results = opened.train_agent(callbacks=[TerminalProgress()], **changes)
         print_values(results if as_json else result_summary(results), as_json)
 
@@ -108,7 +108,7 @@ def rl_compare(
         from worldmodel.rl.compare import comparison_table
         from worldmodel.rl.tuned import parse_hyper
 
-        comparison = open_run(run, device, settings, trust=trust).compare_agents(
+        comparison = open_run(run, device, settings).compare_agents(
             range(seeds),
             pixels=pixels,
             callbacks=[TerminalProgress()],

@@ -1,10 +1,10 @@
-"""Saved agents of Stable-Baselines3, read without running the code that their files can hold.
+"""Saved agents of Stable-Baselines3, read without unpickling.
 
-The ``.zip`` file of an agent holds tensors, JSON values, and pickled Python objects, and unpickling
-runs whatever its author wanted. None of the pickled objects of the algorithms' own settings is
-needed to act: the spaces come from the environment, and schedules and buffers only matter for
-training. So all of them are replaced, and what cannot be replaced, as a network of the user's own,
-is refused unless the user trusts the file (``--trust``, see `worldmodel.trust`).
+The ``.zip`` file of an agent holds tensors, JSON values and pickled Python objects, and unpickling
+can run any code. To act, an agent needs none of the objects that the algorithms pickle themselves:
+the spaces come from the environment, and schedules and buffers only matter for training. They are
+replaced. What cannot be replaced, such as a network class of the user, is refused unless the user
+trusts the file (``--trust``, see `worldmodel.trust`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 
+from worldmodel.files import require_intact
 from worldmodel.trust import trusts_all
 
 if TYPE_CHECKING:
@@ -40,28 +41,25 @@ _STATE = (
     *("_episode_num", "_current_progress_remaining", "_stats_window_size", "exploration_rate"),
     *("n_envs", "start_time", "use_sde", "observation_space", "action_space", "policy_class"),
 )
-"""What is kept of a file beside the arguments of the algorithm."""
+"""Attributes that are kept beside the arguments of the algorithm."""
 
-_FORGOTTEN = (
+_RECREATED = (
     *("lr_schedule", "exploration_schedule", "replay_buffer", "ep_info_buffer", "env"),
     *("ep_success_buffer", "_last_obs", "_last_original_obs", "_last_episode_starts"),
     *("_vec_normalize_env", "tensorboard_log"),
 )
-"""What the algorithm makes anew, whether it is pickled or not."""
+"""What the algorithm makes again, whether it is pickled or not."""
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
-    """Read the settings in an agent's file as JSON; pickled ones stay text.
+    """Read the settings of an agent as JSON values; pickled ones are not unpickled.
 
     Raises:
         ValueError: If the file is not one that Stable-Baselines3 saved.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise ValueError("its parts are compressed")
-            if (damaged := archive.testzip()) is not None:
-                raise ValueError(f"{damaged} in it does not match its checksum")
+            require_intact(archive)
             content = json.loads(archive.read("data"))
     except (KeyError, RecursionError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(
@@ -95,49 +93,56 @@ def load_agent_file(
     """
     import stable_baselines3
 
-    content = read_settings(path)
-    _require_space("actions", content.get("action_space"), actions)
-    seen = _as_stored(content.get("observation_space"), observations)
-    _require_space("observations", content.get("observation_space"), seen)
     algorithm: Any = getattr(stable_baselines3, algo)
-    arguments = inspect.signature(algorithm).parameters
-    safe = {
-        **{
-            key: arguments[key].default
-            for key in _REPLACEABLE
-            if key in arguments and _is_pickled(content.get(key))
-        },
-        "action_space": actions,
-        "observation_space": seen,
-        **(settings or {}),
-    }
-    known = {
-        "policy_class": _policy_class(algorithm, content.get("policy_class")),
-        "policy_kwargs": _policy_kwargs(content.get("policy_kwargs")),
-    }
-    safe |= {key: value for key, value in known.items() if value is not None and key not in safe}
-    ignored = {*_FORGOTTEN, *safe}
-    unknown = [key for key, value in content.items() if _is_pickled(value) and key not in ignored]
-    smaller = {"buffer_size": 1, "n_steps": 2}  # acting needs no memory for training
-    kept = {*arguments, *_STATE, *unknown} - {*_FORGOTTEN, "env"}
-    if settings is None:
-        safe |= {key: size for key, size in smaller.items() if key in content}
-    if unknown:
-        if not trusts_all():
-            raise ValueError(
-                f"{path} holds pickled Python objects ({', '.join(unknown)}), and reading them can "
-                "run any code; if you trust the file, add --trust (in Python: the environment "
-                "variable WORLDMODEL_TRUST=1)"
-            )
-        safe = {key: value for key, value in safe.items() if key not in known}
+    content = read_settings(path)
+    replaced = _replacements(algorithm, content, actions, observations, settings)
+    pickled = [key for key, value in content.items() if _is_pickled(value)]
+    unknown = [key for key in pickled if key not in {*_RECREATED, *replaced}]
+    if unknown and not trusts_all():
+        raise ValueError(
+            f"{path} holds pickled Python objects ({', '.join(unknown)}), and reading them can "
+            "run any code; if you trust the file, add --trust (in Python: the environment "
+            "variable WORLDMODEL_TRUST=1)"
+        )
+    kept = {*inspect.signature(algorithm).parameters, *_STATE, *unknown} - {*_RECREATED}
     try:
         file = _with_settings(path, {key: v for key, v in content.items() if key in kept})
-        agent: BaseAlgorithm = algorithm.load(file, device="cpu", custom_objects=safe)
+        agent: BaseAlgorithm = algorithm.load(file, device="cpu", custom_objects=replaced)
     except Exception as error:  # Stable-Baselines3 raises many types for damaged files
         raise ValueError(
             f"{path} is damaged, or not an agent of {algo} for these spaces ({error})"
         ) from error
     return agent
+
+
+def _replacements(
+    algorithm: Any,
+    content: Mapping[str, Any],
+    actions: gym.Space[Any],
+    observations: gym.Space[Any],
+    settings: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Return what takes the place of settings in an agent's file; see `load_agent_file`.
+
+    Raises:
+        ValueError: If the agent was trained in other spaces.
+    """
+    _require_space("actions", content.get("action_space"), actions)
+    seen = _as_stored(content.get("observation_space"), observations)
+    _require_space("observations", content.get("observation_space"), seen)
+    arguments = inspect.signature(algorithm).parameters
+    pickled = [k for k in _REPLACEABLE if k in arguments and _is_pickled(content.get(k))]
+    replaced = {key: arguments[key].default for key in pickled}
+    replaced |= {"action_space": actions, "observation_space": seen}
+    policy = {
+        "policy_class": _policy_class(algorithm, content.get("policy_class")),
+        "policy_kwargs": _policy_kwargs(content.get("policy_kwargs")),
+    }
+    replaced |= {key: value for key, value in policy.items() if value is not None}
+    if settings is None:  # acting needs no memory for training
+        small = {"buffer_size": 1, "n_steps": 2}
+        return replaced | {key: size for key, size in small.items() if key in content}
+    return replaced | dict(settings)
 
 
 def _with_settings(path: str | Path, settings: Mapping[str, Any]) -> io.BytesIO:

@@ -1,33 +1,48 @@
-"""Verification of a whole run or replay buffer: every file is read, nothing is changed."""
+"""What a run directory or a replay buffer holds, and whether it is damaged."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from worldmodel.agent_files import read_settings
+from worldmodel.data import ReplayBuffer
 from worldmodel.data.header import HEADER_FILE
 from worldmodel.data.repair import check_buffer
 from worldmodel.errors import Problem, RunError
 from worldmodel.files import load_tensors, read_json, read_record
 from worldmodel.run import Run
 
-_JSON_FILES = {
-    "plan.json": "worldmodel plan",
-    "goals.json": "worldmodel plan --goals",
-    "rl/compare.json": "worldmodel rl compare",
+_COMMANDS = {
+    "plan.json": "worldmodel plan {run}",
+    "goals.json": "worldmodel plan {run} --goals heldout",
+    "rl/compare.json": "worldmodel rl compare {run}",
 }
+"""Files of results, and the command that writes each one."""
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """Describe what a run directory or a replay buffer holds, as JSON values.
+
+    Raises:
+        RunError: If it is neither.
+        ReplayBufferError: If the buffer is damaged.
+    """
+    path = Path(path)
+    if _is_buffer(path):
+        with ReplayBuffer.open(path) as buffer:
+            return buffer.summary()
+    return Run(path).describe()
 
 
 def check_path(path: str | Path) -> list[Problem]:
-    """Find everything that is damaged in a run directory or a replay buffer.
+    """Find what is damaged in a run directory or a replay buffer; nothing is changed.
 
-    A check reads every byte: of a buffer each episode is compared with its checksum, of a run all
-    weights and results are loaded and validated. The code that a run names is not imported unless
-    the run is trusted, see `worldmodel.trust`; its model is then not built.
+    Of a buffer each episode is compared with its checksum; of a run the configuration, all weights
+    and all results are loaded and validated. An untrusted run that names code is not checked, see
+    `worldmodel.trust`.
 
     Args:
         path: the directory.
@@ -39,65 +54,71 @@ def check_path(path: str | Path) -> list[Problem]:
         RunError: If it is neither a run nor a buffer.
     """
     path = Path(path)
+    return check_buffer(path) if _is_buffer(path) else list(_check_run(Run(path, "cpu")))
+
+
+def _is_buffer(path: Path) -> bool:
+    """Whether a path is a replay buffer; otherwise it is a run directory.
+
+    Raises:
+        RunError: If it is neither.
+    """
     if (path / HEADER_FILE).exists():
-        return check_buffer(path)
+        return True
     if not (path / "config.yaml").exists():
         raise RunError(
             f"{path} is neither a run directory (no config.yaml) nor a replay buffer (no "
             f"{HEADER_FILE})"
         )
-    return list(_check_run(Run(path, "cpu")))
+    return False
 
 
 def _check_run(run: Run) -> Iterator[Problem]:
     again = "train the run again, or restore the file from a copy"
-    resume = f"worldmodel train --resume {run.path}"
-    evaluate = f"worldmodel evaluate {run.path}"
     readers = [run.read_config, *([run.parse_spec] if run.finished else [])]
-    if damaged := [problem for read in readers for problem in _try(read, again)]:
+    if damaged := [problem for read in readers for problem in _problems(read, again)]:
         yield from damaged
         return
     trusting = f"if you trust it: worldmodel info --check --trust {run.path}"
-    if untrusted := list(_try(lambda: run.config, trusting)):
+    if untrusted := list(_problems(lambda: run.config, trusting)):
         yield from untrusted
         return
     if run.finished:
-        yield from _try(lambda: run.model, again)
-        yield from _try(lambda: (run.metrics, run.probe), evaluate)
-    checkpoint = run.path / "checkpoint.pt"
-    if checkpoint.exists():
-        fix = f"delete it: {resume} then starts from scratch"
-        yield from _try(lambda: load_tensors(checkpoint, ""), fix)
-    for name, command in _JSON_FILES.items():
+        yield from _problems(lambda: run.model, again)
+        evaluate = f"worldmodel evaluate {run.path}"
+        yield from _problems(lambda: (run.metrics, run.probe), evaluate)
+    if (checkpoint := run.path / "checkpoint.pt").exists():
+        fix = f"delete it: worldmodel train --resume {run.path} then starts from scratch"
+        yield from _problems(partial(load_tensors, checkpoint, ""), fix)
+    for ensemble in sorted(run.path.glob("models/ensemble_*.pt")):
+        fix = "delete it: the next agent that needs it trains it again"
+        yield from _problems(partial(load_tensors, ensemble, ""), fix)
+    for name, command in _COMMANDS.items():
         if (run.path / name).exists():
-            yield from _try(_reader(run.path / name), f"delete it, then run `{command} {run.path}`")
+            fix = f"delete it, then run `{command.format(run=run.path)}`"
+            yield from _problems(partial(read_json, run.path / name, ""), fix)
     for folder in sorted(run.path.glob("rl/*/")):
-        yield from _check_agents(folder)
+        yield from _check_agent(folder)
 
 
-def _check_agents(folder: Path) -> Iterator[Problem]:
+def _check_agent(folder: Path) -> Iterator[Problem]:
     from worldmodel.rl.loop import LoopState
 
     fix = f"delete {folder}, then train the agent again"
     for agent in sorted(folder.glob("*.zip")):
-        yield from _try(partial(read_settings, agent), fix)
+        yield from _problems(partial(read_settings, agent), fix)
     if (folder / "results.json").exists():
-        yield from _try(_reader(folder / "results.json"), fix)
+        yield from _problems(partial(read_json, folder / "results.json", ""), fix)
     if (folder / "loop.json").exists():
-        yield from _try(partial(read_record, folder / "loop.json", LoopState, ""), fix)
-    for ensemble in sorted(folder.glob("*.pt")):
-        yield from _try(partial(load_tensors, ensemble, ""), fix)
+        yield from _problems(partial(read_record, folder / "loop.json", LoopState, ""), fix)
     for header in sorted(folder.glob(f"experience/*/{HEADER_FILE}")):
         yield from check_buffer(header.parent)
     for config in sorted(folder.glob("model_*/config.yaml")):
-        yield from _try(partial(getattr, Run(config.parent, "cpu"), "model"), fix)
+        yield from _problems(partial(getattr, Run(config.parent, "cpu"), "model"), fix)
 
 
-def _reader(path: Path) -> Callable[[], Any]:
-    return lambda: json.dumps(read_json(path, ""))
-
-
-def _try(read: Callable[[], Any], fix: str) -> Iterator[Problem]:
+def _problems(read: Callable[[], Any], fix: str) -> Iterator[Problem]:
+    """Yield a problem if reading something fails."""
     try:
         read()
     except (RunError, ValueError, OSError) as error:

@@ -22,7 +22,6 @@ from worldmodel.options import (
 from worldmodel.terminal import (
     FAILED,
     TerminalProgress,
-    describe,
     print_problems,
     print_values,
     user_errors,
@@ -55,10 +54,7 @@ def collect(
     with user_errors():
         from worldmodel.config import parse_settings
         from worldmodel.data.datasets import collect_to
-        from worldmodel.trust import trust_all
 
-        if trust:
-            trust_all()
         summary = collect_to(
             path,
             env_id=env,
@@ -89,15 +85,11 @@ def info(
 ) -> None:
     """Show what a run or a replay buffer holds."""
     with user_errors():
-        from worldmodel.trust import trust_all
+        from worldmodel.checks import check_path, describe
 
-        if trust:
-            trust_all()
         if not check:
             print_values(describe(path), as_json)
             return
-        from worldmodel.checks import check_path
-
         problems = check_path(path)
         print_problems(path, problems, as_json)
         if problems:

@@ -152,7 +152,8 @@ def load_tensors(path: Path, hint: str, device: torch.device | str = "cpu") -> d
     if not path.is_file():
         raise RunError(f"{path} is missing; {hint}")
     try:
-        _require_intact(path)
+        with zipfile.ZipFile(path) as archive:
+            require_intact(archive)
         content = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch.load raises many types for damaged files
         raise RunError(f"{path} is damaged and cannot be read ({error}); {hint}") from error
@@ -161,18 +162,18 @@ def load_tensors(path: Path, hint: str, device: torch.device | str = "cpu") -> d
     return content
 
 
-def _require_intact(path: Path) -> None:
-    """Compare the parts of an archive of torch with their checksums; torch does not.
+def require_intact(archive: zipfile.ZipFile) -> None:
+    """Compare the parts of an archive of torch or Stable-Baselines3 with their checksums.
+
+    Neither library does so when it reads one.
 
     Raises:
-        ValueError: If one differs, or is compressed: it could be of any size.
-        zipfile.BadZipFile: If the file is no archive.
+        ValueError: If a part differs, or is compressed: it could be of any size.
     """
-    with zipfile.ZipFile(path) as archive:
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise ValueError("its parts are compressed, and those that torch writes are not")
-        if (damaged := archive.testzip()) is not None:
-            raise ValueError(f"{damaged} in it does not match its checksum")
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+        raise ValueError("its parts are compressed, which no saved model has")
+    if (damaged := archive.testzip()) is not None:
+        raise ValueError(f"{damaged} in it does not match its checksum")
 
 
 @contextmanager

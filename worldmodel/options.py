@@ -32,9 +32,26 @@ Video = Annotated[
     Path | None, typer.Option(help="An .mp4 or .gif (default: in the run directory).")
 ]
 RunArgument = Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")]
+
+
+def _accept(trust: bool) -> bool:
+    """Trust every run and agent from here on, if the option is given."""
+    if trust:
+        from worldmodel.trust import trust_all
+
+        trust_all()
+    return trust
+
+
 Trust = Annotated[
-    bool, typer.Option("--trust", help="Accept the code that an untrusted run or agent refers to.")
+    bool,
+    typer.Option(
+        "--trust",
+        callback=_accept,
+        help="Accept the code that an untrusted run or agent refers to.",
+    ),
 ]
+"""Takes effect in its callback; commands need not pass it on."""
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP),
@@ -49,16 +66,11 @@ ObservationKey = Annotated[str | None, typer.Option(metavar="KEY", help=KEY_HELP
 FrameSkip = Annotated[int | None, typer.Option(min=1, metavar="N", help=SKIP_HELP)]
 
 
-def open_run(
-    path: Path, device: str, settings: list[str] | None = None, *, trust: bool = False
-) -> Run:
+def open_run(path: Path, device: str, settings: list[str] | None = None) -> Run:
     """Open a run, with the settings of ``--set``."""
     from worldmodel.config import parse_settings
     from worldmodel.run import Run
-    from worldmodel.trust import trust_all
 
-    if trust:
-        trust_all()
     run = Run(path, device)
     return run.with_settings(parse_settings(settings)) if settings else run
 

@@ -140,8 +140,8 @@ def _duration(seconds: float) -> str:
 def user_errors() -> Iterator[None]:
     """Turn an error into one line on stderr and an exit status.
 
-    An exception in code of the user is shown with the lines of their code, and any other unexpected
-    one with its whole traceback, as every one is after ``--debug``.
+    An exception in user code is shown with the lines of that code. Any other unexpected exception
+    is shown with its whole traceback, and with ``--debug`` every exception is.
     """
     try:
         yield
@@ -189,7 +189,7 @@ def _is_users(file: Path) -> bool:
 
 
 def _fail_in_user_code(error: Exception, message: str) -> NoReturn:
-    """Print where an exception was raised, with the lines of the user's own code, and exit."""
+    """Print where in user code an exception was raised, with the lines of that code, and exit."""
     from worldmodel.user_code import WORKER_NOTE, own_frames
 
     lines = "".join(traceback.format_list(own_frames(error)))
@@ -248,26 +248,3 @@ def print_table(table: RenderableType) -> None:
     console = Console(soft_wrap=False, highlight=False)
     console.width = max(console.width, _TABLE_WIDTH)
     console.print(table)
-
-
-def describe(path: Path) -> dict[str, Any]:
-    """Describe what a run directory or a replay buffer holds, as JSON values.
-
-    Raises:
-        RunError: If it is neither.
-        ReplayBufferError: If the buffer is damaged.
-    """
-    from worldmodel.errors import RunError
-    from worldmodel.run import Run
-
-    if (path / "header.json").exists():
-        from worldmodel.data import ReplayBuffer
-
-        with ReplayBuffer.open(path) as buffer:
-            return buffer.summary()
-    if not (path / "config.yaml").exists():
-        raise RunError(
-            f"{path} is neither a run directory (no config.yaml) nor a replay buffer (no "
-            "header.json)"
-        )
-    return Run(path).describe()

@@ -1,4 +1,4 @@
-"""Code of the user: where its exceptions were raised, and the frames of it that concern them."""
+"""Exceptions in user code: where they were raised, and the lines of that code."""
 
 from __future__ import annotations
 
@@ -19,24 +19,29 @@ WORKER_NOTE = "In a process that plays the environment:\n"
 
 @contextmanager
 def in_user_code(where: str) -> Iterator[None]:
-    """Note in any exception that it was raised in code of the user, and where.
-
-    The exception itself stays as it is, with a note (PEP 678); of nested places the innermost one
-    counts.
-
-    Args:
-        where: the place, as in ``"reset of Own-v0 with seed 17"``.
-    """
+    """Name the place in any exception that is raised here, in user code; see `name_place`."""
     try:
         yield
     except Exception as error:
-        if user_code_of(error) is None:
-            error.add_note(_ORIGIN + where)
+        name_place(error, where)
         raise
 
 
+def name_place(error: Exception, where: str) -> None:
+    """Add a note (PEP 678) with the place in user code where an exception was raised.
+
+    Of nested places the innermost one counts.
+
+    Args:
+        error: the exception; it stays as it is otherwise.
+        where: the place, as in ``"reset of Own-v0 with seed 17"``.
+    """
+    if user_code_of(error) is None:
+        error.add_note(_ORIGIN + where)
+
+
 def user_code_of(error: BaseException) -> str | None:
-    """Return the place in code of the user that an exception names; None for any other."""
+    """Return the place in user code that an exception names; None without one."""
     notes = getattr(error, "__notes__", ())
     places = (note.removeprefix(_ORIGIN) for note in notes if note.startswith(_ORIGIN))
     return next(places, None)
@@ -44,21 +49,20 @@ def user_code_of(error: BaseException) -> str | None:
 
 def own_frames(error: BaseException) -> list[traceback.FrameSummary]:
     """Return the frames of an exception that follow the last one of this package and Gymnasium."""
-    frames = traceback.extract_tb(error.__traceback__)
     packages = (Path(__file__).parent, Path(gym.__file__).parent)
-    outside = [
-        not any(Path(frame.filename).is_relative_to(p) for p in packages) for frame in frames
-    ]
-    first = max((i + 1 for i, own in enumerate(outside) if not own), default=0)
-    return list(frames[first:])
+    frames: list[traceback.FrameSummary] = []
+    for frame in traceback.extract_tb(error.__traceback__):
+        inside = any(Path(frame.filename).is_relative_to(package) for package in packages)
+        frames = [] if inside else [*frames, frame]
+    return frames
 
 
 class NamedErrors(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """Notes in the exceptions of an environment where they were raised; see `in_user_code`.
+    """Adds to the exceptions of an environment where they were raised; see `name_place`.
 
     Args:
         env: The environment, with the user's wrappers.
-        name: Of the environment.
+        name: Name of the environment.
     """
 
     def __init__(self, env: gym.Env[Any, Any], name: str) -> None:
@@ -81,10 +85,10 @@ class NamedErrors(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         self._steps += 1
         try:
             return self.env.step(action)
-        except Exception:
+        except Exception as error:
             seed = "" if self._seed is None else f" after the reset with seed {self._seed}"
-            with in_user_code(f"step {self._steps} of {self.name}{seed}"):
-                raise
+            name_place(error, f"step {self._steps} of {self.name}{seed}")
+            raise
 
     def render(self) -> Any:
         """Render the environment."""
@@ -98,7 +102,7 @@ def named_errors(env: gym.Env[Any, Any], name: str, *, wrapped: bool) -> gym.Env
     Args:
         env: the environment.
         name: of the environment.
-        wrapped: whether it has wrappers of the user.
+        wrapped: whether it has wrappers of the user's own.
     """
     own = type(env.unwrapped).__module__.partition(".")[0] == "worldmodel"
     return env if own and not wrapped else NamedErrors(env, name)

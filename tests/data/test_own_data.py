@@ -234,23 +234,23 @@ def test_data_of_a_buffer_names_no_code_to_import(tmp_path, collected):
     assert run.config.env.id is None
 
 
-def test_the_user_is_told_why_data_has_no_environment(tmp_path):
+def test_a_message_says_why_data_has_no_environment(tmp_path):
     spec = {"episodes": 12, "seeds": range(12), "steps": 12, "policy": "random", "image_size": SIZE}
     named = {"a": ("Tiny-v0", {}), "b": ("Tiny-v0", {"size": 24}), "c": ("tiny_env:TinyEnv", {})}
     for name, (env_id, kwargs) in named.items():
         collect(env_id, tmp_path / name, env_kwargs=kwargs, **spec).close()
 
-    def told(*names):
+    def messages(*names):
         sources = [str(tmp_path / name) for name in names]
         config = build_config(from_options(data=sources, data_dir=str(tmp_path), image_size=SIZE))
         with open_datasets(config) as datasets:
             return list(describe_data(config, datasets))
 
-    assert told("a") == []
-    (text,) = told("a", "b")
+    assert messages("a") == []
+    (text,) = messages("a", "b")
     assert text.startswith("The data comes from Tiny-v0, but the sources differ in the environment")
     assert "--env ID" in text
-    (text,) = told("c")
+    (text,) = messages("c")
     assert "tiny_env:TinyEnv is not registered here: train with --env module:ID" in text
 
 

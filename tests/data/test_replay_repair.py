@@ -1,4 +1,4 @@
-"""Damaged replay buffers: nothing is overwritten, the check finds it, and repair brings it back."""
+"""Damaged replay buffers: appending is refused, the check reports the damage, and repair works."""
 
 import shutil
 
@@ -68,16 +68,16 @@ def test_nothing_is_appended_without_the_index(eight, how):
     require_refused(eight)
     with pytest.raises(ReplayBufferError, match="only the first 0 episodes can be kept: --discard"):
         repair_buffer(eight)
-    assert "0 episodes are kept" in repair_buffer(eight, discard=True)
+    assert "kept 0 episodes" in repair_buffer(eight, discard=True)
     require_usable(eight, [])
 
 
 @pytest.mark.parametrize("damaged", [0, 3, 7])
-def test_a_damaged_record_is_made_again(eight, damaged):
+def test_a_damaged_record_is_rebuilt(eight, damaged):
     change(eight / "index.bin", damaged * RECORD.itemsize + 16)
     if damaged < 7 or (eight / "index.bin").stat().st_size > 8 * RECORD.itemsize:
         require_refused(eight)
-        assert repair_buffer(eight) == f"{eight}: index.bin has all 8 episodes again"
+        assert repair_buffer(eight) == f"{eight}: repaired, index.bin lists all 8 episodes"
         seeds = [n if n != damaged else -1 for n in range(8)]
         assert check_buffer(eight) == []
         with ReplayBuffer.open(eight) as buffer:
@@ -95,7 +95,7 @@ def test_of_two_damaged_records_only_what_comes_before_can_be_kept(eight):
     require_refused(eight)
     with pytest.raises(ReplayBufferError, match="only the first 2 episodes can be kept"):
         repair_buffer(eight)
-    assert "2 episodes are kept" in repair_buffer(eight, discard=True)
+    assert "kept 2 episodes" in repair_buffer(eight, discard=True)
     require_usable(eight, [0, 1])
 
 
@@ -115,18 +115,18 @@ def test_a_buffer_with_one_bad_unsynced_episode_is_not_cut(tmp_path):
     buffer.close()
     change(tmp_path / "bad" / "rewards.bin", 1)
     require_refused(tmp_path / "bad")
-    assert "6 episodes are kept" in repair_buffer(tmp_path / "bad", discard=True)
+    assert "kept 6 episodes" in repair_buffer(tmp_path / "bad", discard=True)
     (problem,) = check_buffer(tmp_path / "bad")
     assert "episode 0" in problem.what
 
 
-def test_discarding_keeps_every_episode_that_the_index_knows(tmp_path):
+def test_discarding_keeps_every_episode_that_the_index_lists(tmp_path):
     """A changed byte of an early episode is no reason to delete the later ones."""
     fill(create(tmp_path), range(9)).close()
     change(tmp_path / "frames.bin", 1)
     for damaged in (6, 7):
         change(tmp_path / "index.bin", damaged * RECORD.itemsize + 16)
-    assert "6 episodes are kept" in repair_buffer(tmp_path, discard=True)
+    assert "kept 6 episodes" in repair_buffer(tmp_path, discard=True)
     (problem,) = check_buffer(tmp_path)
     assert "episode 0" in problem.what
 

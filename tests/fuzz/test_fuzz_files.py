@@ -19,12 +19,11 @@ from hypothesis import strategies as st
 from mutations import BYTES, FRACTION, VALUES, change_bytes, change_value
 
 from worldmodel.agent_files import load_agent_file
-from worldmodel.checks import check_path
+from worldmodel.checks import check_path, describe
 from worldmodel.data import ReplayBuffer
 from worldmodel.data.repair import check_buffer, repair_buffer
 from worldmodel.errors import ConfigError, ReplayBufferError, RunError
 from worldmodel.run import Run
-from worldmodel.terminal import describe
 
 SEEDS = 6
 BUFFER_FILES = (

@@ -1,4 +1,4 @@
-"""The index of a replay buffer: one checksummed record per episode, and one per flush."""
+"""The index of a replay buffer: its records on disk, and the table of episodes in memory."""
 
 from __future__ import annotations
 

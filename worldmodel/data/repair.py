@@ -49,13 +49,13 @@ def check_buffer(path: str | Path) -> list[Problem]:
 def repair_buffer(path: str | Path, *, discard: bool = False) -> str:
     """Repair the index of a buffer, so that it can be read and appended to.
 
-    One damaged record is made again: the length of its episode follows from the sizes of the files,
-    and counts only if all other episodes then match their checksums. Its seed is unknown
-    afterwards, and it does not count as terminated.
+    One damaged record is rebuilt: the length of its episode follows from the sizes of the files,
+    and is accepted only if all other episodes then match their checksums. The episode has no seed
+    afterwards and does not count as terminated.
 
     Args:
         path: the buffer's directory.
-        discard: where that is not possible, delete all episodes that the index does not know.
+        discard: if that is not possible, delete all data that the index does not list.
 
     Returns:
         What was done, one sentence.
@@ -77,25 +77,25 @@ def repair_buffer(path: str | Path, *, discard: bool = False) -> str:
         whole = _with_missing_record(files, records)
         if whole is not None:
             _write_index(path, whole)
-            return f"{path}: index.bin has all {len(whole)} episodes again"
+            return f"{path}: repaired, index.bin lists all {len(whole)} episodes"
         kept = _known_episodes(files, records)
         if not discard:
             raise ReplayBufferError(
-                f"{damage}; without a copy, only the first {len(kept)} episodes can be kept: "
-                "--discard deletes all data after them"
+                f"{damage}; without a copy of index.bin, only the first {len(kept)} episodes can "
+                "be kept: --discard deletes all other data"
             ) from damage
         _write_index(path, kept)
         table = EpisodeTable(kept)
         for name, file in files.items():
             file.open_for_writing(table.num_rows(name, len(kept)))
             file.close()
-        return f"{path}: {len(kept)} episodes are kept, all data after them is deleted"
+        return f"{path}: kept {len(kept)} episodes and deleted all other data"
     finally:
         lock.release()
 
 
 def _with_missing_record(files: dict[str, RowFile], records: np.ndarray) -> np.ndarray | None:
-    """Return all records with the one that is missing; None if that is not possible.
+    """Return all records, with a missing one rebuilt; None if that is not possible.
 
     Args:
         files: of the buffer.
@@ -126,9 +126,9 @@ def _with_missing_record(files: dict[str, RowFile], records: np.ndarray) -> np.n
 
 
 def _known_episodes(files: dict[str, RowFile], records: np.ndarray) -> np.ndarray:
-    """Return the records of the longest run of episodes from the first whose rows are there.
+    """Return the records of the first episodes up to a gap, as far as the files have their rows.
 
-    Rows that do not match their checksum are kept: a check names them.
+    Episodes that do not match their checksum are kept; `check_buffer` reports them.
     """
     kept = 0
     while kept < len(records) and records["sequence"][kept] == kept:

@@ -161,11 +161,13 @@ class EpisodeLog:
         length = len(rows["frames"])
         crc = _checksum(rows.values())
         record = make_record(EPISODE, len(self.episodes), length, seed, terminated, crc)
+        records = self._num_records
         try:
             for name, array in rows.items():
                 self.files[name].write(self._committed_rows(name), array)
             self._append_record(record)
         except BaseException as error:
+            self._num_records = records
             self._cut_to_committed()
             if not isinstance(error, OSError):
                 raise
