@@ -319,11 +319,21 @@ def test_a_disk_that_fills_up_within_a_record_leaves_no_half_record(tmp_path):
     assert len(ReplayBuffer.open(tmp_path)) == 4
 
 
-def test_after_a_failed_write_of_a_long_episode_the_buffer_stays_intact(tmp_path):
-    buffer = fill(create(tmp_path), range(2))
-    size = (tmp_path / "frames.bin").stat().st_size
-    with files_limited_to(size + 2000), pytest.raises(ReplayBufferError, match="complete episodes"):
+@pytest.mark.parametrize("raised", [OSError, KeyboardInterrupt])
+def test_after_a_failed_write_of_a_long_episode_the_buffer_stays_intact(
+    tmp_path, monkeypatch, raised
+):
+    buffer, write = fill(create(tmp_path), range(2)), storage.RowFile.write
+
+    def fail(file, start, rows):
+        if file.path.name == "rewards.bin":
+            raise raised("no space left")
+        write(file, start, rows)
+
+    monkeypatch.setattr(storage.RowFile, "write", fail)
+    with pytest.raises((ReplayBufferError, KeyboardInterrupt)):
         buffer.add_episode(**episode(7, 200))
+    monkeypatch.undo()
     fill(buffer, range(2, 4)).close()
     assert check_buffer(tmp_path) == []
     with ReplayBuffer.open(tmp_path, append=True) as reopened:
