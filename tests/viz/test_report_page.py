@@ -264,3 +264,11 @@ def test_agents_are_inserted_once_and_replaced_later(run, tmp_path):
     with browser_page(tmp_path / "report.html") as (tab, complaints):
         assert tab.locator("#agents polyline").count() == 3
         assert not complaints
+
+
+def test_options_in_reasons_are_kept_on_one_line(run, tmp_path):
+    reasons = {"probes": "name <its> key with --state-key"}
+    shown = replace(run, metrics=replace(run.metrics, probes=None, reasons=reasons))
+    write_report(tmp_path / "report.html", [shown])
+    text = (tmp_path / "report.html").read_text()
+    assert "name &lt;its&gt; key with <code>--state-key</code>" in text

@@ -12,6 +12,7 @@ import base64
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template, UndefinedError
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from worldmodel.errors import RunError
 from worldmodel.evaluation.forecast_metrics import ACTION_LABELS
@@ -129,7 +130,13 @@ def _template(name: str) -> Template:
         lstrip_blocks=True,
     )
     environment.filters["readable"] = readable
+    environment.filters["unbroken_options"] = _unbroken_options
     return environment.get_template(name)
+
+
+def _unbroken_options(text: str) -> Markup:
+    """Keep the names of command-line options on one line: browsers break after hyphens."""
+    return Markup(re.sub(r"(--[\w-]+)", r"<code>\1</code>", str(escape(text))))
 
 
 def _asset(name: str) -> str:
