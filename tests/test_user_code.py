@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from cli import app
 from worldmodel.data import collect
-from worldmodel.user_code import user_code_of
+from worldmodel.user_code import in_user_code, user_code_of
 
 MODULE = """
 import gymnasium as gym
@@ -143,3 +143,11 @@ def test_in_python_the_exception_stays_as_it_is(module, tmp_path):
         collect("broken_parts:Broken", tmp_path / "d", env_kwargs={"where": "reset"}, **spec)
     assert raised.value.args == ("missing key",)
     assert user_code_of(raised.value) == "reset of broken_parts:Broken with seed 3"
+
+
+def test_of_nested_places_the_innermost_one_is_named():
+    with pytest.raises(KeyError) as raised, in_user_code("the policy"), in_user_code("reset"):
+        raise KeyError("missing")
+    assert user_code_of(raised.value) == "reset"
+    assert raised.value.__notes__ == ["Raised in reset"]
+    assert user_code_of(KeyError("elsewhere")) is None

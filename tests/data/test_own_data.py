@@ -234,6 +234,22 @@ def test_data_of_a_buffer_names_no_code_to_import(tmp_path, collected):
     assert run.config.env.id is None
 
 
+def test_of_the_policies_that_collected_a_buffer_only_built_in_ones_are_adopted(tmp_path):
+    spec = {"episodes": 12, "seeds": range(12), "steps": 12, "policy": "random", "image_size": SIZE}
+    collect("Tiny-v0", tmp_path / "data", **spec).close()
+    header = tmp_path / "data" / "header.json"
+    for name, adopted in (
+        ("random", "random"),
+        ("evil_module:Policy", "recorded"),
+        (3, "recorded"),
+    ):
+        content = json.loads(header.read_text())
+        content["metadata"]["policy"]["name"] = name
+        header.write_text(json.dumps(content))
+        options = {"data": [str(tmp_path / "data")], "image_size": SIZE}
+        assert build_config(from_options(**options)).data.policy == adopted
+
+
 def test_a_message_says_why_data_has_no_environment(tmp_path):
     spec = {"episodes": 12, "seeds": range(12), "steps": 12, "policy": "random", "image_size": SIZE}
     named = {"a": ("Tiny-v0", {}), "b": ("Tiny-v0", {"size": 24}), "c": ("tiny_env:TinyEnv", {})}

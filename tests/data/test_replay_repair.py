@@ -6,7 +6,7 @@ import pytest
 from episodes import assert_intact, create, episode, fill, steps_of
 
 from worldmodel.data import ReplayBuffer
-from worldmodel.data.index import RECORD
+from worldmodel.data.index import EPISODE, RECORD, make_record
 from worldmodel.data.repair import check_buffer, repair_buffer
 from worldmodel.errors import ReplayBufferError
 
@@ -118,6 +118,21 @@ def test_a_buffer_with_one_bad_unsynced_episode_is_not_cut(tmp_path):
     assert "kept 6 episodes" in repair_buffer(tmp_path / "bad", discard=True)
     (problem,) = check_buffer(tmp_path / "bad")
     assert "episode 0" in problem.what
+
+
+@pytest.mark.parametrize("length", [0, 1, 2**41, 2**63])
+def test_records_with_impossible_lengths_are_damaged(tmp_path, length):
+    """Their checksums match: somebody wrote them on purpose."""
+    fill(create(tmp_path), range(3)).close()
+    index = tmp_path / "index.bin"
+    content = index.read_bytes()
+    record = make_record(EPISODE, 1, length).tobytes()
+    size = RECORD.itemsize
+    index.write_bytes(content[:size] + record + content[2 * size :])
+    with pytest.raises(ReplayBufferError, match="record 1 fails its checksum"):
+        ReplayBuffer.open(tmp_path)
+    assert repair_buffer(tmp_path).endswith("lists all 3 episodes")
+    assert check_buffer(tmp_path) == []
 
 
 def test_discarding_keeps_every_episode_that_the_index_lists(tmp_path):

@@ -306,3 +306,9 @@ def test_the_first_reset_must_reset_all_episodes():
     with pytest.raises(gym.error.ResetNeeded, match="without a mask first"):
         env.reset(options={"reset_mask": np.array([True, False, True, True])})
     assert len(env.reset(options={"reset_mask": np.ones(4, bool)})[0]) == 4
+
+
+def test_a_run_of_imagined_episodes_has_no_resets(run):
+    run.change_config({"env": {"id": "worldmodel/Latent-v0", "kwargs": {"run": str(run.path)}}})
+    with pytest.raises(ValueError, match="has no real environment to reset; use starts='data'"):
+        gym.make("worldmodel/Latent-v0", run=run, starts="resets")

@@ -7,6 +7,7 @@ import torch
 import worldmodel
 from worldmodel.agent_config import AgentConfig, Ensemble
 from worldmodel.errors import RunError
+from worldmodel.files import save_tensors
 from worldmodel.models.predictors import ResidualPredictor
 from worldmodel.rl import guards as guards_module
 from worldmodel.rl.guards import (
@@ -133,3 +134,11 @@ def test_a_damaged_ensemble_is_reported(driven_run, tmp_path):
 def test_one_predictor_is_no_ensemble():
     with pytest.raises(ValueError, match="expected 2 or more"):
         PredictorEnsemble([ResidualPredictor(8, 2, 16)], 1.0)
+
+
+@pytest.mark.parametrize("content", [{}, {"scale": 1.0, "predictors": [{}]}, {"predictors": 3}])
+def test_a_file_that_holds_no_ensemble_is_reported(run, content):
+    path = run.path / "models" / "ensemble_2.pt"
+    save_tensors(path, content)
+    with pytest.raises(RunError, match=r"ensemble_2.pt is damaged .*delete it to train"):
+        find_ensemble(run, Ensemble(size=2))

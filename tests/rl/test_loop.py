@@ -213,6 +213,7 @@ def test_without_its_state_a_loop_starts_from_scratch(run_path):
         ("loop.json", "[]"),
         ("loop.json", '{"rounds": [{"round": 0, "real_steps": "many", "mean": 1.0}]}'),
         ("loop.json", '{"rounds": [{"round": 0, "mean": 1.0}]}'),
+        ("loop.json", '{"rounds": [{"round": 7, "real_steps": 600, "mean": 1.0}]}'),
         ("loop.json", '{"rounds": [], "curve": {"points": 3}}'),
         ("agent_0.zip", "PK"),
     ],
