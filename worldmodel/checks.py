@@ -12,15 +12,8 @@ from worldmodel.data import ReplayBuffer
 from worldmodel.data.header import HEADER_FILE
 from worldmodel.data.repair import check_buffer
 from worldmodel.errors import Problem, RunError
-from worldmodel.files import load_tensors, read_json, read_record
+from worldmodel.files import load_tensors, read_record
 from worldmodel.run import Run
-
-_COMMANDS = {
-    "plan.json": "worldmodel plan {run}",
-    "goals.json": "worldmodel plan {run} --goals heldout",
-    "rl/compare.json": "worldmodel rl compare {run}",
-}
-"""Files of results, and the command that writes each one."""
 
 
 def describe(path: str | Path) -> dict[str, Any]:
@@ -93,22 +86,36 @@ def _check_run(run: Run) -> Iterator[Problem]:
     for ensemble in sorted(run.path.glob("models/ensemble_*.pt")):
         fix = "delete it: the next agent that needs it trains it again"
         yield from _problems(partial(load_tensors, ensemble, ""), fix)
-    for name, command in _COMMANDS.items():
-        if (run.path / name).exists():
-            fix = f"delete it, then run `{command.format(run=run.path)}`"
-            yield from _problems(partial(read_json, run.path / name, ""), fix)
+    yield from _check_results(run.path)
     for folder in sorted(run.path.glob("rl/*/")):
         yield from _check_agent(folder)
 
 
+def _check_results(run: Path) -> Iterator[Problem]:
+    from worldmodel.planning.episodes import PlanResult
+    from worldmodel.planning.goal_reaching import GoalResult
+    from worldmodel.rl.compare import Comparison
+
+    results: dict[str, tuple[type[Any], str]] = {
+        "plan.json": (PlanResult, f"worldmodel plan {run}"),
+        "goals.json": (GoalResult, f"worldmodel plan {run} --goals heldout"),
+        "rl/compare.json": (Comparison, f"worldmodel rl compare {run}"),
+    }
+    for name, (kind, command) in results.items():
+        if (run / name).exists():
+            fix = f"delete it, then run `{command}`"
+            yield from _problems(partial(read_record, run / name, kind, ""), fix)
+
+
 def _check_agent(folder: Path) -> Iterator[Problem]:
+    from worldmodel.rl.compare import AgentResults
     from worldmodel.rl.loop import LoopState
 
     fix = f"delete {folder}, then train the agent again"
     for agent in sorted(folder.glob("*.zip")):
         yield from _problems(partial(read_settings, agent), fix)
     if (folder / "results.json").exists():
-        yield from _problems(partial(read_json, folder / "results.json", ""), fix)
+        yield from _problems(partial(read_record, folder / "results.json", AgentResults, ""), fix)
     if (folder / "loop.json").exists():
         yield from _problems(partial(read_record, folder / "loop.json", LoopState, ""), fix)
     for header in sorted(folder.glob(f"experience/*/{HEADER_FILE}")):

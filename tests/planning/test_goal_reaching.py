@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from worldmodel.checks import check_path
 from worldmodel.data import FrameStack, ReplayBuffer, collect
 from worldmodel.planning import StepOutcome, draw_tasks, reach_goals
 from worldmodel.planning.goal_tasks import choose_success_test
@@ -150,6 +151,7 @@ def test_success_is_judged_as_asked_for(run, recorded):
 def test_result_is_written_and_repeatable(run):
     result = reach_goals(run, tolerance=0.7, **FEW)
     assert json.loads((run.path / "goals.json").read_text()) == result
+    assert check_path(run.path) == []
     assert (result["goals"], result["success"], result["tolerance"]) == ("heldout", None, 0.7)
     steps = [attempt["steps_to_success"] for attempt in result["attempts"]]
     assert result["successes"] == sum(s is not None for s in steps)

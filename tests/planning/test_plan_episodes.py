@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from worldmodel.callbacks import Callback
+from worldmodel.checks import check_path
 from worldmodel.planning import plan
 
 FEW = {"episodes": 2, "steps": 6, "samples": 8, "iterations": 1}
@@ -40,6 +41,7 @@ def test_settings_come_from_the_configuration_and_arguments_override_them(run):
 def test_result_is_written_and_repeatable(run):
     result = plan(run, horizon=3, **FEW)
     assert json.loads((run.path / "plan.json").read_text()) == result
+    assert check_path(run.path) == []
     assert result["goal"] == run.plugin.default_goal
     assert [attempt["seed"] for attempt in result["attempts"]] == [20_000, 20_001]
     assert [attempt["steps"] for attempt in result["attempts"]] == [6, 6]

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from worldmodel.agent_config import AgentConfig
+from worldmodel.checks import check_path
 from worldmodel.errors import InterruptedRunError, RunError
 from worldmodel.rl import agents as agents_module
 from worldmodel.rl import compare as compare_module
@@ -60,6 +61,7 @@ def test_views_are_compared_once_and_shown_in_the_report(run_path, monkeypatch):
         ]
         assert comparison["views"][on]["mean"] == pytest.approx(sum(m["mean"] for m in means) / 2)
     assert json.loads((run_path / "rl" / "compare.json").read_text()) == comparison
+    assert check_path(run_path) == []
     assert comparison_table(comparison).row_count == 3
     page = (run_path / "report.html").read_text()
     assert page.count('<section id="agents">') == 1
@@ -140,6 +142,8 @@ def test_a_damaged_comparison_is_reported(run_path):
     older = {"views": {"state": {"mean": 1.0, "real_steps": 9, "model_steps": 9}}}
     (run_path / "rl" / "compare.json").write_text(json.dumps(older))
     page = (run_path / "report.html").read_text()
-    with pytest.raises(RunError, match=r"compare.json is damaged or of an older version \(Key"):
+    with pytest.raises(
+        RunError, match=r"compare.json is damaged: algo .*Field required.* rewrites it"
+    ):
         insert_agents(run_path)
     assert (run_path / "report.html").read_text() == page

@@ -198,13 +198,21 @@ def test_a_loop_without_its_last_model_is_an_error(run_path):
     assert "model.tmp" not in str(error.value)
 
 
-def test_without_its_state_a_loop_starts_from_scratch(run_path):
-    first = trained(run_path, 1)
+def test_finished_rounds_are_kept_if_the_state_of_a_loop_is_lost(run_path):
+    trained(run_path, 1)
     folder = folder_of(run_path)
-    written = (folder / "model_1" / "models" / "predictor.pth").stat().st_mtime_ns
     (folder / "loop.json").unlink()
-    assert trained(run_path, 1)["rounds"] == first["rounds"]
-    assert (folder / "model_1" / "models" / "predictor.pth").stat().st_mtime_ns > written
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(RunError, match=r"loop.json is missing .* start the loop from scratch"):
+        trained(run_path, 1)
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_loop_that_was_killed_before_its_first_round_starts_over(run_path):
+    folder = folder_of(run_path)
+    folder.mkdir(parents=True)
+    (folder / ".loop.0123.json").write_text("{")
+    assert len(trained(run_path, 1)["rounds"]) == 2
 
 
 @pytest.mark.parametrize(

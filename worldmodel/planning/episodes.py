@@ -13,7 +13,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from pydantic import FiniteFloat
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from worldmodel.callbacks import Callback, CallbackList
 from worldmodel.files import write_json
@@ -22,6 +24,35 @@ from worldmodel.planning.goals import Goal, GoalTest, StepOutcome, choose_goal
 from worldmodel.planning.planners import TrajectoryOptimizer, make_planner, planner_settings
 from worldmodel.planning.policy import PlanningPolicy
 from worldmodel.run import Run
+
+
+class PlannerResult(TypedDict):
+    """What ``plan.json`` and ``goals.json`` both say about the planner and its speed."""
+
+    method: str
+    optimizer: dict[str, Any]
+    horizon: int
+    seed: int
+    decision_ms: FiniteFloat
+    video: str | None
+
+
+# A key is a keyword of Python, so that this one cannot be a class.
+PlanAttempt = TypedDict(
+    "PlanAttempt",
+    {"seed": int, "return": FiniteFloat, "steps": int, "steps_to_success": int | None},
+)
+
+
+class PlanResult(PlannerResult):
+    """Content of ``plan.json``; see `plan`."""
+
+    goal: str
+    steps: int
+    criterion: str | None
+    successes: int | None
+    return_mean: FiniteFloat
+    attempts: list[PlanAttempt]
 
 
 @dataclass

@@ -15,7 +15,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from pydantic import FiniteFloat
 from scipy.stats import binomtest
+from typing_extensions import TypedDict
 
 from worldmodel.callbacks import Callback, CallbackList
 from worldmodel.data import ReplayBuffer, evaluation_set
@@ -23,7 +25,7 @@ from worldmodel.data.adapters import adapt_config
 from worldmodel.data.datasets import training_seeds
 from worldmodel.files import write_json
 from worldmodel.models import WorldModel
-from worldmodel.planning.episodes import PlannedEpisode, act, plan_settings
+from worldmodel.planning.episodes import PlannedEpisode, PlannerResult, act, plan_settings
 from worldmodel.planning.goal_tasks import GoalTask, choose_success_test, draw_tasks
 from worldmodel.planning.goals import GoalTest, StepOutcome
 from worldmodel.planning.planners import planner_settings
@@ -31,6 +33,35 @@ from worldmodel.planning.policy import PlanningPolicy, goal_distance
 from worldmodel.run import Run
 
 _SHOWN = 3
+
+
+class GoalAttempt(TypedDict):
+    """One task: where it starts, and the steps until its goal was reached; None if it was not."""
+
+    seed: int
+    start: int
+    steps_to_success: int | None
+
+
+class GoalResult(PlannerResult):
+    """Content of ``goals.json``; see `reach_goals`."""
+
+    goals: str
+    goal_offset: int
+    budget: int
+    success: str | None
+    tolerance: FiniteFloat
+    start_option: str | None
+    goal_option: str | None
+    criterion: str
+    episodes: int
+    successes: int
+    success_rate: FiniteFloat
+    interval: tuple[FiniteFloat, FiniteFloat]
+    steps_median: FiniteFloat | None
+    attempts: list[GoalAttempt]
+    random_successes: int
+    successes_at_start: int
 
 
 def reach_goals(

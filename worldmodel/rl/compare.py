@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import (
-    Any,
-    NotRequired,
-)
+from typing import Any, NotRequired
 
 from pydantic import FiniteFloat
 from rich.box import SIMPLE
@@ -33,7 +30,9 @@ class _Real(TypedDict):
     reward_per_step: FiniteFloat
 
 
-class _Point(TypedDict):
+class CurvePoint(TypedDict):
+    """One evaluation during training: real or imagined steps, seconds, and returns."""
+
     steps: FiniteFloat
     seconds: FiniteFloat
     mean: FiniteFloat
@@ -48,7 +47,32 @@ class AgentResults(TypedDict):
     real_steps: int
     model_data_steps: int
     seconds: FiniteFloat
-    curve: list[_Point]
+    curve: list[CurvePoint]
+
+
+class ComparedView(TypedDict):
+    """The agents on one view, over all seeds; see `compare_agents`."""
+
+    mean: FiniteFloat
+    std: FiniteFloat
+    fraction_of_state: FiniteFloat | None
+    reward_per_step: FiniteFloat
+    real_steps: int
+    model_data_steps: int
+    seconds: FiniteFloat
+    steps_to_threshold: FiniteFloat | None
+    seconds_to_threshold: FiniteFloat | None
+    curve: list[CurvePoint]
+
+
+class Comparison(TypedDict):
+    """Content of ``rl/compare.json``; see `compare_agents`."""
+
+    algo: str
+    steps: int
+    seeds: list[int]
+    threshold: FiniteFloat
+    views: dict[View, ComparedView]
 
 
 def compare_agents(

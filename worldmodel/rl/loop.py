@@ -164,8 +164,7 @@ def train_with_rounds(
         round), and `real_steps` of all collected episodes.
 
     Raises:
-        RunError: If the run is not finished, a file is damaged, or a file cannot be written, e.g.
-            on a full disk; the finished rounds are kept.
+        RunError: If the run is not finished, or a file is damaged or cannot be written.
         ValueError: If the configuration does not fit the run or is inconsistent.
         InterruptedRunError: If the user stopped it; the finished rounds are kept.
     """
@@ -220,11 +219,12 @@ class _Rounds:
         return self.folder / "experience" / f"{number}"
 
     def read_state(self) -> LoopState:
-        """Read the finished rounds; without the state file, remove all others and start over."""
+        """Read the finished rounds; an empty directory has none."""
         if self.state_file.exists():
             return read_record(self.state_file, LoopState, self.hint)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if any(not entry.name.startswith(".") for entry in self.folder.iterdir()):
+            raise RunError(f"{self.state_file} is missing beside the files of rounds; {self.hint}")
         write_json(self.state_file, asdict(LoopState()))
         return LoopState()
 

@@ -20,13 +20,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template, UndefinedError
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
-from worldmodel.errors import RunError
 from worldmodel.evaluation.forecast_metrics import ACTION_LABELS
 from worldmodel.evaluation.metrics import Metrics
-from worldmodel.files import read_json, write_text
+from worldmodel.files import read_record, write_text
 from worldmodel.viz.media import Media, readable
 
 AGENTS_START, AGENTS_END = "<!-- agents -->", "<!-- /agents -->"
@@ -83,16 +82,13 @@ def insert_agents(run: Path) -> None:
     Raises:
         RunError: If ``rl/compare.json`` is damaged.
     """
+    from worldmodel.rl.compare import Comparison
+
     comparison, page = run / "rl" / "compare.json", run / "report.html"
     if not (comparison.exists() and page.exists()):
         return
     hint = f"`worldmodel rl compare {run}` rewrites it"
-    content = read_json(comparison, hint)
-    try:
-        agents = _render_agents(content)
-    except (KeyError, TypeError, UndefinedError) as error:
-        message = f"{comparison} is damaged or of an older version ({error!r}); {hint}"
-        raise RunError(message) from error
+    agents = _render_agents(dict(read_record(comparison, Comparison, hint)))
     before, _, rest = page.read_text(encoding="utf-8").partition(AGENTS_START)
     _, _, after = rest.partition(AGENTS_END)
     write_text(page, before + AGENTS_START + agents + AGENTS_END + after)
