@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import secrets
 import shutil
+import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +27,7 @@ T = TypeVar("T")
 _SPARE_BYTES = 200 * 2**20
 _FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _MAX_JSON_BYTES = 256 * 2**20
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}(\.\w+)?")
 
 
 @contextmanager
@@ -43,6 +46,19 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, seconds: float = 0.0) -> None:
+    """Delete the temporary files of `replacing` that killed processes left below a directory.
+
+    Args:
+        folder: the directory; no other process may be writing in it, or not for that long.
+        seconds: minimum age of the files.
+    """
+    limit = time.time() - seconds
+    for path in folder.rglob(".*"):
+        if _TEMPORARY.fullmatch(path.name) and path.lstat().st_mtime <= limit:
+            path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

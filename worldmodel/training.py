@@ -23,7 +23,7 @@ from worldmodel.data import FrameStack, ReplayBuffer
 from worldmodel.data.datasets import Datasets, check_data, open_datasets
 from worldmodel.data.own_data import OwnSource, as_sources, describe_data
 from worldmodel.errors import InterruptedRunError, RunError
-from worldmodel.files import only_one_process
+from worldmodel.files import only_one_process, remove_leftovers
 from worldmodel.hyperparameters import Data
 from worldmodel.models import ModelSpec, WorldModel, check_parts, choose_device
 from worldmodel.objectives import check_objective
@@ -144,6 +144,7 @@ def _train(run: Run, watching: CallbackList) -> Run:
             only_one_process(run.path / "training.lock", f"training {run.path}"),
             open_datasets(run.config, [watching]) as datasets,
         ):
+            remove_leftovers(run.path)
             if run.config.data.sources:
                 for text in describe_data(run.config, datasets):
                     watching.on_message(text)

@@ -141,6 +141,8 @@ def test_a_stop_within_a_round_loses_no_round(run_path, monkeypatch):
     again = trained(run_path, 1)
     assert again["real"] == whole["real"]
     assert again["rounds"] == whole["rounds"]
+    steps = [json.dumps([point["steps"] for point in each["curve"]]) for each in (whole, again)]
+    assert steps[0] == steps[1]  # 512, not 512.0
 
 
 def killed(*_, **__):

@@ -49,6 +49,23 @@ def test_on_a_full_disk_training_stops_with_one_line_and_can_be_resumed(driven_r
         assert all(torch.equal(value, complete[name][key]) for key, value in state.items()), name
 
 
+@pytest.mark.parametrize("name", [".forecast.0123456789abcdef.mp4", ".key.0123456789abcdef"])
+def test_resuming_and_later_evaluations_remove_what_killed_processes_left(run_path, name):
+    kept = run_path / "models" / ".notes.txt"
+    kept.write_text("mine")
+    left = run_path / "models" / name
+    left.write_text("half")
+    run = worldmodel.resume(run_path, progress=False)
+    assert not left.exists()
+    left.write_text("half")
+    run.evaluate()
+    assert left.exists()  # another process may be writing it
+    os.utime(left, (0, 0))
+    run.evaluate()
+    assert not left.exists()
+    assert kept.exists()
+
+
 def test_a_run_is_trained_by_one_process_at_a_time(run_path):
     with (
         FileLock(run_path / "training.lock"),

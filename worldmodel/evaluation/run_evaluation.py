@@ -17,6 +17,7 @@ from worldmodel.evaluation.evaluate import HeldOut, evaluate, missing_angles, mi
 from worldmodel.evaluation.metrics import Metrics, RunSummary
 from worldmodel.evaluation.probes import Probes, fit_probes
 from worldmodel.evaluation.warnings import find_warnings
+from worldmodel.files import remove_leftovers
 from worldmodel.imagination.domain import fit_domain, start_latents
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 PICTURE_EPISODES = 16
 VIDEO_EPISODES = 4
+_LONGEST_WRITE = 3600.0
+"""Age in seconds from which a temporary file belongs to no running process."""
 
 
 def evaluate_run(
@@ -111,6 +114,7 @@ def _evaluate(
     from worldmodel.viz.media import gather_media
     from worldmodel.viz.report import ReportRun, insert_agents, write_report
 
+    remove_leftovers(run.path, _LONGEST_WRITE)
     model, settings, train = run.model, run.config.evaluation, datasets.train
     callbacks.on_message("Evaluating on held-out episodes ...")
     readout = run.readout(train.state_dim)

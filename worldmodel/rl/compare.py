@@ -17,6 +17,7 @@ from worldmodel.errors import InterruptedRunError
 from worldmodel.files import read_record, write_json
 from worldmodel.rl.agents import DREAM_ONLY, check_consistent, results_folder, train_agent
 from worldmodel.rl.envs import VIEWS, View
+from worldmodel.rl.evaluation import CurvePoint
 from worldmodel.rl.tuned import resolve_agent
 from worldmodel.run import Run
 from worldmodel.viz.report import insert_agents
@@ -26,15 +27,6 @@ THRESHOLD = 0.9
 
 
 class _Real(TypedDict):
-    mean: FiniteFloat
-    reward_per_step: FiniteFloat
-
-
-class CurvePoint(TypedDict):
-    """One evaluation during training: real or imagined steps, seconds, and returns."""
-
-    steps: FiniteFloat
-    seconds: FiniteFloat
     mean: FiniteFloat
     reward_per_step: FiniteFloat
 
@@ -50,6 +42,13 @@ class AgentResults(TypedDict):
     curve: list[CurvePoint]
 
 
+class _MeanPoint(TypedDict):
+    steps: FiniteFloat
+    seconds: FiniteFloat
+    mean: FiniteFloat
+    reward_per_step: FiniteFloat
+
+
 class ComparedView(TypedDict):
     """The agents on one view, over all seeds; see `compare_agents`."""
 
@@ -62,7 +61,7 @@ class ComparedView(TypedDict):
     seconds: FiniteFloat
     steps_to_threshold: FiniteFloat | None
     seconds_to_threshold: FiniteFloat | None
-    curve: list[CurvePoint]
+    curve: list[_MeanPoint]
 
 
 class Comparison(TypedDict):

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from pydantic import FiniteFloat
 from stable_baselines3.common.callbacks import BaseCallback
+from typing_extensions import TypedDict
 
 from worldmodel.agent_config import AgentConfig
 from worldmodel.callbacks import Advance, StopRequest
@@ -97,17 +99,29 @@ def real_evaluation(envs: AgentEnvs, config: AgentConfig, seeds: range) -> Itera
         yield lambda agent: evaluate_policy(agent, real, seeds, config.max_eval_steps)
 
 
+class CurvePoint(TypedDict):
+    """An evaluation on validation seeds.
+
+    `steps` and `seconds` are those of the training so far; `mean` (of the return) and
+    `reward_per_step` are in the real environment.
+    """
+
+    steps: int
+    seconds: FiniteFloat
+    mean: FiniteFloat
+    reward_per_step: FiniteFloat
+
+
 @dataclass
 class Curve:
     """A learning curve.
 
     Attributes:
-        points: For each evaluation on validation seeds, `steps` and `seconds` of training so far,
-            and `mean` (of the return) and `reward_per_step` in the real environment.
+        points: The evaluations so far.
         seconds: Training time so far, without the evaluations.
     """
 
-    points: list[dict[str, float]] = field(default_factory=list)
+    points: list[CurvePoint] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -166,12 +180,17 @@ class EvalCallback(BaseCallback):
     def _evaluate(self) -> None:
         self.curve.seconds += time.perf_counter() - self.resumed_at
         result = self.evaluate(self.model)
-        scores = {name: result[name] for name in ("mean", "reward_per_step")}
+        mean, per_step = result["mean"], result["reward_per_step"]
         self.curve.points.append(
-            {"steps": self.num_timesteps, "seconds": self.curve.seconds, **scores}
+            CurvePoint(
+                steps=self.num_timesteps,
+                seconds=self.curve.seconds,
+                mean=mean,
+                reward_per_step=per_step,
+            )
         )
-        for name, value in scores.items():
-            self.logger.record(f"real/{name}", value)
+        self.logger.record("real/mean", mean)
+        self.logger.record("real/reward_per_step", per_step)
         self.resumed_at = time.perf_counter()
 
 
