@@ -1,4 +1,4 @@
-.PHONY: check format lint types spell test slow fuzz
+.PHONY: check format lint types spell test slow fuzz lock audit
 
 check: lint types spell test
 
@@ -24,3 +24,16 @@ fuzz:
 
 slow:
 	python -m pytest -n 2 -m slow
+
+LOCK = .ci/constraints.txt
+
+lock:
+	rm -rf .lock && python3 -m venv .lock
+	.lock/bin/pip install torch==2.13.0
+	.lock/bin/pip install -e ".[dev]"
+	(head -1 $(LOCK); .lock/bin/pip freeze --exclude-editable | sed 's/+cpu//') > .lock/new
+	mv .lock/new $(LOCK) && rm -rf .lock
+
+audit:
+	pip install pip-audit
+	pip-audit --no-deps --disable-pip -r $(LOCK)
