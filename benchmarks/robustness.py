@@ -39,6 +39,7 @@ import worldmodel.evaluation.run_evaluation
 import worldmodel.rl.loop
 import worldmodel.training
 from worldmodel.checks import check_path
+from worldmodel.data.index import read_index
 
 TRAIN = (
     *("train", "--preset", "smoke"),
@@ -55,8 +56,8 @@ LIMIT_SECONDS = 900
 Usage = namedtuple("Usage", "total used free")
 
 
-def start(words: tuple[str, ...], folder: Path) -> int:
-    """Fork a process that runs a command in a folder, with its output in ``output.txt`` there."""
+def start(words: tuple[str, ...], folder: Path, log: Path | None = None) -> int:
+    """Fork a process that runs a command in a folder; what it prints goes to a file."""
     pid = os.fork()
     if pid:
         return pid
@@ -64,7 +65,7 @@ def start(words: tuple[str, ...], folder: Path) -> int:
     try:
         os.setsid()
         os.chdir(folder)
-        output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        output = os.open(log or "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1)
         os.dup2(output, 2)
         sys.argv = ["worldmodel", *words]
@@ -97,8 +98,9 @@ def wait(pid: int, limit: float = LIMIT_SECONDS) -> int:
 
 def execute(words: tuple[str, ...], folder: Path) -> tuple[int, str]:
     """Run a command to its end; return its exit status and what it printed."""
-    status = wait(start(words, folder))
-    return status, (folder / "output.txt").read_text(errors="replace")
+    with tempfile.NamedTemporaryFile() as file:
+        status = wait(start(words, folder, Path(file.name)))
+        return status, Path(file.name).read_text(errors="replace")
 
 
 def fingerprints(folder: Path) -> dict[str, str]:
@@ -115,6 +117,8 @@ def fingerprints(folder: Path) -> dict[str, str]:
         content = path.read_bytes()
         if path.suffix == ".json":
             content = json.dumps(_without_times(json.loads(content))).encode()
+        elif path.name == "index.bin":  # a stopped collection writes one SYNC record more
+            content = read_index(path).records.tobytes()
         elif path.suffix == ".zip":
             with zipfile.ZipFile(path) as archive:
                 weights = [name for name in archive.namelist() if name.endswith(".pth")]
@@ -163,7 +167,7 @@ def prepared() -> Iterator[Path]:
 def resumed_training(folder: Path) -> tuple[str, ...]:
     """The command that continues a training, or begins it if nothing was written yet."""
     found = list((folder / "results").glob("*/config.yaml"))
-    return ("train", "--resume", str(found[0].parent)) if found else TRAIN
+    return ("train", "--resume", str(found[0].parent.relative_to(folder))) if found else TRAIN
 
 
 def kill_once(task: str, trained: Path, rng: random.Random, seconds: float) -> tuple[Path, float]:
@@ -245,33 +249,21 @@ def small_disk(kilobytes: int) -> Iterator[Path]:
         folder.rmdir()
 
 
-def full_disks(step: int, until: int) -> Iterator[str]:
+def full_disks(first: int, until: int, step: int) -> Iterator[str]:
     """Train on disks of every size up to a limit, enlarge them, and continue."""
     with prepared() as trained:
         expected = fingerprints(trained)
-    for size in range(0, until + 1, step):
+    for size in range(first, until + 1, step):
         with small_disk(size) as disk:
-            logs = Path(tempfile.mkdtemp())
-            status, output = train_on(disk, logs, TRAIN)
+            status, output = execute(TRAIN, disk)
             lines = [line for line in output.splitlines() if line.startswith("Error")]
             left = problems_of(output, disk)
             subprocess.run(["mount", "-o", "remount,size=1g", disk], check=True)
-            again, text = train_on(disk, logs, resumed_training(disk))
+            again, text = execute(resumed_training(disk), disk)
             differing = differences(expected, fingerprints(disk))
             bad = (status, len(lines)) not in ((1, 1), (0, 0)) or left or again or differing
             state = f"FAILED: {status, left, again, differing}\n{output}\n{text}" if bad else "ok"
             yield f"{size} kB: {state}: {(lines or ['finished'])[0][:150]}"
-            shutil.rmtree(logs)
-
-
-def train_on(disk: Path, logs: Path, words: tuple[str, ...]) -> tuple[int, str]:
-    """Train with data and results on a disk, and the output elsewhere."""
-    for name in ("results", "data"):
-        (logs / name).unlink(missing_ok=True)
-        (logs / name).symlink_to(disk / name)
-    if words[1] == "--resume":
-        return execute((*words[:2], f"results/{Path(words[2]).name}"), logs)
-    return execute(words, logs)
 
 
 # Many processes, and a long time
@@ -283,6 +275,7 @@ def processes(count: int) -> Iterator[str]:
         expected = fingerprints(trained / "results")
         run = run_of(trained)
         with tempfile.TemporaryDirectory() as name:
+            Path(name, "data").mkdir()
             folders = [Path(name, str(i)) for i in range(count)]
             for folder in folders:
                 folder.mkdir()
@@ -366,15 +359,16 @@ def main() -> None:
     killing.add_argument("--seed", type=int, default=0)
     killing.add_argument("--tasks", nargs="+", default=["train", "train", "agent", "evaluate"])
     filling = kinds.add_parser("full-disk")
-    filling.add_argument("--step", type=int, default=100, help="kB")
+    filling.add_argument("--first", type=int, default=0, help="kB")
     filling.add_argument("--until", type=int, default=12_000, help="kB")
+    filling.add_argument("--step", type=int, default=100, help="kB")
     kinds.add_parser("processes").add_argument("--count", type=int, default=10)
     kinds.add_parser("soak").add_argument("--minutes", type=float, default=60)
     options = parser.parse_args()
     torch.set_num_threads(1)
     trials = {
         "kills": lambda: kills(options.times, options.seed, options.tasks),
-        "full-disk": lambda: full_disks(options.step, options.until),
+        "full-disk": lambda: full_disks(options.first, options.until, options.step),
         "processes": lambda: processes(options.count),
         "soak": lambda: soak(options.minutes),
     }[options.kind]()
