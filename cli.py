@@ -109,6 +109,7 @@ def train(
     with user_errors():
         from worldmodel import training
         from worldmodel.config import build_config, from_options, parse_settings, read_yaml
+        from worldmodel.distributed import is_helper
 
         options = from_options(
             env=env,
@@ -143,8 +144,9 @@ def train(
             layers = [read_yaml(config)] if config else []
             resolved = build_config(*layers, options, parse_settings(settings), preset=preset)
             run = training.train(config=resolved)
-        print_metrics([run.metrics], as_json)
-        typer.echo(f"Report: {run.path / 'report.html'}", err=True)
+        if not is_helper():
+            print_metrics([run.metrics], as_json)
+            typer.echo(f"Report: {run.path / 'report.html'}", err=True)
 
 
 @app.command()

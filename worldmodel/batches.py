@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.data import ReplayBuffer, Windows
+from worldmodel.data.windows import one_start_each
 from worldmodel.hyperparameters import Budget
 from worldmodel.models import WorldModel
 
@@ -75,13 +76,14 @@ class WindowSampler:
             self._pass = (epoch, rng.permutation(self.episodes))
         return self._pass[1]
 
-    def batch(self, update: int, model: WorldModel) -> Batch:
-        """Read the batch of one update, on the model's device."""
+    def batch(self, update: int, model: WorldModel, part: slice = slice(None)) -> Batch:
+        """Read the batch of one update, or a part of its windows, on the model's device."""
         places = np.arange(update * self.batch_size, (update + 1) * self.batch_size)
         epochs, within = np.divmod(places, len(self.episodes))
         chosen = np.concatenate([self._order(e)[within[epochs == e]] for e in np.unique(epochs)])
         rng = np.random.default_rng([*self.seed, 1, update])
-        return to_batch(self.buffer.episode_windows(chosen, self.length, rng), model)
+        starts = one_start_each(self.buffer.lengths[chosen], self.length, rng)
+        return to_batch(self.buffer.windows(chosen[part], starts[part], self.length), model)
 
 
 def to_batch(windows: Windows, model: WorldModel) -> Batch:

@@ -171,18 +171,24 @@ class LatentSampler:
         weights = counts if fractions is None else torch.tensor(fractions) * (counts > 0)
         self.fractions = (weights / weights.sum()).tolist()
 
-    def windows(self, update: int) -> tuple[Tensor, Tensor]:
-        """Read latents (horizon + 1, B, D) and action vectors (horizon, B, A) for an update."""
-        drawn = [part.windows(rows, self.horizon) for part, rows in self._rows(update)]
-        return torch.cat([z for z, _ in drawn], 1), torch.cat([a for _, a in drawn], 1)
+    def windows(self, update: int, part: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Read latents (horizon + 1, B, D) and action vectors (horizon, B, A) for an update.
 
-    def transitions(self, update: int) -> Transition:
-        """Draw B steps for one update."""
+        Args:
+            update: decides what is drawn.
+            part: of the B windows.
+        """
+        drawn = [each.windows(rows, self.horizon) for each, rows in self._rows(update)]
+        z, actions = (torch.cat(column, 1) for column in zip(*drawn, strict=True))
+        return z[:, part], actions[:, part]
+
+    def transitions(self, update: int, part: slice = slice(None)) -> Transition:
+        """Draw B steps for one update, or a part of them."""
         drawn = []
-        for part, rows in self._rows(update):
-            step = part.z[rows], part.actions[rows], part.z[rows + 1]
-            drawn.append((*step, part.rewards[rows], part.terminated[rows]))
-        return Transition(*(torch.cat(column) for column in zip(*drawn, strict=True)))
+        for each, rows in self._rows(update):
+            step = each.z[rows], each.actions[rows], each.z[rows + 1]
+            drawn.append((*step, each.rewards[rows], each.terminated[rows]))
+        return Transition(*(torch.cat(column)[part] for column in zip(*drawn, strict=True)))
 
     def _rows(self, update: int) -> Iterator[tuple[LatentEpisodes, Tensor]]:
         """Yield the first rows of the windows, part by part."""

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from worldmodel.distributed import average_gradients
 from worldmodel.hyperparameters import Optimization
 
 _M_TRIM_THRESHOLD = -1
@@ -218,6 +219,7 @@ class Phase:
         for parameter in self.parameters:
             parameter.grad = None
         loss.backward()
+        average_gradients(self.parameters)
         if self._clip():
             for optimizer in self.optimizers:
                 for group in optimizer.param_groups:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from worldmodel import distributed
 from worldmodel.batches import Batch, WindowSampler
 from worldmodel.config import Config
 from worldmodel.data import ReplayBuffer
@@ -54,7 +55,9 @@ def jepa_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -> Phase
     updates = sampler.updates(phase)
 
     def loss(update: int) -> tuple[Tensor, Terms]:
-        forecast = predict_targets(model, sampler.batch(update, model), settings)
+        batch = sampler.batch(update, model, distributed.shard(phase.batch_size))
+        parts = predict_targets(model, batch, settings)
+        forecast = Forecast(*(distributed.gather(part, dim=1) for part in parts))
         total, terms = objective(forecast, settings, generator)
         return total, terms
 
@@ -113,7 +116,7 @@ def refinement_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) ->
     if not settings.updates or not list(model.predictor.parameters()):
         return None
     freeze(model.encoder)
-    latents = _encode_some(model, buffer, config, stream=3)
+    latents = encode_some(model, buffer, config, stream=3)
     model.predictor.requires_grad_(True).train()
     return predictor_phase(
         "refinement",
@@ -157,7 +160,8 @@ def predictor_phase(
 
     def loss(update: int) -> tuple[Tensor, Terms]:
         device = parameters[0].device
-        z, actions = (rows.to(device) for rows in sampler.windows(update))
+        part = distributed.shard(settings.batch_size)
+        z, actions = (rows.to(device) for rows in sampler.windows(update, part))
         error = F.mse_loss(unroll(predictor, z[0], actions), z[1:])
         return error, {"prediction": error.detach()}
 
@@ -178,7 +182,8 @@ def decoder_heads_phase(model: WorldModel, buffer: ReplayBuffer, config: Config)
     sampler = _transition_sampler(model, buffer, config)
 
     def loss(update: int) -> tuple[Tensor, Terms]:
-        batch, first = sampler.batch(update, model), frames.first
+        batch = sampler.batch(update, model, distributed.shard(phase.batch_size))
+        first = frames.first
         observation = frames.observe(batch.frames, first)
         with torch.no_grad():
             z = model.encoder(observation)
@@ -212,7 +217,7 @@ def extra_heads_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -
         freeze(part)
     return heads_phase(
         model,
-        [_encode_some(model, buffer, config, stream=4)],
+        [encode_some(model, buffer, config, stream=4)],
         phase.model_copy(update={"batch_size": phase.head_batch_size}),
         updates=phase.head_updates,
         seed=config.seed,
@@ -241,7 +246,8 @@ def heads_phase(
     sampler = LatentSampler(parts, 1, settings.batch_size, seed, fractions)
 
     def loss(update: int) -> tuple[Tensor, Terms]:
-        step = Transition(*(rows.to(model.device) for rows in sampler.transitions(update)))
+        part = distributed.shard(settings.batch_size)
+        step = Transition(*(rows.to(model.device) for rows in sampler.transitions(update, part)))
         return _sum(head_losses(model, step))
 
     parameters = [p for name in model.spec.heads for p in getattr(model, name).parameters()]
@@ -316,7 +322,7 @@ def _sum(terms: Terms) -> tuple[Tensor, Terms]:
     return total, {name: term.detach() for name, term in terms.items()}
 
 
-def _encode_some(
+def encode_some(
     model: WorldModel, buffer: ReplayBuffer, config: Config, stream: int
 ) -> LatentEpisodes:
     """Encode `refinement.episodes` trajectories drawn at random."""

@@ -158,6 +158,7 @@ def _report(error: Exception) -> None:
     """Print an error and exit; return if it is unexpected and not the user's."""
     from gymnasium.error import Error as GymnasiumError
 
+    from worldmodel.distributed import LostProcess
     from worldmodel.errors import InterruptedRunError, ReplayBufferError, RunError
     from worldmodel.user_code import user_code_of
 
@@ -172,7 +173,7 @@ def _report(error: Exception) -> None:
         typer.echo(str(error), err=True)
         raise typer.Exit(FAILED)
     if isinstance(error, RunError | OSError):
-        fail(str(error), FAILED)
+        fail(str(error), FAILED, from_any=isinstance(error.__cause__, LostProcess))
     if isinstance(error, MemoryError):
         fail(f"not enough memory: {error}", FAILED)
     if any(_is_users(Path(frame.filename)) for frame in traceback.extract_tb(error.__traceback__)):
@@ -201,9 +202,18 @@ def _fail_in_user_code(error: Exception, message: str) -> NoReturn:
     raise typer.Exit(FAILED)
 
 
-def fail(message: str, status: int) -> NoReturn:
-    """Print an error in one line and exit."""
-    typer.echo("Error: " + " ".join(message.split()), err=True)
+def fail(message: str, status: int, *, from_any: bool = False) -> NoReturn:
+    """Print an error in one line and exit.
+
+    Args:
+        message: what is wrong, and how to fix it.
+        status: exit status.
+        from_any: whether any of several processes prints it; otherwise only the first one does.
+    """
+    from worldmodel.distributed import is_helper
+
+    if from_any or not is_helper():
+        typer.echo("Error: " + " ".join(message.split()), err=True)
     raise typer.Exit(status)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
+from worldmodel import distributed
 from worldmodel.callbacks import (
     Callback,
     CallbackList,
@@ -95,12 +97,14 @@ def train(
         config = build_config(layers, settings or {}, preset=preset)
     elif env is not None or data is not None or settings or options or preset != "quick":
         raise TypeError("config is a whole configuration: give it without other options")
-    watching = _watching(callbacks, progress)
-    try:
-        _check(config, watching)
-    except KeyboardInterrupt as error:
-        raise InterruptedRunError("Stopped before a run was made") from error
-    return _train(Run.create(config), watching)
+    with distributed.joined():
+        watching = _watching(callbacks, progress)
+        try:
+            _check(config, watching)
+        except KeyboardInterrupt as error:
+            raise InterruptedRunError("Stopped before a run was made") from error
+        path = distributed.from_first(lambda: Run.create(config).path)
+        return _train(Run(path, config.device, trust=True), watching)
 
 
 def resume(path: str | Path, *, callbacks: Sequence[Callback] = (), progress: bool = True) -> Run:
@@ -115,36 +119,64 @@ def resume(path: str | Path, *, callbacks: Sequence[Callback] = (), progress: bo
         InterruptedRunError: If the user stopped it again.
         RunError: If `path` is not a run directory, or it is damaged.
     """
-    run = Run(path)
-    choose_device(run.config.device)
-    return _train(run, _watching(callbacks, progress))
+    with distributed.joined():
+        run = Run(path)
+        choose_device(run.config.device)
+        return _train(run, _watching(callbacks, progress))
 
 
 def _watching(callbacks: Sequence[Callback], progress: bool) -> CallbackList:
     from worldmodel.terminal import TerminalProgress
 
+    if not distributed.is_first():
+        return CallbackList([])
     return CallbackList([*callbacks, *([TerminalProgress()] if progress else [])])
 
 
 def _check(config: Config, callbacks: CallbackList) -> None:
     """Find mistakes in the configuration before a run is made."""
     choose_device(config.device)
+    distributed.require_divisible(_batch_sizes(config))
     READOUTS.resolve(config.evaluation.readout)
     spec = ModelSpec.of(config, *check_data(config, [callbacks]))
     check_parts(spec)
     check_objective(config.objective, spec.latent_dim, spec.actions.dim)
 
 
+def _batch_sizes(config: Config) -> dict[str, int]:
+    return {
+        "phase1.batch_size": config.phase1.batch_size,
+        "refinement.batch_size": config.refinement.batch_size,
+        "phase2.batch_size": config.phase2.batch_size,
+        "phase2.head_batch_size": config.phase2.head_batch_size,
+    }
+
+
+@contextmanager
+def _opened(run: Run, callbacks: CallbackList) -> Iterator[Datasets]:
+    """Open the run's data; the first process collects it and keeps others from training the run."""
+    if not distributed.is_first():
+        distributed.barrier()
+        with open_datasets(run.config, [callbacks]) as datasets:
+            yield datasets
+        return
+    with (
+        only_one_process(run.path / "training.lock", f"training {run.path}"),
+        open_datasets(run.config, [callbacks]) as datasets,
+    ):
+        remove_leftovers(run.path)
+        distributed.barrier()
+        yield datasets
+
+
 def _train(run: Run, watching: CallbackList) -> Run:
     from worldmodel.evaluation.run_evaluation import evaluate_run
 
     watching.on_message(f"Run directory: {run.path}")
+    if distributed.count() > 1:
+        watching.on_message(f"Training in {distributed.count()} processes")
     try:
-        with (
-            only_one_process(run.path / "training.lock", f"training {run.path}"),
-            open_datasets(run.config, [watching]) as datasets,
-        ):
-            remove_leftovers(run.path)
+        with _opened(run, watching) as datasets:
             if run.config.data.sources:
                 for text in describe_data(run.config, datasets):
                     watching.on_message(text)
@@ -152,13 +184,19 @@ def _train(run: Run, watching: CallbackList) -> Run:
             fit_horizon(run, datasets.train, watching)
             model = run_phases(run, datasets, watching)
             run.set_model(model)
-            evaluate_run(run, datasets=datasets, callbacks=[watching])
+            if distributed.is_first():
+                evaluate_run(run, datasets=datasets, callbacks=[watching])
+    except distributed.LostProcess as error:
+        raise RunError(
+            "another process of this training ended, and its own messages say why; resume with: "
+            f"{_resume_command(run)}"
+        ) from error
     except KeyboardInterrupt as error:
         raise InterruptedRunError(_resume_hint(run)) from error
     except OSError as error:
         raise RunError(
             f"training stopped: {error}; make room on the disk or fix its permissions, then resume "
-            f"with: worldmodel train --resume {run.path}"
+            f"with: {_resume_command(run)}"
         ) from error
     return run
 
@@ -219,8 +257,9 @@ def run_phases(run: Run, datasets: Datasets, callbacks: CallbackList) -> WorldMo
     if checkpoint is not None:
         model.load_state_dict(checkpoint["model"])
     state = TrainingState(run, model, datasets.validation)
-    monitor = CollapseMonitor(lambda text: callbacks.on_message(text, warning=True))
-    callbacks = CallbackList([monitor, callbacks, TensorBoardLogger()])
+    if distributed.is_first():
+        monitor = CollapseMonitor(lambda text: callbacks.on_message(text, warning=True))
+        callbacks = CallbackList([monitor, callbacks, TensorBoardLogger()])
     callbacks.on_train_start(state)
     names = list(PHASES)
     try:
@@ -249,10 +288,11 @@ def _run_phase(phase: Phase, state: TrainingState, callbacks: CallbackList) -> N
             state.update, state.note = phase.step, ""
             last = phase.step == phase.updates
             if phase.step % LOG_EVERY == 0 or last:
+                state.losses = distributed.average(state.losses)
                 _log(state, callbacks)
             callbacks.on_update(state)
             advance(phase.step, state.note)
-            stop = state.stop or interrupt.requested
+            stop = distributed.anywhere(state.stop or interrupt.requested)
             if phase.step % CHECKPOINT_EVERY == 0 or last or stop:
                 state.run.save_checkpoint(
                     {
@@ -278,4 +318,8 @@ def _log(state: TrainingState, callbacks: CallbackList) -> None:
 
 def _resume_hint(run: Run) -> str:
     saved = "and saved" if (run.path / "checkpoint.pt").exists() else "before the first checkpoint"
-    return f"Stopped {saved}. Resume with: worldmodel train --resume {run.path}"
+    return f"Stopped {saved}. Resume with: {_resume_command(run)}"
+
+
+def _resume_command(run: Run) -> str:
+    return f"worldmodel train --resume {run.path}"

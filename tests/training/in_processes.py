@@ -1,0 +1,75 @@
+"""What `test_distributed.py` runs in one process and, started by torchrun, in two.
+
+torchrun --nproc-per-node 2 in_processes.py losses BUFFER OUTPUT OBJECTIVE
+torchrun --nproc-per-node 2 in_processes.py stopped CONFIG OUTPUT
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tiny_training import new_model, tiny_config
+
+import worldmodel
+from worldmodel import distributed
+from worldmodel.config import read_yaml, validate
+from worldmodel.data import ReplayBuffer
+from worldmodel.errors import InterruptedRunError
+from worldmodel.phases import (
+    decoder_heads_phase,
+    encode_some,
+    heads_phase,
+    jepa_phase,
+    refinement_phase,
+)
+
+UPDATES = 50
+
+
+def losses(buffer, output, objective):
+    """Write the losses of every phase, and a sum of the weights after it."""
+    # Muon gives directions of the gradient that are rounding errors the size of all others.
+    rate = {"updates": 1500, "batch_size": 16, "optimizer": "adamw", "learning_rate": 1e-3}
+    config = tiny_config(
+        objective={"horizon": 3, "offsets": (0, 1, 3), "name": objective},
+        phase1=rate,
+        refinement={**rate, "horizon": 3},
+        phase2=rate,
+    )
+    found = {}
+    with distributed.joined(), ReplayBuffer.open(buffer) as data:
+        model = new_model(config)
+
+        def heads(model, data, config):
+            encoded = encode_some(model, data, config, stream=4)
+            return heads_phase(model, [encoded], config.phase2, updates=1500, seed=0)
+
+        for make in (jepa_phase, refinement_phase, decoder_heads_phase, heads):
+            phase = make(model, data, config)
+            for i in range(UPDATES):
+                terms = distributed.average(phase.update())
+                found |= {f"{phase.name} {i} {k}": float(v) for k, v in terms.items()}
+        weights = [float(p.detach().double().sum()) for p in model.parameters()]
+        Path(f"{output}.{distributed.rank()}").write_text(json.dumps([found, weights]))
+
+
+class _Stop(worldmodel.Callback):
+    def on_update(self, state):
+        state.stop = state.phase == "phase 1" and state.update == 5
+
+
+def stopped(config, output):
+    """Train, and stop in the first process after some updates."""
+    config = validate(read_yaml(Path(config)))
+    try:
+        worldmodel.train(config=config, progress=False, callbacks=[_Stop()])
+    except InterruptedRunError as error:
+        Path(f"{output}.{distributed.rank()}").write_text(str(error))
+
+
+torch.set_num_threads(1)
+{"losses": losses, "stopped": stopped}[sys.argv[1]](*sys.argv[2:])

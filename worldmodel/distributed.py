@@ -1,0 +1,197 @@
+"""Data-parallel training: several processes share each batch and hold the same weights.
+
+A launcher such as ``torchrun`` starts the processes and tells each one its rank in the environment
+variables ``RANK``, ``LOCAL_RANK``, ``WORLD_SIZE``, ``MASTER_ADDR`` and ``MASTER_PORT``
+(https://docs.pytorch.org/docs/stable/elastic/run.html). Of each batch, process r reads and encodes
+the r-th part. `gather` then gives the latents of the whole batch to every process, so that
+variances, covariances and sketches are those of the whole batch, and `average_gradients` makes the
+gradients those of a single process. The first process alone collects, writes and evaluates.
+
+In a single process, everything here does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from worldmodel.errors import ConfigError, RunError
+
+T = TypeVar("T")
+
+_LONGEST_WAIT = timedelta(days=1)
+"""The other processes wait while the first one collects data. One that dies is noticed at once."""
+
+
+class LostProcess(RuntimeError):  # noqa: N818
+    """Another process of the training has ended."""
+
+
+def launched() -> bool:
+    """Whether a launcher started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def is_helper() -> bool:
+    """Whether a launcher started this process, and another one is the first."""
+    return launched() and os.environ.get("RANK", "0") != "0"
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Join the processes that a launcher started; leave them at the end.
+
+    A process group that exists already, as in Ray Train, is used and kept.
+
+    Raises:
+        RunError: If the other processes cannot be reached.
+    """
+    if not dist.is_available() or dist.is_initialized() or not launched():
+        yield
+        return
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    try:
+        dist.init_process_group(backend, timeout=_LONGEST_WAIT)
+    except (ValueError, RuntimeError) as error:
+        raise RunError(
+            f"cannot join the {os.environ['WORLD_SIZE']} processes of WORLD_SIZE ({error}); start "
+            "them with a launcher: torchrun --nproc-per-node N -m worldmodel train"
+        ) from error
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def count() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes; true for a single process."""
+    return rank() == 0
+
+
+def local_rank() -> int:
+    """Number of this process on its machine, from 0, which chooses its GPU."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def shard(size: int) -> slice:
+    """Return this process's part of a batch of `size`, which `require_divisible` has checked."""
+    part = size // count()
+    return slice(rank() * part, (rank() + 1) * part)
+
+
+def require_divisible(sizes: dict[str, int]) -> None:
+    """Check that all batches can be divided.
+
+    Args:
+        sizes: key of the configuration -> its batch size.
+
+    Raises:
+        ConfigError: If a batch size is not a multiple of the number of processes.
+    """
+    for key, size in sizes.items():
+        if size % count():
+            raise ConfigError(
+                f"{key} is {size}, and {count()} processes share each batch; expected a multiple "
+                f"of {count()}"
+            )
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, part: Tensor, dim: int) -> Tensor:
+        ctx.dim, ctx.size = dim, part.shape[dim]
+        parts = [torch.empty_like(part) for _ in range(count())]
+        _collective(lambda: dist.all_gather(parts, part.contiguous()))
+        return torch.cat(parts, dim)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        # All processes compute the same loss of the whole batch. The gradient of their sum is
+        # `count()` times that of one, which the average over processes undoes.
+        own = gradients[0].narrow(ctx.dim, rank() * ctx.size, ctx.size)
+        return own * count(), None
+
+
+def gather(part: Tensor, dim: int) -> Tensor:
+    """Concatenate the parts of all processes along a dimension, in the order of their ranks.
+
+    If every process computes the same loss of the result, `average_gradients` makes the gradients
+    of the weights those of that loss.
+    """
+    if count() == 1:
+        return part
+    whole: Tensor = _Gather.apply(part, dim)  # type: ignore[no-untyped-call]
+    return whole
+
+
+def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Replace all gradients by their mean over the processes."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if count() == 1 or not gradients:
+        return
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    _collective(lambda: dist.all_reduce(flat))
+    flat /= count()
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+def average(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Average 0-d tensors over the processes, which all have the same names."""
+    if count() == 1 or not terms:
+        return terms
+    values = torch.stack([term.float() for term in terms.values()])
+    _collective(lambda: dist.all_reduce(values))
+    return dict(zip(terms, values / count(), strict=True))
+
+
+def anywhere(flag: bool) -> bool:
+    """Whether a flag is true in any of the processes."""
+    if count() == 1:
+        return flag
+    found = torch.tensor(int(flag))
+    _collective(lambda: dist.all_reduce(found, dist.ReduceOp.MAX))
+    return bool(found)
+
+
+def barrier() -> None:
+    """Wait until all processes are here."""
+    anywhere(False)
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """Call a function in the first process, and return its result in all of them."""
+    shared: list[Any] = [make() if is_first() else None]
+    if count() > 1:
+        _collective(lambda: dist.broadcast_object_list(shared))
+    result: T = shared[0]
+    return result
+
+
+def _collective(call: Callable[[], Any]) -> None:
+    """Run a collective operation.
+
+    Raises:
+        LostProcess: If another process has ended.
+    """
+    try:
+        call()
+    except RuntimeError as error:
+        raise LostProcess(str(error)) from error
