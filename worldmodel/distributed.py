@@ -39,13 +39,13 @@ def launched() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def is_helper() -> bool:
+def is_helper_process() -> bool:
     """Whether a launcher started this process, and another one is the first."""
     return launched() and os.environ.get("RANK", "0") != "0"
 
 
 @contextmanager
-def joined() -> Iterator[None]:
+def join_processes() -> Iterator[None]:
     """Join the processes that a launcher started; leave them at the end.
 
     A process group that exists already, as in Ray Train, is used and kept.
@@ -70,19 +70,19 @@ def joined() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def count() -> int:
+def process_count() -> int:
     """Number of processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def rank() -> int:
+def process_rank() -> int:
     """Number of this process, from 0."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
-def is_first() -> bool:
+def is_first_process() -> bool:
     """Whether this process is the one that writes; true for a single process."""
-    return rank() == 0
+    return process_rank() == 0
 
 
 def local_rank() -> int:
@@ -92,8 +92,8 @@ def local_rank() -> int:
 
 def shard(size: int) -> slice:
     """Return this process's part of a batch of `size`, which `require_divisible` has checked."""
-    part = size // count()
-    return slice(rank() * part, (rank() + 1) * part)
+    part = size // process_count()
+    return slice(process_rank() * part, (process_rank() + 1) * part)
 
 
 def require_divisible(sizes: dict[str, int]) -> None:
@@ -105,11 +105,12 @@ def require_divisible(sizes: dict[str, int]) -> None:
     Raises:
         ConfigError: If a batch size is not a multiple of the number of processes.
     """
+    count = process_count()
     for key, size in sizes.items():
-        if size % count():
+        if size % count:
             raise ConfigError(
-                f"{key} is {size}, and {count()} processes share each batch; expected a multiple "
-                f"of {count()}"
+                f"{key} is {size}, and {count} processes share each batch; expected a multiple of "
+                f"{count}"
             )
 
 
@@ -117,16 +118,16 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, part: Tensor, dim: int) -> Tensor:
         ctx.dim, ctx.size = dim, part.shape[dim]
-        parts = [torch.empty_like(part) for _ in range(count())]
+        parts = [torch.empty_like(part) for _ in range(process_count())]
         _collective(lambda: dist.all_gather(parts, part.contiguous()))
         return torch.cat(parts, dim)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         # All processes compute the same loss of the whole batch. The gradient of their sum is
-        # `count()` times that of one, which the average over processes undoes.
-        own = gradients[0].narrow(ctx.dim, rank() * ctx.size, ctx.size)
-        return own * count(), None
+        # `process_count()` times that of one, which the average over processes undoes.
+        own = gradients[0].narrow(ctx.dim, process_rank() * ctx.size, ctx.size)
+        return own * process_count(), None
 
 
 def gather(part: Tensor, dim: int) -> Tensor:
@@ -135,7 +136,7 @@ def gather(part: Tensor, dim: int) -> Tensor:
     If every process computes the same loss of the result, `average_gradients` makes the gradients
     of the weights those of that loss.
     """
-    if count() == 1:
+    if process_count() == 1:
         return part
     whole: Tensor = _Gather.apply(part, dim)  # type: ignore[no-untyped-call]
     return whole
@@ -144,42 +145,42 @@ def gather(part: Tensor, dim: int) -> Tensor:
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
     """Replace all gradients by their mean over the processes."""
     gradients = [p.grad for p in parameters if p.grad is not None]
-    if count() == 1 or not gradients:
+    if process_count() == 1 or not gradients:
         return
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     _collective(lambda: dist.all_reduce(flat))
-    flat /= count()
+    flat /= process_count()
     for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(mean.view_as(gradient))
 
 
-def average(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+def average_terms(terms: dict[str, Tensor]) -> dict[str, Tensor]:
     """Average 0-d tensors over the processes, which all have the same names."""
-    if count() == 1 or not terms:
+    if process_count() == 1 or not terms:
         return terms
     values = torch.stack([term.float() for term in terms.values()])
     _collective(lambda: dist.all_reduce(values))
-    return dict(zip(terms, values / count(), strict=True))
+    return dict(zip(terms, values / process_count(), strict=True))
 
 
-def anywhere(flag: bool) -> bool:
+def true_anywhere(flag: bool) -> bool:
     """Whether a flag is true in any of the processes."""
-    if count() == 1:
+    if process_count() == 1:
         return flag
     found = torch.tensor(int(flag))
     _collective(lambda: dist.all_reduce(found, dist.ReduceOp.MAX))
     return bool(found)
 
 
-def barrier() -> None:
+def wait_for_all() -> None:
     """Wait until all processes are here."""
-    anywhere(False)
+    true_anywhere(False)
 
 
-def from_first(make: Callable[[], T]) -> T:
+def from_first_process(make: Callable[[], T]) -> T:
     """Call a function in the first process, and return its result in all of them."""
-    shared: list[Any] = [make() if is_first() else None]
-    if count() > 1:
+    shared: list[Any] = [make() if is_first_process() else None]
+    if process_count() > 1:
         _collective(lambda: dist.broadcast_object_list(shared))
     result: T = shared[0]
     return result

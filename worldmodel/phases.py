@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from worldmodel import distributed
 from worldmodel.batches import Batch, WindowSampler
 from worldmodel.config import Config
 from worldmodel.data import ReplayBuffer
+from worldmodel.distributed import gather, shard
 from worldmodel.hyperparameters import ObjectiveConfig, Optimization
 from worldmodel.latents import LatentEpisodes, LatentSampler, encode_episodes
 from worldmodel.models import WorldModel, unroll
@@ -55,9 +55,9 @@ def jepa_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -> Phase
     updates = sampler.updates(phase)
 
     def loss(update: int) -> tuple[Tensor, Terms]:
-        batch = sampler.batch(update, model, distributed.shard(phase.batch_size))
+        batch = sampler.batch(update, model, shard(phase.batch_size))
         parts = predict_targets(model, batch, settings)
-        forecast = Forecast(*(distributed.gather(part, dim=1) for part in parts))
+        forecast = Forecast(*(gather(part, dim=1) for part in parts))
         total, terms = objective(forecast, settings, generator)
         return total, terms
 
@@ -160,7 +160,7 @@ def predictor_phase(
 
     def loss(update: int) -> tuple[Tensor, Terms]:
         device = parameters[0].device
-        part = distributed.shard(settings.batch_size)
+        part = shard(settings.batch_size)
         z, actions = (rows.to(device) for rows in sampler.windows(update, part))
         error = F.mse_loss(unroll(predictor, z[0], actions), z[1:])
         return error, {"prediction": error.detach()}
@@ -182,7 +182,7 @@ def decoder_heads_phase(model: WorldModel, buffer: ReplayBuffer, config: Config)
     sampler = _transition_sampler(model, buffer, config)
 
     def loss(update: int) -> tuple[Tensor, Terms]:
-        batch = sampler.batch(update, model, distributed.shard(phase.batch_size))
+        batch = sampler.batch(update, model, shard(phase.batch_size))
         first = frames.first
         observation = frames.observe(batch.frames, first)
         with torch.no_grad():
@@ -246,7 +246,7 @@ def heads_phase(
     sampler = LatentSampler(parts, 1, settings.batch_size, seed, fractions)
 
     def loss(update: int) -> tuple[Tensor, Terms]:
-        part = distributed.shard(settings.batch_size)
+        part = shard(settings.batch_size)
         step = Transition(*(rows.to(model.device) for rows in sampler.transitions(update, part)))
         return _sum(head_losses(model, step))
 

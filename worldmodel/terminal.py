@@ -210,9 +210,9 @@ def fail(message: str, status: int, *, from_any: bool = False) -> NoReturn:
         status: exit status.
         from_any: whether any of several processes prints it; otherwise only the first one does.
     """
-    from worldmodel.distributed import is_helper
+    from worldmodel.distributed import is_helper_process
 
-    if from_any or not is_helper():
+    if from_any or not is_helper_process():
         typer.echo("Error: " + " ".join(message.split()), err=True)
     raise typer.Exit(status)
 

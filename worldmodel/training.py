@@ -11,7 +11,6 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-from worldmodel import distributed
 from worldmodel.callbacks import (
     Callback,
     CallbackList,
@@ -24,6 +23,17 @@ from worldmodel.config import Config, build_config, from_options
 from worldmodel.data import FrameStack, ReplayBuffer
 from worldmodel.data.datasets import Datasets, check_data, open_datasets
 from worldmodel.data.own_data import OwnSource, as_sources, describe_data
+from worldmodel.distributed import (
+    LostProcess,
+    average_terms,
+    from_first_process,
+    is_first_process,
+    join_processes,
+    process_count,
+    require_divisible,
+    true_anywhere,
+    wait_for_all,
+)
 from worldmodel.errors import InterruptedRunError, RunError
 from worldmodel.files import only_one_process, remove_leftovers
 from worldmodel.hyperparameters import Data
@@ -97,13 +107,13 @@ def train(
         config = build_config(layers, settings or {}, preset=preset)
     elif env is not None or data is not None or settings or options or preset != "quick":
         raise TypeError("config is a whole configuration: give it without other options")
-    with distributed.joined():
+    with join_processes():
         watching = _watching(callbacks, progress)
         try:
             _check(config, watching)
         except KeyboardInterrupt as error:
             raise InterruptedRunError("Stopped before a run was made") from error
-        path = distributed.from_first(lambda: Run.create(config).path)
+        path = from_first_process(lambda: Run.create(config).path)
         return _train(Run(path, config.device, trust=True), watching)
 
 
@@ -119,7 +129,7 @@ def resume(path: str | Path, *, callbacks: Sequence[Callback] = (), progress: bo
         InterruptedRunError: If the user stopped it again.
         RunError: If `path` is not a run directory, or it is damaged.
     """
-    with distributed.joined():
+    with join_processes():
         run = Run(path)
         choose_device(run.config.device)
         return _train(run, _watching(callbacks, progress))
@@ -128,7 +138,7 @@ def resume(path: str | Path, *, callbacks: Sequence[Callback] = (), progress: bo
 def _watching(callbacks: Sequence[Callback], progress: bool) -> CallbackList:
     from worldmodel.terminal import TerminalProgress
 
-    if not distributed.is_first():
+    if not is_first_process():
         return CallbackList([])
     return CallbackList([*callbacks, *([TerminalProgress()] if progress else [])])
 
@@ -136,7 +146,7 @@ def _watching(callbacks: Sequence[Callback], progress: bool) -> CallbackList:
 def _check(config: Config, callbacks: CallbackList) -> None:
     """Find mistakes in the configuration before a run is made."""
     choose_device(config.device)
-    distributed.require_divisible(_batch_sizes(config))
+    require_divisible(_batch_sizes(config))
     READOUTS.resolve(config.evaluation.readout)
     spec = ModelSpec.of(config, *check_data(config, [callbacks]))
     check_parts(spec)
@@ -155,8 +165,8 @@ def _batch_sizes(config: Config) -> dict[str, int]:
 @contextmanager
 def _opened(run: Run, callbacks: CallbackList) -> Iterator[Datasets]:
     """Open the run's data; the first process collects it and keeps others from training the run."""
-    if not distributed.is_first():
-        distributed.barrier()
+    if not is_first_process():
+        wait_for_all()
         with open_datasets(run.config, [callbacks]) as datasets:
             yield datasets
         return
@@ -165,7 +175,7 @@ def _opened(run: Run, callbacks: CallbackList) -> Iterator[Datasets]:
         open_datasets(run.config, [callbacks]) as datasets,
     ):
         remove_leftovers(run.path)
-        distributed.barrier()
+        wait_for_all()
         yield datasets
 
 
@@ -173,8 +183,8 @@ def _train(run: Run, watching: CallbackList) -> Run:
     from worldmodel.evaluation.run_evaluation import evaluate_run
 
     watching.on_message(f"Run directory: {run.path}")
-    if distributed.count() > 1:
-        watching.on_message(f"Training in {distributed.count()} processes")
+    if process_count() > 1:
+        watching.on_message(f"Training in {process_count()} processes")
     try:
         with _opened(run, watching) as datasets:
             if run.config.data.sources:
@@ -184,9 +194,9 @@ def _train(run: Run, watching: CallbackList) -> Run:
             fit_horizon(run, datasets.train, watching)
             model = run_phases(run, datasets, watching)
             run.set_model(model)
-            if distributed.is_first():
+            if is_first_process():
                 evaluate_run(run, datasets=datasets, callbacks=[watching])
-    except distributed.LostProcess as error:
+    except LostProcess as error:
         raise RunError(
             "another process of this training ended, and its own messages say why; resume with: "
             f"{_resume_command(run)}"
@@ -257,7 +267,7 @@ def run_phases(run: Run, datasets: Datasets, callbacks: CallbackList) -> WorldMo
     if checkpoint is not None:
         model.load_state_dict(checkpoint["model"])
     state = TrainingState(run, model, datasets.validation)
-    if distributed.is_first():
+    if is_first_process():
         monitor = CollapseMonitor(lambda text: callbacks.on_message(text, warning=True))
         callbacks = CallbackList([monitor, callbacks, TensorBoardLogger()])
     callbacks.on_train_start(state)
@@ -288,11 +298,11 @@ def _run_phase(phase: Phase, state: TrainingState, callbacks: CallbackList) -> N
             state.update, state.note = phase.step, ""
             last = phase.step == phase.updates
             if phase.step % LOG_EVERY == 0 or last:
-                state.losses = distributed.average(state.losses)
+                state.losses = average_terms(state.losses)
                 _log(state, callbacks)
             callbacks.on_update(state)
             advance(phase.step, state.note)
-            stop = distributed.anywhere(state.stop or interrupt.requested)
+            stop = true_anywhere(state.stop or interrupt.requested)
             if phase.step % CHECKPOINT_EVERY == 0 or last or stop:
                 state.run.save_checkpoint(
                     {

@@ -5,6 +5,7 @@ torchrun --nproc-per-node 2 in_processes.py stopped CONFIG OUTPUT
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def losses(buffer, output, objective):
         phase2=rate,
     )
     found = {}
-    with distributed.joined(), ReplayBuffer.open(buffer) as data:
+    with distributed.join_processes(), ReplayBuffer.open(buffer) as data:
         model = new_model(config)
 
         def heads(model, data, config):
@@ -51,10 +52,10 @@ def losses(buffer, output, objective):
         for make in (jepa_phase, refinement_phase, decoder_heads_phase, heads):
             phase = make(model, data, config)
             for i in range(UPDATES):
-                terms = distributed.average(phase.update())
+                terms = distributed.average_terms(phase.update())
                 found |= {f"{phase.name} {i} {k}": float(v) for k, v in terms.items()}
         weights = [float(p.detach().double().sum()) for p in model.parameters()]
-        Path(f"{output}.{distributed.rank()}").write_text(json.dumps([found, weights]))
+        Path(f"{output}.{distributed.process_rank()}").write_text(json.dumps([found, weights]))
 
 
 class _Stop(worldmodel.Callback):
@@ -68,7 +69,7 @@ def stopped(config, output):
     try:
         worldmodel.train(config=config, progress=False, callbacks=[_Stop()])
     except InterruptedRunError as error:
-        Path(f"{output}.{distributed.rank()}").write_text(str(error))
+        Path(f"{output}.{os.environ['RANK']}").write_text(str(error))
 
 
 torch.set_num_threads(1)

@@ -69,7 +69,7 @@ def test_a_run_of_two_processes_stops_in_both_and_is_continued_by_one(driven_run
 
 
 def test_a_batch_that_cannot_be_divided_is_refused(monkeypatch):
-    monkeypatch.setattr(distributed, "count", lambda: 3)
+    monkeypatch.setattr(distributed, "process_count", lambda: 3)
     distributed.require_divisible({"phase1.batch_size": 129})
     with pytest.raises(ConfigError, match=r"phase1\.batch_size is 128, and 3 processes .*of 3"):
         distributed.require_divisible({"phase1.batch_size": 128})
@@ -81,6 +81,6 @@ def test_a_process_without_its_launcher_is_an_error(monkeypatch):
     monkeypatch.setenv("RANK", "0")
     with (
         pytest.raises(RunError, match=r"cannot join the 2 processes .*torchrun"),
-        distributed.joined(),
+        distributed.join_processes(),
     ):
         pass
