@@ -11,6 +11,7 @@ from worldmodel.agent_files import read_settings
 from worldmodel.data import ReplayBuffer
 from worldmodel.data.header import HEADER_FILE
 from worldmodel.data.repair import check_buffer
+from worldmodel.data.shards import is_buffer
 from worldmodel.errors import Problem, RunError
 from worldmodel.files import load_tensors, read_record
 from worldmodel.run import Run
@@ -56,7 +57,7 @@ def _is_buffer(path: Path) -> bool:
     Raises:
         RunError: If it is neither.
     """
-    if (path / HEADER_FILE).exists():
+    if is_buffer(path):
         return True
     if not (path / "config.yaml").exists():
         raise RunError(

@@ -47,6 +47,9 @@ def collect(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes (default: one per core if faster).")
     ] = None,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Collect shards on a Ray cluster (RAY_ADDRESS, or local).")
+    ] = False,
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
@@ -54,8 +57,9 @@ def collect(
     with user_errors():
         from worldmodel.config import parse_settings
         from worldmodel.data.datasets import collect_to
+        from worldmodel.data.ray_collect import collect_shards_to
 
-        summary = collect_to(
+        summary = (collect_shards_to if ray else collect_to)(
             path,
             env_id=env,
             env_kwargs=parse_settings(env_kwargs),

@@ -104,7 +104,7 @@ def collect(
         (24, (64, 64, 3), Discrete(2))
         >>> folder.cleanup()
     """
-    wanted = _checked_seeds(seeds, episodes)
+    wanted = checked_seeds(seeds, episodes)
     recipe = resolve(
         env_id,
         env_kwargs,
@@ -164,7 +164,7 @@ def load_or_collect(
             episodes with other seeds. Nothing is changed then.
         ValueError: If arguments do not fit the environment or each other.
     """
-    wanted = _checked_seeds(seeds, episodes)
+    wanted = checked_seeds(seeds, episodes)
     recipe = resolve(
         env_id,
         env_kwargs,
@@ -331,7 +331,8 @@ def _writer(path: str | Path, recipe: Recipe, append: bool) -> ReplayBuffer:
     return buffer
 
 
-def _checked_seeds(seeds: Sequence[int], episodes: int) -> list[int]:
+def checked_seeds(seeds: Sequence[int], episodes: int) -> list[int]:
+    """Return the first `episodes` seeds, or raise ValueError if they are not valid."""
     if episodes < 1:
         raise ValueError(f"episodes is {episodes}; expected at least 1")
     wanted = [int(seed) for seed in seeds[:episodes]]

@@ -85,7 +85,7 @@ class Header:
 
     def write(self, directory: Path) -> None:
         """Write the header as a whole: readers see all of it or none, also after a power cut."""
-        write_text(directory / HEADER_FILE, json.dumps(self._to_json(), indent=1, allow_nan=False))
+        write_text(directory / HEADER_FILE, json.dumps(self.as_json(), indent=1, allow_nan=False))
 
     @classmethod
     def read(cls, directory: Path) -> Header:
@@ -111,7 +111,8 @@ class Header:
                 "or collect the data again under another path"
             ) from error
 
-    def _to_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
+        """Return the content of ``header.json``."""
         return {
             "format": FORMAT,
             "version": VERSION,

@@ -20,6 +20,7 @@ from worldmodel.data.policies import source_digest
 from worldmodel.data.reader import INFERRED, NO_REWARDS, Reader, ReadOptions, fits, require
 from worldmodel.data.replay import ReplayBuffer
 from worldmodel.data.rollout import Episode
+from worldmodel.data.shards import directories, is_buffer
 from worldmodel.errors import naming_episode
 from worldmodel.registry import is_reference, load_reference
 
@@ -42,7 +43,7 @@ class BufferReader(Reader):
     @classmethod
     def matches(cls, reference: str) -> bool:
         """Check whether the path is a replay buffer."""
-        return (Path(reference) / HEADER_FILE).exists()
+        return is_buffer(Path(reference))
 
     @property
     def has_rewards(self) -> bool:
@@ -58,8 +59,9 @@ class BufferReader(Reader):
     def identity(self) -> dict[str, Any]:
         """Return a digest of the header and of the index with its checksums."""
         digest = hashlib.sha256()
-        for name in (HEADER_FILE, "index.bin"):
-            digest.update((self.path / name).read_bytes())
+        for directory in directories(self.path):
+            for name in (HEADER_FILE, "index.bin"):
+                digest.update((directory / name).read_bytes())
         return {"buffer": digest.hexdigest()}
 
     def __iter__(self) -> Iterator[Episode]:

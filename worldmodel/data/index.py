@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,6 +130,22 @@ class EpisodeTable:
         """Count the rows of one file that the first `episodes` episodes take."""
         frames = self.num_frames if episodes == len(self) else int(self.starts[episodes])
         return frames - episodes if name in ("actions", "rewards") else frames
+
+    @classmethod
+    def concatenate(cls, tables: Sequence[EpisodeTable]) -> EpisodeTable:
+        """Make one table of several, as if their files were concatenated."""
+        whole = cls(np.empty(0, RECORD))
+        lengths = np.concatenate([table.lengths for table in tables])
+        whole._columns = {
+            "lengths": lengths,
+            "starts": np.cumsum(lengths) - lengths,
+            "first_steps": np.cumsum(lengths - 1) - (lengths - 1),
+            "seeds": np.concatenate([table.seeds for table in tables]),
+            "terminated": np.concatenate([table.terminated for table in tables]),
+        }
+        whole.num_frames = int(lengths.sum())
+        whole._show(len(lengths))
+        return whole
 
     def append(self, length: int, seed: int, terminated: bool) -> None:
         """Add one episode, in amortized constant time."""

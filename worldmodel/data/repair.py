@@ -8,6 +8,7 @@ import numpy as np
 
 from worldmodel.data.header import Header, lock_for_writing
 from worldmodel.data.index import EPISODE, SYNC, EpisodeTable, make_record, read_records
+from worldmodel.data.shards import directories, is_in_shards, open_shards
 from worldmodel.data.storage import EpisodeLog, RowFile, data_files, episode_checksum, is_whole
 from worldmodel.errors import Problem, ReplayBufferError
 from worldmodel.files import replacing
@@ -23,6 +24,8 @@ def check_buffer(path: str | Path) -> list[Problem]:
         What is damaged; empty if the buffer is intact.
     """
     path = Path(path)
+    if is_in_shards(path):
+        return _check_shards(path)
     try:
         header = Header.read(path)
     except ReplayBufferError as error:
@@ -43,6 +46,17 @@ def check_buffer(path: str | Path) -> list[Problem]:
         problems.append(Problem(str(error), f"worldmodel repair {path}"))
     finally:
         log.close()
+    return problems
+
+
+def _check_shards(path: Path) -> list[Problem]:
+    try:
+        shards = directories(path)
+        problems = [problem for shard in shards for problem in check_buffer(shard)]
+        if not problems:
+            open_shards(shards, path)[1].close()
+    except ReplayBufferError as error:
+        return [Problem(str(error), "repeat the command that collects it")]
     return problems
 
 

@@ -12,7 +12,8 @@ A buffer is a directory::
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy as np
 
 from worldmodel.data.header import Header, episode_rows, lock_for_writing
 from worldmodel.data.index import EpisodeTable
+from worldmodel.data.shards import ShardedLog, directories, open_shards
 from worldmodel.data.storage import EpisodeLog
 from worldmodel.data.windows import Indices, WindowReader, as_indices, existing_episodes
 from worldmodel.errors import ReplayBufferError
@@ -48,7 +50,11 @@ class ReplayBuffer(WindowReader):
     """
 
     def __init__(
-        self, path: Path, header: Header, log: EpisodeLog, view: EpisodeTable | None = None
+        self,
+        path: Path,
+        header: Header,
+        log: EpisodeLog | ShardedLog,
+        view: EpisodeTable | None = None,
     ) -> None:
         self.path = path
         self._header = header
@@ -92,14 +98,31 @@ class ReplayBuffer(WindowReader):
             raise
 
     @classmethod
-    def open(cls, path: str | Path, *, append: bool = False) -> ReplayBuffer:
+    def open(cls, path: str | Path | Sequence[str | Path], *, append: bool = False) -> ReplayBuffer:
         """Open a buffer for reading, or also for appending.
 
+        Args:
+            path: directory of a buffer, in one piece or in shards; or several directories, which
+                are read as one buffer.
+            append: whether episodes will be added, which needs a buffer in one piece.
+
         Raises:
-            ReplayBufferError: If there is no buffer, if it is damaged or of a newer format, or if
-                `append` is set while another process writes.
+            ReplayBufferError: If there is no buffer, if it is damaged or of a newer format, if
+                several were not collected in the same way, or if `append` is set while another
+                process writes.
         """
-        path = Path(path)
+        if isinstance(path, str | Path):
+            path = Path(path)
+            paths = directories(path)
+        else:
+            paths = [Path(each) for each in path]
+            path = Path(os.path.commonpath(paths)) if paths else Path()
+        if paths != [path]:
+            if append:
+                raise ReplayBufferError(
+                    f"{path} is in shards, which are read-only; collect into another directory"
+                )
+            return cls(path, *open_shards(paths, path))
         header = Header.read(path)
         lock = lock_for_writing(path) if append else None
         try:

@@ -146,6 +146,12 @@ class EpisodeLog:
         self._require_open()
         return self.files[name].rows(self._committed_rows(name))
 
+    def gather(self, name: str, first: np.ndarray, length: int, out: np.ndarray) -> None:
+        """Copy `length` rows from each first row (B,) into `out` (B, length, ...)."""
+        # The rows are valid; with mode="clip" NumPy copies straight into `out`.
+        rows = self.rows(name)
+        np.take(rows, first[:, None] + np.arange(length), axis=0, out=out, mode="clip")
+
     def append(self, rows: dict[str, np.ndarray], seed: int, terminated: bool) -> None:
         """Write one episode and commit it.
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from worldmodel.data.header import Header
 from worldmodel.data.index import EpisodeTable
+from worldmodel.data.shards import ShardedLog
 from worldmodel.data.storage import EpisodeLog
 
 _ALIGNMENT = 64
@@ -185,7 +186,7 @@ class WindowReader:
 
     path: Path
     _header: Header
-    _log: EpisodeLog
+    _log: EpisodeLog | ShardedLog
     _view: EpisodeTable | None
 
     @property
@@ -338,10 +339,8 @@ class WindowReader:
 
     def _gather(self, name: str, first: np.ndarray, length: int, out: np.ndarray) -> None:
         """Copy `length` rows from each first row (B,) into `out` (B, length, ...)."""
-        rows = self._log.rows(name)
         if out.size:
-            # The rows are valid; with mode="clip" NumPy copies straight into `out`.
-            np.take(rows, first[:, None] + np.arange(length), axis=0, out=out, mode="clip")
+            self._log.gather(name, first, length, out)
 
     def _validated_episodes(self, episodes: Indices) -> np.ndarray:
         return existing_episodes(episodes, len(self._episodes), self.path)

@@ -1,0 +1,185 @@
+"""Buffers in shards read like one in one piece, and Ray collects the bytes of one process."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from episodes import create, fill
+from killing_policy import MARK
+from typer.testing import CliRunner
+
+from cli import app
+from worldmodel.checks import check_path, describe
+from worldmodel.config import build_config
+from worldmodel.data import ReplayBuffer, collect
+from worldmodel.data.own_data import OwnData
+from worldmodel.data.ray_collect import collect_on_ray
+from worldmodel.data.shards import Manifest, shard_directory
+from worldmodel.errors import ReplayBufferError
+
+SIZES = [3, 1, 4]
+
+
+@pytest.fixture
+def whole(tmp_path):
+    with fill(create(tmp_path / "whole"), range(sum(SIZES))):
+        pass
+    with ReplayBuffer.open(tmp_path / "whole") as buffer:
+        yield buffer
+
+
+@pytest.fixture
+def shards(tmp_path):
+    path, first = tmp_path / "shards", 0
+    Manifest(SIZES).write(path)
+    for i, size in enumerate(SIZES):
+        with fill(create(shard_directory(path, i)), range(first, first + size)):
+            first += size
+    return path
+
+
+def same(left, right):
+    return all((a == b).all() and a.dtype == b.dtype for a, b in zip(left, right, strict=True))
+
+
+def require_same(buffer, whole):
+    assert len(buffer) == len(whole)
+    for name in ("seeds", "lengths", "terminated"):
+        assert (getattr(buffer, name) == getattr(whole, name)).all()
+    for length in (1, 2, 4):
+        drawn = [each.sample(64, length, np.random.default_rng(0)) for each in (buffer, whole)]
+        assert same(*drawn)
+    for i, length in enumerate(whole.lengths.tolist()):
+        assert same(*(each.windows([i], [0], length) for each in (buffer, whole)))
+        assert same(*(each.actions([i], [0], length) for each in (buffer, whole)))
+
+
+def test_shards_read_like_one_buffer(shards, whole):
+    with ReplayBuffer.open(shards) as buffer:
+        require_same(buffer, whole)
+        if whole.state_dim:
+            assert (buffer.states([5], [0], 3) == whole.states([5], [0], 3)).all()
+        chosen = [6, 0, 3]
+        view, expected = buffer.select(chosen), whole.select(chosen)
+        assert same(*(each.sample(32, 2, np.random.default_rng(1)) for each in (view, expected)))
+    with ReplayBuffer.open([shard_directory(shards, i) for i in range(3)]) as buffer:
+        require_same(buffer, whole)
+    assert describe(shards)["episodes"] == len(whole)
+    assert check_path(shards) == []
+
+
+def test_damage_in_a_shard_is_found(shards):
+    content = bytearray((shard_directory(shards, 2) / "frames.bin").read_bytes())
+    content[-1] ^= 1
+    (shard_directory(shards, 2) / "frames.bin").write_bytes(content)
+    (problem,) = check_path(shards)
+    assert "shard-00002: episode 3" in problem.what
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: shard_directory(p, 1).rename(p / "gone"), "lacks 1 of its 3 shards, the first"),
+        (lambda p: Manifest([3, 2, 4]).write(p), "shard-00001 has 1 of 2 episodes"),
+        (lambda p: (p / "shards.json").write_text('{"episodes": [3, "x"]}'), r"episodes\.1 is 'x'"),
+        (
+            lambda p: (
+                shard_directory(p, 1).rename(p / "away"),
+                shard_directory(p, 1).symlink_to(p / "away"),
+            ),
+            "shard-00001 is a link",
+        ),
+    ],
+)
+def test_incomplete_shards_are_not_opened(shards, change, message):
+    change(shards)
+    with pytest.raises(ReplayBufferError, match=message):
+        ReplayBuffer.open(shards)
+    assert check_path(shards)
+
+
+def test_shards_are_read_only_and_of_one_kind(shards, tmp_path):
+    with pytest.raises(ReplayBufferError, match=r"in shards, which are read-only; collect into"):
+        ReplayBuffer.open(shards, append=True)
+    with (
+        ReplayBuffer.open(shards) as buffer,
+        pytest.raises(ReplayBufferError, match="in shards, which are read-only"),
+    ):
+        buffer.add_episode(
+            np.zeros((3, *buffer.frame_shape), buffer.frame_dtype),
+            np.zeros((2, *buffer.action_space.shape), np.float32),
+            np.zeros(2),
+            False,
+            states=np.zeros((3, buffer.state_dim)),
+        )
+    collect(
+        "CartPole-v1", tmp_path / "other", episodes=1, seeds=[0], steps=3, policy="random"
+    ).close()
+    with pytest.raises(ReplayBufferError, match=r"differs from .* so they are not one buffer"):
+        ReplayBuffer.open([shard_directory(shards, 0), tmp_path / "other"])
+    with pytest.raises(ReplayBufferError, match="there are no buffers"):
+        ReplayBuffer.open([])
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A local cluster of two workers, which see the modules of the tests."""
+    ray = pytest.importorskip("ray")
+    mark = tmp_path_factory.mktemp("ray") / "killed"
+    variables = {"PYTHONPATH": str(Path(__file__).parent), MARK: str(mark)}
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="error",
+        runtime_env={"env_vars": variables},
+    )
+    yield mark
+    ray.shutdown()
+
+
+SETTINGS = {"steps": 5, "episodes": 20, "seeds": range(20), "policy": "killing_policy:KilledOnce"}
+
+
+def test_ray_collects_the_bytes_of_one_process_although_a_worker_is_killed(
+    cluster, tmp_path, monkeypatch
+):
+    done = []
+    with collect_on_ray(
+        "CartPole-v1", tmp_path / "ray", shard_episodes=6, progress=done.append, **SETTINGS
+    ) as buffer:
+        assert cluster.exists()
+        monkeypatch.setenv(MARK, str(cluster))
+        with collect("CartPole-v1", tmp_path / "one", **SETTINGS) as whole:
+            require_same(buffer, whole)
+            assert buffer.metadata == whole.metadata
+    assert sorted(done) == done
+    assert done[-1] == 20
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "ray").rglob("*.bin")}
+    collect_on_ray("CartPole-v1", tmp_path / "ray", shard_episodes=6, **SETTINGS).close()
+    assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "ray").rglob("*.bin")}
+    with pytest.raises(ReplayBufferError, match=r"has 4 shards with 20 episodes, and 2 with 20"):
+        collect_on_ray("CartPole-v1", tmp_path / "ray", shard_episodes=10, **SETTINGS)
+
+
+def test_an_error_in_a_worker_is_the_error_of_the_collection(cluster, tmp_path):
+    (tmp_path / "mine.txt").write_text("")
+    with pytest.raises(ReplayBufferError, match="is not empty"):
+        collect_on_ray("CartPole-v1", tmp_path, **SETTINGS)
+    with pytest.raises(ValueError, match="chose the action 9 in the episode with seed"):
+        collect_on_ray(
+            "CartPole-v1",
+            tmp_path / "bad",
+            **SETTINGS | {"policy": "killing_policy:Invalid"},
+        )
+    assert not (tmp_path / "bad").exists()
+
+
+def test_the_command_collects_shards_that_training_takes_as_they_are(cluster, tmp_path):
+    words = ["collect", str(tmp_path / "data"), "--env", "CartPole-v1", "--policy", "random"]
+    result = CliRunner().invoke(app, [*words, "--size", "4", "--steps", "5", "--ray", "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["episodes"] == 4
+    config = build_config({"data": {"sources": [str(tmp_path / "data")]}}, preset="smoke")
+    assert OwnData.of(config).in_place() == tmp_path / "data"

@@ -1,0 +1,172 @@
+"""Buffers in shards: directories of whole episodes that are read as one replay buffer.
+
+Processes that collect at the same time each fill a buffer of their own, a shard::
+
+    shards.json       how many episodes each shard has when it is complete
+    shard-00000/      a replay buffer with the first episodes
+    shard-00001/      a replay buffer with the episodes after them
+
+Opening a buffer in shards reads the index of each shard, not its frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from worldmodel.data.header import HEADER_FILE, Header
+from worldmodel.data.index import EpisodeTable
+from worldmodel.data.recipe import differences
+from worldmodel.data.storage import EpisodeLog
+from worldmodel.errors import ReplayBufferError, RunError
+from worldmodel.files import read_record, write_json
+
+MANIFEST = "shards.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Content of ``shards.json``.
+
+    Attributes:
+        episodes: number of episodes of each shard.
+    """
+
+    episodes: list[int]
+
+    def write(self, directory: Path) -> None:
+        """Write the manifest of a directory, which is created."""
+        directory.mkdir(parents=True, exist_ok=True)
+        write_json(directory / MANIFEST, asdict(self))
+
+    @classmethod
+    def read(cls, directory: Path) -> Manifest:
+        """Read the manifest of a directory.
+
+        Raises:
+            ReplayBufferError: If it is damaged.
+        """
+        try:
+            return read_record(directory / MANIFEST, cls, "restore it from a copy")
+        except RunError as error:
+            raise ReplayBufferError(str(error)) from error
+
+
+def shard_directory(directory: Path, number: int) -> Path:
+    """Return the directory of a shard."""
+    return directory / f"shard-{number:05}"
+
+
+def is_buffer(path: Path) -> bool:
+    """Whether a directory holds a replay buffer, in one piece or in shards."""
+    return (path / HEADER_FILE).exists() or is_in_shards(path)
+
+
+def is_in_shards(path: Path) -> bool:
+    """Whether a directory holds a replay buffer in shards."""
+    return (path / MANIFEST).exists()
+
+
+def directories(path: Path) -> list[Path]:
+    """Return the directories of the shards of a buffer, or its own if it is in one piece.
+
+    Raises:
+        ReplayBufferError: If a shard is missing or a link.
+    """
+    if not is_in_shards(path):
+        return [path]
+    shards = [shard_directory(path, i) for i in range(len(Manifest.read(path).episodes))]
+    if missing := [shard.name for shard in shards if not (shard / HEADER_FILE).exists()]:
+        raise ReplayBufferError(
+            f"{path} lacks {len(missing)} of its {len(shards)} shards, the first is {missing[0]}; "
+            "repeat the command that collects it, or restore them from a copy"
+        )
+    for shard in shards:
+        if shard.is_symlink():
+            raise ReplayBufferError(f"{shard} is a link; replace it by a copy of the directory")
+    return shards
+
+
+class ShardedLog:
+    """Reads the files of several replay buffers as if they were one; see `EpisodeLog`.
+
+    Args:
+        logs: at least one, open for reading.
+        directory: named in messages.
+
+    Attributes:
+        episodes: those of all buffers, in order.
+    """
+
+    def __init__(self, logs: Sequence[EpisodeLog], directory: Path) -> None:
+        self._logs, self._directory = list(logs), directory
+        tables = [log.episodes for log in logs]
+        self.episodes = EpisodeTable.concatenate(tables)
+        frames = np.cumsum([table.num_frames for table in tables])
+        self._frames, self._steps = frames, frames - np.cumsum([len(table) for table in tables])
+
+    def gather(self, name: str, first: np.ndarray, length: int, out: np.ndarray) -> None:
+        """Copy `length` rows from each first row (B,) into `out` (B, length, ...)."""
+        ends = self._steps if name in ("actions", "rewards") else self._frames
+        shard_of = np.searchsorted(ends, first, side="right")
+        for i in np.unique(shard_of):
+            rows = np.flatnonzero(shard_of == i)
+            before = ends[i - 1] if i else 0
+            if len(rows) == len(first):
+                self._logs[i].gather(name, first - before, length, out)
+                return
+            part = np.empty((len(rows), *out.shape[1:]), out.dtype)
+            self._logs[i].gather(name, first[rows] - before, length, part)
+            out[rows] = part
+
+    def append(self, rows: dict[str, np.ndarray], seed: int, terminated: bool) -> None:
+        """Refuse, because only a buffer in one piece can grow."""
+        raise ReplayBufferError(f"{self._directory} is in shards, which are read-only")
+
+    def flush(self) -> None:
+        """Do nothing: nothing was written."""
+
+    def close(self) -> None:
+        """Release all files."""
+        for log in self._logs:
+            log.close()
+
+
+def open_shards(paths: Sequence[Path], directory: Path) -> tuple[Header, ShardedLog]:
+    """Open buffers that were collected in the same way as one.
+
+    Args:
+        paths: directories of the buffers, in the order of their episodes.
+        directory: named in messages.
+
+    Raises:
+        ReplayBufferError: If one is missing, damaged, or was collected in another way.
+    """
+    if not paths:
+        raise ReplayBufferError("there are no buffers to open; give at least one")
+    headers = [Header.read(path) for path in paths]
+    for path, header in zip(paths, headers, strict=True):
+        found = differences(header.as_json(), headers[0].as_json())
+        if found:
+            raise ReplayBufferError(
+                f"{path} differs from {paths[0]} ({'; '.join(found)}), so they are not one buffer"
+            )
+    logs = [EpisodeLog(path, header, None) for path, header in zip(paths, headers, strict=True)]
+    log = ShardedLog(logs, directory)
+    if is_in_shards(directory):
+        _require_complete(paths, logs, Manifest.read(directory))
+    return headers[0], log
+
+
+def _require_complete(
+    paths: Sequence[Path], logs: Sequence[EpisodeLog], manifest: Manifest
+) -> None:
+    for path, log, expected in zip(paths, logs, manifest.episodes, strict=True):
+        if len(log.episodes) != expected:
+            raise ReplayBufferError(
+                f"{path} has {len(log.episodes)} of {expected} episodes; repeat the command that "
+                "collects it"
+            )
