@@ -239,31 +239,6 @@ class WindowReader:
         which, starts = uniform_starts(lengths, length, batch_size, rng)
         return self._read(which if chosen is None else chosen[which], starts, length, out)
 
-    def episode_windows(
-        self,
-        episodes: Indices,
-        length: int,
-        rng: np.random.Generator,
-        out: Windows | None = None,
-    ) -> Windows:
-        """Draw one window from each given episode, uniformly over that episode's valid starts.
-
-        Args:
-            episodes: (B,) episodes, each at least `length` frames long; see
-                `episodes_of_at_least`.
-            length: frames per window, L.
-            rng: random generator.
-            out: arrays to fill, from `empty_windows`; None allocates.
-
-        Raises:
-            ValueError: If an episode is shorter than `length`, or an argument is out of range.
-        """
-        require_length(length)
-        chosen = self._validated_episodes(episodes)
-        return self._read(
-            chosen, one_start_each(self._episodes.lengths[chosen], length, rng), length, out
-        )
-
     def episodes_of_at_least(self, length: int) -> np.ndarray:
         """Find episodes long enough for a window of `length` frames, int64 (E',), ascending."""
         return np.flatnonzero(self._episodes.lengths >= length)
