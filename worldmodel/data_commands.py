@@ -57,9 +57,8 @@ def collect(
     with user_errors():
         from worldmodel.config import parse_settings
         from worldmodel.data.datasets import collect_to
-        from worldmodel.data.ray_collect import collect_shards_to
 
-        summary = (collect_shards_to if ray else collect_to)(
+        summary = collect_to(
             path,
             env_id=env,
             env_kwargs=parse_settings(env_kwargs),
@@ -74,6 +73,7 @@ def collect(
             observation_key=observation_key,
             frame_skip=frame_skip or 1,
             workers=workers,
+            ray=ray,
             callbacks=[TerminalProgress()],
         )
         print_values(summary, as_json)

@@ -7,7 +7,7 @@ the r-th part. `gather` then gives the latents of the whole batch to every proce
 variances, covariances and sketches are those of the whole batch, and `average_gradients` makes the
 gradients those of a single process. The first process alone collects, writes and evaluates.
 
-In a single process, everything here does nothing.
+In a single process, and outside of `join_processes`, everything here does nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -26,12 +27,20 @@ from worldmodel.errors import ConfigError, RunError
 
 T = TypeVar("T")
 
+_STARTING = timedelta(minutes=10)
 _LONGEST_WAIT = timedelta(days=1)
-"""The other processes wait while the first one collects data. One that dies is noticed at once."""
+"""How long processes wait while the first one collects or evaluates."""
 
 
 class LostProcess(RuntimeError):  # noqa: N818
-    """Another process of the training has ended."""
+    """A collective operation failed, usually because another process has ended."""
+
+
+class _Group:
+    """The processes of a running training; None outside of `join_processes`."""
+
+    waiting: Any = None
+    """Group for flags, numbers and waiting, on CPUs; gradients use the default group."""
 
 
 def launched() -> bool:
@@ -51,33 +60,44 @@ def join_processes() -> Iterator[None]:
     A process group that exists already, as in Ray Train, is used and kept.
 
     Raises:
-        RunError: If the other processes cannot be reached.
+        RunError: If the other processes cannot be reached, or one of them ends.
     """
-    if not dist.is_available() or dist.is_initialized() or not launched():
+    exists = dist.is_available() and dist.is_initialized()
+    if not exists and not launched():
         yield
         return
+    if not exists:
+        _start_group()
+    _Group.waiting = dist.new_group(backend="gloo", timeout=_LONGEST_WAIT)
+    try:
+        yield
+    except LostProcess as error:
+        raise RunError(f"{error}; look at the messages of the others") from error
+    finally:
+        _Group.waiting = None
+        if not exists:
+            dist.destroy_process_group()
+
+
+def _start_group() -> None:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
-        dist.init_process_group(backend, timeout=_LONGEST_WAIT)
+        dist.init_process_group(backend, timeout=_STARTING)
     except (ValueError, RuntimeError) as error:
         raise RunError(
             f"cannot join the {os.environ['WORLD_SIZE']} processes of WORLD_SIZE ({error}); start "
             "them with a launcher: torchrun --nproc-per-node N -m worldmodel train"
         ) from error
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
 
 
 def process_count() -> int:
     """Number of processes."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if _Group.waiting is not None else 1
 
 
 def process_rank() -> int:
     """Number of this process, from 0."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    return dist.get_rank() if _Group.waiting is not None else 0
 
 
 def is_first_process() -> bool:
@@ -85,9 +105,19 @@ def is_first_process() -> bool:
     return process_rank() == 0
 
 
-def local_rank() -> int:
-    """Number of this process on its machine, from 0, which chooses its GPU."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
+def own_gpu() -> torch.device:
+    """Return the GPU of this process among those of its machine.
+
+    Raises:
+        ConfigError: If the machine has more processes than GPUs.
+    """
+    number, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if number >= gpus:
+        raise ConfigError(
+            f"LOCAL_RANK is {number}, and this machine has {gpus} GPUs; start at most {gpus} "
+            "processes on it, or pass --device cpu"
+        )
+    return torch.device("cuda", number)
 
 
 def shard(size: int) -> slice:
@@ -154,12 +184,19 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
         gradient.copy_(mean.view_as(gradient))
 
 
+def copy_from_first(module: nn.Module) -> None:
+    """Give all processes the weights and buffers that a module has in the first one."""
+    if process_count() > 1:
+        for tensor in module.state_dict().values():
+            _collective(partial(dist.broadcast, tensor, 0))
+
+
 def average_terms(terms: dict[str, Tensor]) -> dict[str, Tensor]:
     """Average 0-d tensors over the processes, which all have the same names."""
     if process_count() == 1 or not terms:
         return terms
-    values = torch.stack([term.float() for term in terms.values()])
-    _collective(lambda: dist.all_reduce(values))
+    values = torch.tensor([float(term) for term in terms.values()])
+    _collective(lambda: dist.all_reduce(values, group=_Group.waiting))
     return dict(zip(terms, values / process_count(), strict=True))
 
 
@@ -168,7 +205,7 @@ def true_anywhere(flag: bool) -> bool:
     if process_count() == 1:
         return flag
     found = torch.tensor(int(flag))
-    _collective(lambda: dist.all_reduce(found, dist.ReduceOp.MAX))
+    _collective(lambda: dist.all_reduce(found, dist.ReduceOp.MAX, group=_Group.waiting))
     return bool(found)
 
 
@@ -181,7 +218,8 @@ def from_first_process(make: Callable[[], T]) -> T:
     """Call a function in the first process, and return its result in all of them."""
     shared: list[Any] = [make() if is_first_process() else None]
     if process_count() > 1:
-        _collective(lambda: dist.broadcast_object_list(shared))
+        group = _Group.waiting
+        _collective(lambda: dist.broadcast_object_list(shared, 0, group=group))
     result: T = shared[0]
     return result
 
@@ -190,9 +228,12 @@ def _collective(call: Callable[[], Any]) -> None:
     """Run a collective operation.
 
     Raises:
-        LostProcess: If another process has ended.
+        LostProcess: If it fails.
     """
     try:
         call()
     except RuntimeError as error:
-        raise LostProcess(str(error)) from error
+        reason = str(error).strip().splitlines()[0]
+        raise LostProcess(
+            f"a process of this training ended, or cannot be reached ({reason})"
+        ) from error

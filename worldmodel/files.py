@@ -11,7 +11,7 @@ import shutil
 import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -56,9 +56,11 @@ def remove_leftovers(folder: Path, seconds: float = 0.0) -> None:
         seconds: minimum age of the files.
     """
     limit = time.time() - seconds
-    for path in folder.rglob(".*"):
-        if _TEMPORARY.fullmatch(path.name) and path.lstat().st_mtime <= limit:
-            path.unlink(missing_ok=True)
+    for directory, _, names in os.walk(folder):
+        for path in (Path(directory, name) for name in names if _TEMPORARY.fullmatch(name)):
+            with suppress(OSError):  # another process may have removed it
+                if path.lstat().st_mtime <= limit:
+                    path.unlink()
 
 
 def sync(path: Path) -> None:

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from worldmodel.batches import Batch, WindowSampler
 from worldmodel.config import Config
 from worldmodel.data import ReplayBuffer
-from worldmodel.distributed import gather, shard
+from worldmodel.distributed import copy_from_first, gather, shard
 from worldmodel.hyperparameters import ObjectiveConfig, Optimization
 from worldmodel.latents import LatentEpisodes, LatentSampler, encode_episodes
 from worldmodel.models import WorldModel, unroll
@@ -49,6 +49,8 @@ def jepa_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -> Phase
     spec = model.spec
     objective = make_objective(settings, spec.latent_dim, spec.actions.dim, config.seed)
     module = objective.to(model.device) if isinstance(objective, nn.Module) else None
+    if module is not None:
+        copy_from_first(module)
     generator = torch.Generator().manual_seed(config.seed)
     length = model.frames.window(settings.horizon)
     sampler = WindowSampler(buffer, length, phase.batch_size, seed=(config.seed, 1))

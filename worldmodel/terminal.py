@@ -158,7 +158,7 @@ def _report(error: Exception) -> None:
     """Print an error and exit; return if it is unexpected and not the user's."""
     from gymnasium.error import Error as GymnasiumError
 
-    from worldmodel.distributed import LostProcess
+    from worldmodel.distributed import is_helper_process
     from worldmodel.errors import InterruptedRunError, ReplayBufferError, RunError
     from worldmodel.user_code import user_code_of
 
@@ -170,10 +170,11 @@ def _report(error: Exception) -> None:
     if isinstance(error, ValueError | GymnasiumError):
         fail(str(error), WRONG_USAGE)
     if isinstance(error, InterruptedRunError):
-        typer.echo(str(error), err=True)
+        if not is_helper_process():
+            typer.echo(str(error), err=True)
         raise typer.Exit(FAILED)
     if isinstance(error, RunError | OSError):
-        fail(str(error), FAILED, from_any=isinstance(error.__cause__, LostProcess))
+        fail(str(error), FAILED)
     if isinstance(error, MemoryError):
         fail(f"not enough memory: {error}", FAILED)
     if any(_is_users(Path(frame.filename)) for frame in traceback.extract_tb(error.__traceback__)):
@@ -202,18 +203,18 @@ def _fail_in_user_code(error: Exception, message: str) -> NoReturn:
     raise typer.Exit(FAILED)
 
 
-def fail(message: str, status: int, *, from_any: bool = False) -> NoReturn:
+def fail(message: str, status: int) -> NoReturn:
     """Print an error in one line and exit.
 
-    Args:
-        message: what is wrong, and how to fix it.
-        status: exit status.
-        from_any: whether any of several processes prints it; otherwise only the first one does.
+    Of several processes, all report an error, but only the first one a mistake in the command.
     """
     from worldmodel.distributed import is_helper_process
 
-    if from_any or not is_helper_process():
+    if not is_helper_process():
         typer.echo("Error: " + " ".join(message.split()), err=True)
+    elif status != WRONG_USAGE:
+        rank = os.environ["RANK"]
+        typer.echo(f"Error in process {rank}: " + " ".join(message.split()), err=True)
     raise typer.Exit(status)
 
 

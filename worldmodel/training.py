@@ -26,6 +26,7 @@ from worldmodel.data.own_data import OwnSource, as_sources, describe_data
 from worldmodel.distributed import (
     LostProcess,
     average_terms,
+    copy_from_first,
     from_first_process,
     is_first_process,
     join_processes,
@@ -109,11 +110,7 @@ def train(
         raise TypeError("config is a whole configuration: give it without other options")
     with join_processes():
         watching = _watching(callbacks, progress)
-        try:
-            _check(config, watching)
-        except KeyboardInterrupt as error:
-            raise InterruptedRunError("Stopped before a run was made") from error
-        path = from_first_process(lambda: Run.create(config).path)
+        path = from_first_process(lambda: _create(config, watching))
         return _train(Run(path, config.device, trust=True), watching)
 
 
@@ -141,6 +138,15 @@ def _watching(callbacks: Sequence[Callback], progress: bool) -> CallbackList:
     if not is_first_process():
         return CallbackList([])
     return CallbackList([*callbacks, *([TerminalProgress()] if progress else [])])
+
+
+def _create(config: Config, callbacks: CallbackList) -> Path:
+    """Make a run directory, unless the configuration has a mistake."""
+    try:
+        _check(config, callbacks)
+    except KeyboardInterrupt as error:
+        raise InterruptedRunError("Stopped before a run was made") from error
+    return Run.create(config).path
 
 
 def _check(config: Config, callbacks: CallbackList) -> None:
@@ -174,7 +180,8 @@ def _opened(run: Run, callbacks: CallbackList) -> Iterator[Datasets]:
         only_one_process(run.path / "training.lock", f"training {run.path}"),
         open_datasets(run.config, [callbacks]) as datasets,
     ):
-        remove_leftovers(run.path)
+        if not run.finished:  # nobody else can be using it
+            remove_leftovers(run.path)
         wait_for_all()
         yield datasets
 
@@ -182,6 +189,7 @@ def _opened(run: Run, callbacks: CallbackList) -> Iterator[Datasets]:
 def _train(run: Run, watching: CallbackList) -> Run:
     from worldmodel.evaluation.run_evaluation import evaluate_run
 
+    require_divisible(_batch_sizes(run.config))
     watching.on_message(f"Run directory: {run.path}")
     if process_count() > 1:
         watching.on_message(f"Training in {process_count()} processes")
@@ -196,11 +204,9 @@ def _train(run: Run, watching: CallbackList) -> Run:
             run.set_model(model)
             if is_first_process():
                 evaluate_run(run, datasets=datasets, callbacks=[watching])
+            wait_for_all()
     except LostProcess as error:
-        raise RunError(
-            "another process of this training ended, and its own messages say why; resume with: "
-            f"{_resume_command(run)}"
-        ) from error
+        raise RunError(f"{error}; resume with: {_resume_command(run)}") from error
     except KeyboardInterrupt as error:
         raise InterruptedRunError(_resume_hint(run)) from error
     except OSError as error:
@@ -274,6 +280,7 @@ def run_phases(run: Run, datasets: Datasets, callbacks: CallbackList) -> WorldMo
     names = list(PHASES)
     try:
         for name in names[names.index(checkpoint["phase"]) if checkpoint else 0 :]:
+            copy_from_first(model)  # also statistics of BatchNorm, which are those of a part
             phase = PHASES[name](model, buffer, config)
             if phase is not None:
                 if checkpoint is not None:
@@ -332,4 +339,5 @@ def _resume_hint(run: Run) -> str:
 
 
 def _resume_command(run: Run) -> str:
-    return f"worldmodel train --resume {run.path}"
+    command = "worldmodel train" if process_count() == 1 else "torchrun ... -m worldmodel train"
+    return f"{command} --resume {run.path}"

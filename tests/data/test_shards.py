@@ -13,7 +13,8 @@ from cli import app
 from worldmodel.checks import check_path, describe
 from worldmodel.config import build_config
 from worldmodel.data import ReplayBuffer, collect
-from worldmodel.data.own_data import OwnData
+from worldmodel.data import shards as shards_module
+from worldmodel.data.own_data import OwnData, as_sources
 from worldmodel.data.ray_collect import collect_on_ray
 from worldmodel.data.shards import Manifest, shard_directory
 from worldmodel.errors import ReplayBufferError
@@ -65,8 +66,21 @@ def test_shards_read_like_one_buffer(shards, whole):
         assert same(*(each.sample(32, 2, np.random.default_rng(1)) for each in (view, expected)))
     with ReplayBuffer.open([shard_directory(shards, i) for i in range(3)]) as buffer:
         require_same(buffer, whole)
+        assert as_sources(buffer, shards) == [str(shard_directory(shards, i)) for i in range(3)]
+    with ReplayBuffer.open([shard_directory(shards, 1), shard_directory(shards, 2)]) as buffer:
+        assert buffer.seeds.tolist() == list(range(3, 8))
+    with ReplayBuffer.open([shards, shards]) as buffer:
+        assert buffer.num_frames == 2 * whole.num_frames
     assert describe(shards)["episodes"] == len(whole)
     assert check_path(shards) == []
+
+
+def test_few_shards_are_mapped_at_a_time(shards, whole, monkeypatch):
+    monkeypatch.setattr(shards_module, "_MOST_MAPPED", 1)
+    with ReplayBuffer.open(shards) as buffer:
+        require_same(buffer, whole)
+        mapped = [file._mapped.size > 0 for log in buffer._log._logs for file in log.files.values()]
+        assert 0 < sum(mapped) <= 4
 
 
 def test_damage_in_a_shard_is_found(shards):
@@ -159,8 +173,17 @@ def test_ray_collects_the_bytes_of_one_process_although_a_worker_is_killed(
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "ray").rglob("*.bin")}
     collect_on_ray("CartPole-v1", tmp_path / "ray", shard_episodes=6, **SETTINGS).close()
     assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "ray").rglob("*.bin")}
-    with pytest.raises(ReplayBufferError, match=r"has 4 shards with 20 episodes, and 2 with 20"):
-        collect_on_ray("CartPole-v1", tmp_path / "ray", shard_episodes=10, **SETTINGS)
+    for change, message in (
+        ({"shard_episodes": 10}, "it was started with 20 episodes in 4 shards from seed 0"),
+        ({"seeds": range(1, 21)}, "it was started with 20 episodes in 4 shards from seed 0"),
+        ({"policy": "random"}, "policy"),
+        ({"steps": 4}, "steps is 5, wanted 4"),
+    ):
+        with pytest.raises(ReplayBufferError, match=message):
+            collect_on_ray(
+                "CartPole-v1", tmp_path / "ray", **{"shard_episodes": 6} | SETTINGS | change
+            )
+    assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "ray").rglob("*.bin")}
 
 
 def test_an_error_in_a_worker_is_the_error_of_the_collection(cluster, tmp_path):
@@ -178,8 +201,10 @@ def test_an_error_in_a_worker_is_the_error_of_the_collection(cluster, tmp_path):
 
 def test_the_command_collects_shards_that_training_takes_as_they_are(cluster, tmp_path):
     words = ["collect", str(tmp_path / "data"), "--env", "CartPole-v1", "--policy", "random"]
-    result = CliRunner().invoke(app, [*words, "--size", "4", "--steps", "5", "--ray", "--json"])
-    assert result.exit_code == 0, result.output
+    words += ["--size", "4", "--steps", "5", "--ray", "--json"]
+    for _ in range(2):  # the second call finds it complete
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["episodes"] == 4
     config = build_config({"data": {"sources": [str(tmp_path / "data")]}}, preset="smoke")
     assert OwnData.of(config).in_place() == tmp_path / "data"

@@ -55,6 +55,7 @@ def test_resuming_and_later_evaluations_remove_what_killed_processes_left(run_pa
     kept.write_text("mine")
     left = run_path / "models" / name
     left.write_text("half")
+    (run_path / "metrics.json").unlink()  # killed before the end
     run = worldmodel.resume(run_path, progress=False)
     assert not left.exists()
     left.write_text("half")

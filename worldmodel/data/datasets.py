@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,10 +20,12 @@ from worldmodel.callbacks import Callback, CallbackList
 from worldmodel.config import Config
 from worldmodel.data.adapters import env_options, require_env
 from worldmodel.data.collect import collect, load_or_collect
-from worldmodel.data.header import HEADER_FILE, dataset_lock
+from worldmodel.data.header import dataset_lock
 from worldmodel.data.policies import Policy
+from worldmodel.data.ray_collect import collect_on_ray
 from worldmodel.data.recipe import Recipe, resolve
 from worldmodel.data.replay import ReplayBuffer
+from worldmodel.data.shards import is_buffer
 from worldmodel.files import require_directory
 
 Split = Literal["validation", "heldout"]
@@ -162,7 +165,7 @@ def check_data(
         envs.close()
     size = config.data.size
     path = config.data.dir / _folder(config, recipe, 0, size)
-    if _exists(path):
+    if is_buffer(path):
         ReplayBuffer.open(path).close()
     else:
         hint = "lower --size, or choose another disk with --set data.dir=PATH"
@@ -239,6 +242,7 @@ def collect_to(
     first_seed: int | None,
     observation: str = "pixels",
     workers: int | None = None,
+    ray: bool = False,
     callbacks: Sequence[Callback] = (),
     **env_options: Any,
 ) -> dict[str, Any]:
@@ -256,6 +260,7 @@ def collect_to(
         observation: ``pixels`` or ``vector``.
         first_seed: seed of the first episode; None continues after the largest seed in the buffer.
         workers: see `collect`.
+        ray: collect with `collect_on_ray`, which completes a buffer but adds nothing to it.
         callbacks: that show the progress of the collection.
         env_options: `wrappers`, `observation_key` and `frame_skip`, see `collect`.
 
@@ -263,7 +268,7 @@ def collect_to(
         The `ReplayBuffer.summary` of the buffer.
     """
     require_directory(path)
-    append, stored, largest = _exists(path), 0, -1
+    append, stored, largest = is_buffer(path) and not ray, 0, -1
     if append:
         with ReplayBuffer.open(path) as existing:
             stored, largest = len(existing), int(max(existing.seeds, default=-1))
@@ -281,17 +286,11 @@ def collect_to(
     recipe = resolve(**settings)
     recipe.require_images(env_id, observation)
     recipe.require_space(path, size, "lower --size, or choose another disk")
+    settings["workers"], seeds = workers, range(first, first + size)
+    play = collect_on_ray if ray else partial(collect, append=append)
     with (
         CallbackList(callbacks).task("collect", stored + size, stored) as advance,
-        collect(
-            path=path,
-            episodes=size,
-            seeds=range(first, first + size),
-            workers=workers,
-            append=append,
-            progress=advance,
-            **settings,
-        ) as buffer,
+        play(path=path, episodes=size, seeds=seeds, progress=advance, **settings) as buffer,
     ):
         return buffer.summary()
 
@@ -376,13 +375,9 @@ def _require_supported(space: gym.Space[Any]) -> None:
         )
 
 
-def _exists(path: Path) -> bool:
-    return (path / HEADER_FILE).exists()
-
-
 def _lengths(path: Path) -> np.ndarray:
     """Return the frames of each complete episode, int (E,); none if there is no buffer."""
-    if not _exists(path):
+    if not is_buffer(path):
         return np.zeros(0, int)
     with ReplayBuffer.open(path) as buffer:
         return buffer.lengths

@@ -95,7 +95,7 @@ class Header:
             ReplayBufferError: If there is no header, or one that this version cannot read, or a
                 file of the buffer is a link.
         """
-        _require_no_links(directory)
+        require_no_links(directory)
         content = _read_json(directory)
         try:
             return cls(
@@ -124,7 +124,7 @@ class Header:
         }
 
 
-def _require_no_links(directory: Path) -> None:
+def require_no_links(directory: Path) -> None:
     """Raise ReplayBufferError if a file of a buffer is a link, which could lead to any file."""
     for entry in directory.iterdir() if directory.is_dir() else ():
         if entry.is_symlink():

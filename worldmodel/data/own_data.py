@@ -63,7 +63,7 @@ def as_sources(
     if isinstance(data, str | Path):
         return [str(data)]
     if isinstance(data, ReplayBuffer):
-        return [str(data.path.absolute())]
+        return [str(path.absolute()) for path in data.parts]
     if callable(data):
         return [reference(data)]
     if not isinstance(data, Sequence):

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from worldmodel.callbacks import Callback, CallbackList
 from worldmodel.data.collect import checked_seeds, load_or_collect
 from worldmodel.data.header import unknown_files
 from worldmodel.data.policies import Policy
 from worldmodel.data.reader import require
-from worldmodel.data.recipe import resolve
+from worldmodel.data.recipe import differences, resolve
 from worldmodel.data.replay import ReplayBuffer
 from worldmodel.data.shards import Manifest, is_in_shards, shard_directory
+from worldmodel.data.workers import portable
 from worldmodel.errors import ReplayBufferError
-from worldmodel.files import require_directory
 from worldmodel.registry import SEARCHED
+from worldmodel.trust import trust_all, trusts_all
 
-SHARD_EPISODES = 250
+SHARD_EPISODES = 1000
 _RETRIES = 5
-_DEFAULTS = {"env_kwargs": None, "policy": "passive", "image_size": 64, "observation": "auto"}
+_SECONDS_TO_STOP = 30.0
 
 
 def collect_on_ray(
@@ -35,6 +35,10 @@ def collect_on_ray(
     shard_episodes: int = SHARD_EPISODES,
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+    policy: str | Path | Policy = "passive",
+    image_size: int = 64,
+    observation: str = "auto",
     **settings: Any,
 ) -> ReplayBuffer:
     """Collect episodes with the workers of a Ray cluster.
@@ -53,44 +57,88 @@ def collect_on_ray(
         workers: tasks at a time of a cluster that is started here; None for one per core. A cluster
             that exists (``RAY_ADDRESS``, or `ray.init` was called) decides that itself.
         progress: called with the number of collected episodes after each shard.
-        settings: further arguments of `collect`.
+        env_kwargs: see `collect`.
+        policy: see `collect`.
+        image_size: see `collect`.
+        observation: see `collect`.
+        settings: further arguments of `collect`, among them `steps`.
 
     Returns:
         The buffer, open for reading.
 
     Raises:
-        ReplayBufferError: If the path holds something else.
+        ReplayBufferError: If the path holds something else, or the cluster fails.
         ValueError: If arguments do not fit the environment or each other.
     """
     ray = require("ray", "ray")
     wanted, path = checked_seeds(seeds, episodes), Path(path).resolve()
-    resolve(env_id, **_DEFAULTS | settings)
+    settings |= {"policy": policy, "image_size": image_size, "observation": observation}
+    recipe = resolve(env_id, env_kwargs, **settings)
     parts = [wanted[i : i + shard_episodes] for i in range(0, episodes, shard_episodes)]
-    _begin(path, Manifest([len(part) for part in parts]))
+    _begin(path, Manifest([len(part) for part in parts], wanted, recipe.metadata()))
+    settings["env_kwargs"] = env_kwargs
     with _removed_if_empty(path), _cluster(ray, workers):
         fill = ray.remote(num_cpus=1, max_retries=_RETRIES)(_fill)
-        waiting = [
-            fill.remote(env_id, shard_directory(path, i), part, settings, SEARCHED)
+        tasks = [
+            fill.remote(env_id, shard_directory(path, i), part, settings, SEARCHED, trusts_all())
             for i, part in enumerate(parts)
         ]
-        done = 0
-        while waiting:
-            finished, waiting = ray.wait(waiting)
-            try:
-                done += sum(ray.get(finished))
-            except ray.exceptions.RayTaskError as error:
-                raise error.cause from error
-            if progress is not None:
-                progress(done)
+        try:
+            _wait(ray, tasks, progress)
+        except BaseException:
+            for task in tasks:
+                ray.cancel(task, force=True)
+            ray.wait(tasks, num_returns=len(tasks), timeout=_SECONDS_TO_STOP)
+            raise
     return ReplayBuffer.open(path)
 
 
+def _wait(ray: Any, tasks: list[Any], progress: Callable[[int], None] | None) -> None:
+    """Wait for all tasks.
+
+    Raises:
+        ReplayBufferError: If the cluster fails.
+    """
+    done, waiting = 0, list(tasks)
+    while waiting:
+        finished, waiting = ray.wait(waiting)
+        try:
+            results = ray.get(finished)
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ReplayBufferError(
+                f"Ray could not collect a shard ({reason}); the same call continues the collection"
+            ) from error
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+            done += result
+        if progress is not None:
+            progress(done)
+
+
 def _fill(
-    env_id: str, path: Path, seeds: list[int], settings: dict[str, Any], searched: list[str]
-) -> int:
-    """Complete one shard, in a process of the cluster; return its number of episodes."""
+    env_id: str,
+    path: Path,
+    seeds: list[int],
+    settings: dict[str, Any],
+    searched: list[str],
+    trusted: bool,
+) -> int | Exception:
+    """Complete one shard, in a process of the cluster.
+
+    Returns:
+        The number of its episodes, or what was raised.
+    """
     SEARCHED[:] = searched
-    load_or_collect(env_id, path, episodes=len(seeds), seeds=seeds, workers=1, **settings).close()
+    if trusted:
+        trust_all()
+    try:
+        load_or_collect(
+            env_id, path, episodes=len(seeds), seeds=seeds, workers=1, **settings
+        ).close()
+    except Exception as error:
+        return portable(error)
     return len(seeds)
 
 
@@ -98,11 +146,15 @@ def _begin(path: Path, manifest: Manifest) -> None:
     """Write the manifest of a new buffer, or check that of an unfinished one."""
     if is_in_shards(path):
         found = Manifest.read(path)
-        if found != manifest:
+        different = differences(found.recipe, manifest.recipe)
+        if found.seeds != manifest.seeds or found.episodes != manifest.episodes:
+            numbers = f"{sum(found.episodes)} episodes in {len(found.episodes)} shards"
+            seeds = f" from seed {found.seeds[0]}" if found.seeds else ""
+            different.append(f"it was started with {numbers}{seeds}")
+        if different:
             raise ReplayBufferError(
-                f"{path} has {len(found.episodes)} shards with {sum(found.episodes)} episodes, and "
-                f"{len(manifest.episodes)} with {sum(manifest.episodes)} are wanted; pass another "
-                "path, or the same numbers"
+                f"{path} was collected in another way ({'; '.join(different)}); pass another path, "
+                "or the same settings"
             )
     elif others := unknown_files(path):
         raise ReplayBufferError(
@@ -136,47 +188,3 @@ def _cluster(ray: Any, workers: int | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def collect_shards_to(
-    path: Path,
-    *,
-    env_id: str,
-    size: int,
-    policy: str | Path | Policy,
-    first_seed: int | None,
-    observation: str = "pixels",
-    callbacks: Sequence[Callback] = (),
-    **settings: Any,
-) -> dict[str, Any]:
-    """Collect episodes on a Ray cluster, with the arguments of `datasets.collect_to`.
-
-    Args:
-        path: directory of the shards, new or of an interrupted collection of the same episodes.
-        env_id: see `collect`.
-        size: number of episodes.
-        policy: see `collect`.
-        first_seed: seed of the first episode; None for 0.
-        observation: ``pixels`` or ``vector``.
-        callbacks: that show the progress of the collection.
-        settings: further arguments of `collect_on_ray`.
-
-    Returns:
-        The `ReplayBuffer.summary` of the buffer.
-    """
-    require_directory(path)
-    first = first_seed or 0
-    settings["observation"] = "vector" if observation == "vector" else "auto"
-    with (
-        CallbackList(callbacks).task("collect", size) as advance,
-        collect_on_ray(
-            env_id,
-            path,
-            episodes=size,
-            seeds=range(first, first + size),
-            policy=policy,
-            progress=advance,
-            **settings,
-        ) as buffer,
-    ):
-        return buffer.summary()

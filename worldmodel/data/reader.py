@@ -116,5 +116,7 @@ def require(module: str, extra: str) -> Any:
         ValueError: If it is not installed; the message says how to install it.
     """
     if importlib.util.find_spec(module) is None:
-        raise ValueError(f"this needs {module}; install it with: pip install 'worldmodel[{extra}]'")
+        raise ValueError(
+            f"{module} is not installed; install it with: pip install 'worldmodel[{extra}]'"
+        )
     return importlib.import_module(module)

@@ -8,7 +8,7 @@ import numpy as np
 
 from worldmodel.data.header import Header, lock_for_writing
 from worldmodel.data.index import EPISODE, SYNC, EpisodeTable, make_record, read_records
-from worldmodel.data.shards import directories, is_in_shards, open_shards
+from worldmodel.data.shards import Manifest, directories, is_in_shards, open_shards
 from worldmodel.data.storage import EpisodeLog, RowFile, data_files, episode_checksum, is_whole
 from worldmodel.errors import Problem, ReplayBufferError
 from worldmodel.files import replacing
@@ -54,9 +54,10 @@ def _check_shards(path: Path) -> list[Problem]:
         shards = directories(path)
         problems = [problem for shard in shards for problem in check_buffer(shard)]
         if not problems:
-            open_shards(shards, path)[1].close()
+            open_shards(shards, path, Manifest.read(path))[1].close()
     except ReplayBufferError as error:
-        return [Problem(str(error), "repeat the command that collects it")]
+        fix = "restore what is missing from a copy, or repeat the command that collects the buffer"
+        return [Problem(str(error), fix)]
     return problems
 
 

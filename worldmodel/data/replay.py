@@ -22,7 +22,7 @@ import numpy as np
 
 from worldmodel.data.header import Header, episode_rows, lock_for_writing
 from worldmodel.data.index import EpisodeTable
-from worldmodel.data.shards import ShardedLog, directories, open_shards
+from worldmodel.data.shards import Manifest, ShardedLog, directories, open_shards
 from worldmodel.data.storage import EpisodeLog
 from worldmodel.data.windows import Indices, WindowReader, as_indices, existing_episodes
 from worldmodel.errors import ReplayBufferError
@@ -33,6 +33,10 @@ class ReplayBuffer(WindowReader):
 
     Make one with `create` or `open`. One process may append at a time; any number may read, and
     each sees the episodes that were complete when it opened the buffer.
+
+    Attributes:
+        path: its directory; of a buffer that was opened from several, one that has them all in it.
+        parts: the directories that it was opened from.
 
     Example:
         >>> import tempfile, gymnasium as gym, numpy as np
@@ -55,8 +59,10 @@ class ReplayBuffer(WindowReader):
         header: Header,
         log: EpisodeLog | ShardedLog,
         view: EpisodeTable | None = None,
+        parts: Sequence[Path] = (),
     ) -> None:
         self.path = path
+        self.parts = list(parts) or [path]
         self._header = header
         self._log = log
         self._view = view
@@ -111,18 +117,18 @@ class ReplayBuffer(WindowReader):
                 several were not collected in the same way, or if `append` is set while another
                 process writes.
         """
-        if isinstance(path, str | Path):
-            path = Path(path)
-            paths = directories(path)
-        else:
-            paths = [Path(each) for each in path]
-            path = Path(os.path.commonpath(paths)) if paths else Path()
-        if paths != [path]:
+        parts = [Path(path)] if isinstance(path, str | Path) else [Path(each) for each in path]
+        paths = [directory for part in parts for directory in directories(part)]
+        if paths != parts or len(parts) != 1:
             if append:
                 raise ReplayBufferError(
-                    f"{path} is in shards, which are read-only; collect into another directory"
+                    f"{parts[0]} is in shards, which are read-only; collect into another directory"
                 )
-            return cls(path, *open_shards(paths, path))
+            manifest = Manifest.read(parts[0]) if len(parts) == 1 else None
+            path = Path(os.path.commonpath([part.absolute() for part in parts] or [Path.cwd()]))
+            header, log = open_shards(paths, path, manifest)
+            return cls(parts[0] if manifest else path, header, log, parts=parts)
+        path = parts[0]
         header = Header.read(path)
         lock = lock_for_writing(path) if append else None
         try:
@@ -181,7 +187,7 @@ class ReplayBuffer(WindowReader):
         if ((first < 0) | (sizes < 1) | (sizes > rest)).any():
             raise ValueError(f"a part of an episode of {self.path} is not within it")
         view = self._episodes.select(chosen, first, sizes)
-        return ReplayBuffer(self.path, self._header, self._log, view)
+        return ReplayBuffer(self.path, self._header, self._log, view, self.parts)
 
     @property
     def frame_shape(self) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 Processes that collect at the same time each fill a buffer of their own, a shard::
 
-    shards.json       how many episodes each shard has when it is complete
+    shards.json       how the episodes are collected, and how many each shard gets
     shard-00000/      a replay buffer with the first episodes
     shard-00001/      a replay buffer with the episodes after them
 
@@ -12,12 +12,13 @@ Opening a buffer in shards reads the index of each shard, not its frames.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from worldmodel.data.header import HEADER_FILE, Header
+from worldmodel.data.header import HEADER_FILE, Header, require_no_links
 from worldmodel.data.index import EpisodeTable
 from worldmodel.data.recipe import differences
 from worldmodel.data.storage import EpisodeLog
@@ -25,6 +26,8 @@ from worldmodel.errors import ReplayBufferError, RunError
 from worldmodel.files import read_record, write_json
 
 MANIFEST = "shards.json"
+_MOST_MAPPED = 128
+"""Shards whose files are mapped at a time; the usual limit is 1024 open files per process."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,14 @@ class Manifest:
     """Content of ``shards.json``.
 
     Attributes:
-        episodes: number of episodes of each shard.
+        episodes: number of episodes of each shard when it is complete.
+        seeds: of all episodes, in order; empty if unknown.
+        recipe: metadata of the shards; empty if unknown.
     """
 
     episodes: list[int]
+    seeds: list[int] = field(default_factory=list)
+    recipe: dict[str, Any] = field(default_factory=dict)
 
     def write(self, directory: Path) -> None:
         """Write the manifest of a directory, which is created."""
@@ -47,8 +54,9 @@ class Manifest:
         """Read the manifest of a directory.
 
         Raises:
-            ReplayBufferError: If it is damaged.
+            ReplayBufferError: If it is damaged, or a file there is a link.
         """
+        require_no_links(directory)
         try:
             return read_record(directory / MANIFEST, cls, "restore it from a copy")
         except RunError as error:
@@ -74,7 +82,7 @@ def directories(path: Path) -> list[Path]:
     """Return the directories of the shards of a buffer, or its own if it is in one piece.
 
     Raises:
-        ReplayBufferError: If a shard is missing or a link.
+        ReplayBufferError: If a shard is missing.
     """
     if not is_in_shards(path):
         return [path]
@@ -84,9 +92,6 @@ def directories(path: Path) -> list[Path]:
             f"{path} lacks {len(missing)} of its {len(shards)} shards, the first is {missing[0]}; "
             "repeat the command that collects it, or restore them from a copy"
         )
-    for shard in shards:
-        if shard.is_symlink():
-            raise ReplayBufferError(f"{shard} is a link; replace it by a copy of the directory")
     return shards
 
 
@@ -105,6 +110,7 @@ class ShardedLog:
         self._logs, self._directory = list(logs), directory
         tables = [log.episodes for log in logs]
         self.episodes = EpisodeTable.concatenate(tables)
+        self._mapped: dict[int, None] = {}  # the least recently used one first
         frames = np.cumsum([table.num_frames for table in tables])
         self._frames, self._steps = frames, frames - np.cumsum([len(table) for table in tables])
 
@@ -115,12 +121,22 @@ class ShardedLog:
         for i in np.unique(shard_of):
             rows = np.flatnonzero(shard_of == i)
             before = ends[i - 1] if i else 0
+            self._keep_mapped(int(i))
             if len(rows) == len(first):
                 self._logs[i].gather(name, first - before, length, out)
                 return
             part = np.empty((len(rows), *out.shape[1:]), out.dtype)
             self._logs[i].gather(name, first[rows] - before, length, part)
             out[rows] = part
+
+    def _keep_mapped(self, number: int) -> None:
+        """Note that a shard is read; unmap another one, since every map keeps a file open."""
+        self._mapped.pop(number, None)
+        self._mapped[number] = None
+        if len(self._mapped) > _MOST_MAPPED:
+            oldest = next(iter(self._mapped))
+            del self._mapped[oldest]
+            self._logs[oldest].unmap()
 
     def append(self, rows: dict[str, np.ndarray], seed: int, terminated: bool) -> None:
         """Refuse, because only a buffer in one piece can grow."""
@@ -135,12 +151,15 @@ class ShardedLog:
             log.close()
 
 
-def open_shards(paths: Sequence[Path], directory: Path) -> tuple[Header, ShardedLog]:
+def open_shards(
+    paths: Sequence[Path], directory: Path, manifest: Manifest | None
+) -> tuple[Header, ShardedLog]:
     """Open buffers that were collected in the same way as one.
 
     Args:
         paths: directories of the buffers, in the order of their episodes.
         directory: named in messages.
+        manifest: says how many episodes each has; None if that is unknown.
 
     Raises:
         ReplayBufferError: If one is missing, damaged, or was collected in another way.
@@ -156,8 +175,8 @@ def open_shards(paths: Sequence[Path], directory: Path) -> tuple[Header, Sharded
             )
     logs = [EpisodeLog(path, header, None) for path, header in zip(paths, headers, strict=True)]
     log = ShardedLog(logs, directory)
-    if is_in_shards(directory):
-        _require_complete(paths, logs, Manifest.read(directory))
+    if manifest is not None:
+        _require_complete(paths, logs, manifest)
     return headers[0], log
 
 

@@ -95,13 +95,17 @@ class RowFile:
             self._mapped = mapped.view(np.ndarray)
         return self._mapped[:count]
 
+    def unmap(self) -> None:
+        """Drop the map, and with it the open file, until rows are read again."""
+        self._mapped = np.empty((0, *self.shape), self.dtype)
+
     def size(self) -> int:
         """Return the number of bytes in the file, committed or not."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     def close(self) -> None:
         """Close the file and drop the map; arrays that were handed out stay valid."""
-        self._mapped = self._mapped[:0]
+        self.unmap()
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -151,6 +155,11 @@ class EpisodeLog:
         # The rows are valid; with mode="clip" NumPy copies straight into `out`.
         rows = self.rows(name)
         np.take(rows, first[:, None] + np.arange(length), axis=0, out=out, mode="clip")
+
+    def unmap(self) -> None:
+        """Drop the maps of all files until rows are read again."""
+        for file in self.files.values():
+            file.unmap()
 
     def append(self, rows: dict[str, np.ndarray], seed: int, terminated: bool) -> None:
         """Write one episode and commit it.

@@ -278,7 +278,7 @@ class _Worker(gym.Env[Any, Any]):
         try:
             self._env = pickle.loads(self._maker.pickled)()
         except Exception as error:
-            return _portable(error)
+            return portable(error)
         return None
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
@@ -286,7 +286,7 @@ class _Worker(gym.Env[Any, Any]):
             observation, info = self._env.reset(seed=seed, options=options)
             return self._observe(observation), self._state(info)
         except Exception as error:
-            return self._nothing(), {_ERROR: _portable(error)}
+            return self._nothing(), {_ERROR: portable(error)}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         try:
@@ -294,7 +294,7 @@ class _Worker(gym.Env[Any, Any]):
             seen = self._observe(observation)
             return seen, float(reward), bool(terminated), bool(truncated), self._state(info)
         except Exception as error:
-            return self._nothing(), 0.0, False, False, {_ERROR: _portable(error)}
+            return self._nothing(), 0.0, False, False, {_ERROR: portable(error)}
 
     def close(self) -> None:
         if self._env is not None:
@@ -328,7 +328,7 @@ def _taker(source: FrameSource) -> Callable[[gym.Env[Any, Any], Any], np.ndarray
     return take
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """Add the frames of the environment to an error as a note, to send it to another process."""
     trace = "".join(traceback.format_list(own_frames(error)))
     try:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from worldmodel.data import FrameStack
 from worldmodel.data.header import ACTION_SLACK
-from worldmodel.distributed import launched, local_rank
+from worldmodel.distributed import launched, own_gpu
 from worldmodel.errors import ConfigError
 from worldmodel.models.heads import HEADS, OutcomeHead
 from worldmodel.models.predictors import unroll
@@ -336,13 +336,13 @@ def _check_part(
 def choose_device(name: str) -> torch.device:
     """Turn ``auto`` or a torch device name into a device that works here.
 
-    Of several processes on one machine, each gets a GPU of its own where there are enough.
+    Of several processes on one machine, each gets a GPU of its own.
 
     Raises:
         ValueError: If there is no such device on this machine.
     """
     if name in ("auto", "cuda") and launched() and torch.cuda.is_available():
-        return torch.device("cuda", local_rank() % torch.cuda.device_count())
+        return own_gpu()
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
