@@ -28,7 +28,7 @@ import time
 import zipfile
 from collections import namedtuple
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -72,14 +72,15 @@ def start(words: tuple[str, ...], folder: Path, log: Path | None = None) -> int:
         cli.main()
         status = 0
     except SystemExit as stop:
-        status = stop.code if isinstance(stop.code, int) else 0
+        status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException:
         import traceback
 
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(status)
 
 
@@ -91,9 +92,17 @@ def wait(pid: int, limit: float = LIMIT_SECONDS) -> int:
         if found:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.02)
-    os.killpg(pid, signal.SIGKILL)
+    kill(pid)
     os.waitpid(pid, 0)
     raise TimeoutError(f"process {pid} was still running after {limit:.0f} s")
+
+
+def kill(pid: int) -> None:
+    """Kill a process and those that it started."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:  # it has no group of its own yet
+        os.kill(pid, signal.SIGKILL)
 
 
 def execute(words: tuple[str, ...], folder: Path) -> tuple[int, str]:
@@ -177,7 +186,7 @@ def kill_once(task: str, trained: Path, rng: random.Random, seconds: float) -> t
     moment = rng.uniform(0, seconds)
     pid = start(first(), folder)
     time.sleep(moment)
-    os.killpg(pid, signal.SIGKILL)
+    kill(pid)
     os.waitpid(pid, 0)
     status, output = execute(again(), folder)
     problems = problems_of(output, folder) if task == "train" else []

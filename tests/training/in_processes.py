@@ -6,6 +6,7 @@ torchrun --nproc-per-node 2 in_processes.py stopped CONFIG OUTPUT
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -15,11 +16,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tiny_training import new_model, tiny_config
 
+import cli
 import worldmodel
-from worldmodel import distributed
+from worldmodel import distributed, optim
 from worldmodel.config import read_yaml, validate
 from worldmodel.data import ReplayBuffer
-from worldmodel.errors import InterruptedRunError
+from worldmodel.errors import InterruptedRunError, RunError
 from worldmodel.phases import (
     decoder_heads_phase,
     encode_some,
@@ -72,5 +74,36 @@ def stopped(config, output):
         Path(f"{output}.{os.environ['RANK']}").write_text(str(error))
 
 
+def finished(config, output):
+    """Train, and write the path of the run if it is finished."""
+    run = worldmodel.train(config=validate(read_yaml(Path(config))), progress=False)
+    assert run.metrics.seed is not None
+    Path(f"{output}.{os.environ['RANK']}").write_text(str(run.path))
+
+
+def killed(config, output, rank):
+    """Train, and kill one of the processes at the end of phase 1; write the error of the other."""
+    end = optim.Phase.update
+
+    def update(phase):
+        if os.environ["RANK"] == rank and phase.step == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return end(phase)
+
+    optim.Phase.update = update
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends the other one otherwise
+    try:
+        worldmodel.train(config=validate(read_yaml(Path(config))), progress=False)
+    except RunError as error:
+        Path(f"{output}.{os.environ['RANK']}").write_text(str(error))
+
+
+def command(*words):
+    """Run the command line."""
+    sys.argv[1:] = words
+    cli.main()
+
+
 torch.set_num_threads(1)
-{"losses": losses, "stopped": stopped}[sys.argv[1]](*sys.argv[2:])
+parts = (losses, stopped, finished, killed, command)
+{part.__name__: part for part in parts}[sys.argv[1]](*sys.argv[2:])

@@ -18,7 +18,7 @@ from worldmodel.errors import ConfigError, RunError
 SCRIPT = Path(__file__).with_name("in_processes.py")
 
 
-def execute(*words, processes=1):
+def execute(*words, processes=1, status=0):
     launcher = [sys.executable]
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
@@ -27,11 +27,13 @@ def execute(*words, processes=1):
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
         capture_output=True,
         text=True,
+        timeout=300,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == status, done.stderr
+    return done.stderr
 
 
-@pytest.mark.parametrize("objective", ["inverse", "sigreg"])
+@pytest.mark.parametrize("objective", ["inverse", pytest.param("sigreg", marks=pytest.mark.slow)])
 def test_two_processes_have_the_losses_of_one_in_every_phase(tmp_path, objective):
     tiny_buffer(tmp_path / "buffer", tiny_config()).close()
     execute("losses", tmp_path / "buffer", tmp_path / "one", objective)
@@ -43,6 +45,7 @@ def test_two_processes_have_the_losses_of_one_in_every_phase(tmp_path, objective
     assert len(one) >= 4 * 50
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_stops_in_both_and_is_continued_by_one(driven_run, tmp_path):
     config = worldmodel.Run(driven_run).config.model_dump(mode="json")
     rate = {"optimizer": "adamw", "learning_rate": 1e-3}
@@ -66,6 +69,36 @@ def test_a_run_of_two_processes_stops_in_both_and_is_continued_by_one(driven_run
         found = torch.load(run.weights_path(name), weights_only=True)
         for key, value in expected.items():
             torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_write_one_finished_run(driven_run, tmp_path):
+    config = worldmodel.Run(driven_run).config.model_dump(mode="json")
+    config["output_dir"] = str(tmp_path / "two")
+    (tmp_path / "config.yaml").write_text(dump(worldmodel.config.validate(config)))
+    execute("finished", tmp_path / "config.yaml", tmp_path / "said", processes=2)
+    (path,) = (tmp_path / "two").iterdir()
+    assert {(tmp_path / f"said.{rank}").read_text() for rank in (0, 1)} == {str(path)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_process_ends_the_others_with_an_error(driven_run, tmp_path, rank):
+    config = worldmodel.Run(driven_run).config.model_dump(mode="json")
+    config["output_dir"] = str(tmp_path / "two")
+    (tmp_path / "config.yaml").write_text(dump(worldmodel.config.validate(config)))
+    execute("killed", tmp_path / "config.yaml", tmp_path / "said", rank, processes=2, status=1)
+    assert not (tmp_path / f"said.{rank}").exists()
+    said = (tmp_path / f"said.{1 - rank}").read_text()
+    assert "a process of this training ended, or cannot be reached" in said
+    assert "resume with: " in said
+
+
+@pytest.mark.slow
+def test_a_mistake_is_reported_once(tmp_path):
+    (tmp_path / "config.yaml").write_text("env: {id: NoSuchEnv-v0}")
+    said = execute("command", "train", "--config", tmp_path / "config.yaml", processes=2, status=1)
+    assert said.count("NoSuchEnv") == 1
 
 
 def test_a_batch_that_cannot_be_divided_is_refused(monkeypatch):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import Any, NotRequired
+from typing import Annotated, Any, NotRequired
 
-from pydantic import FiniteFloat
+from pydantic import Field, FiniteFloat
 from rich.box import SIMPLE
 from rich.table import Table
 from typing_extensions import TypedDict
@@ -61,7 +61,7 @@ class ComparedView(TypedDict):
     seconds: FiniteFloat
     steps_to_threshold: FiniteFloat | None
     seconds_to_threshold: FiniteFloat | None
-    curve: list[_MeanPoint]
+    curve: Annotated[list[_MeanPoint], Field(min_length=1)]
 
 
 class Comparison(TypedDict):
@@ -71,7 +71,7 @@ class Comparison(TypedDict):
     steps: int
     seeds: list[int]
     threshold: FiniteFloat
-    views: dict[View, ComparedView]
+    views: Annotated[dict[View, ComparedView], Field(min_length=1)]
 
 
 def compare_agents(
