@@ -9,6 +9,7 @@ observation and the actions only. A world whose episode is over keeps its last f
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from worldmodel.viz.canvas import text_strip, to_rgb
 from worldmodel.viz.video import check_video_path, forecast_clip, write_video
 
 EPISODES = 8
-SIDE, GAP = 128, 6
+SIDE, GAP = 184, 6
 
 
 def clip(run: Run, steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -56,7 +57,7 @@ def tile(frame: np.ndarray) -> np.ndarray:
 def images(runs: Sequence[Run], steps: int, columns: int) -> Iterator[np.ndarray]:
     """Draw the frames of the animation, uint8 (H, W, 3)."""
     clips = [clip(run, steps) for run in runs]
-    names = [(run.config.env.id or run.path.name).split("/")[-1] for run in runs]
+    names = [re.sub(r"^.*/|-v\d+$", "", run.config.env.id or run.path.name) for run in runs]
     for k in range(steps + 1):
         cells = [
             cell(name, *(frames[min(k, len(frames) - 1)] for frames in shown))
