@@ -1,7 +1,9 @@
 """Full disks, interrupts, two processes, links and poisoned files: nothing is lost or executed."""
 
 import os
+import shutil
 import signal
+import time
 from contextlib import suppress
 
 import pytest
@@ -49,22 +51,28 @@ def test_on_a_full_disk_training_stops_with_one_line_and_can_be_resumed(driven_r
         assert all(torch.equal(value, complete[name][key]) for key, value in state.items()), name
 
 
-@pytest.mark.parametrize("name", [".forecast.0123456789abcdef.mp4", ".key.0123456789abcdef"])
-def test_resuming_and_later_evaluations_remove_what_killed_processes_left(run_path, name):
-    kept = run_path / "models" / ".notes.txt"
-    kept.write_text("mine")
-    left = run_path / "models" / name
-    left.write_text("half")
-    (run_path / "metrics.json").unlink()  # killed before the end
-    run = worldmodel.resume(run_path, progress=False)
-    assert not left.exists()
-    left.write_text("half")
-    run.evaluate()
-    assert left.exists()  # another process may be writing it
-    os.utime(left, (0, 0))
-    run.evaluate()
-    assert not left.exists()
-    assert kept.exists()
+def test_what_killed_processes_left_is_removed(driven_run, tmp_path):
+    path = shutil.copytree(driven_run, tmp_path / "run")
+    kept = [path / "models" / name for name in (".notes.txt", ".notes.0123.txt")]
+    left = [
+        path / ".forecast.0123456789abcdef.mp4",
+        path / "models" / ".key.0123456789abcdef",
+    ]
+
+    def write(age):
+        for file in (*kept, *left):
+            file.write_text("half")
+            os.utime(file, (time.time() - age,) * 2)
+
+    write(age=0)
+    (path / "metrics.json").unlink()  # killed before the end
+    run = worldmodel.resume(path, progress=False)
+    assert not any(file.exists() for file in left)
+    for age in (0, 7200):  # another process may be writing a young one
+        write(age)
+        run.evaluate()
+        assert {file.exists() for file in left} == {age == 0}
+    assert all(file.exists() for file in kept)
 
 
 def test_a_run_is_trained_by_one_process_at_a_time(run_path):

@@ -237,12 +237,13 @@ def test_a_bare_page_works_in_a_browser(run, tmp_path):
 
 
 def point(steps, seconds, mean):
-    return {"steps": steps, "seconds": seconds, "mean": mean}
+    return {"steps": steps, "seconds": seconds, "mean": mean, "reward_per_step": mean / 200}
 
 
 def test_agents_are_inserted_once_and_replaced_later(run, tmp_path):
     row = {"std": 1.0, "fraction_of_state": None, "reward_per_step": 0.5, "model_data_steps": 900}
     row |= {"seconds": 60.0, "seconds_to_threshold": None, "real_steps": 2000, "mean": -3.0}
+    row |= {"steps_to_threshold": None}
     row["curve"] = [point(1000, 30.0, -9.0), point(2000, 60.0, -3.0)]
     views = {"state": row, "dream": row | {"real_steps": 0, "fraction_of_state": 0.9}}
     content = {"algo": "ppo", "steps": 2000, "seeds": [0], "threshold": -2.0, "views": views}
