@@ -48,12 +48,12 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path, seconds: float = 0.0) -> None:
+def remove_leftovers(folder: Path, seconds: float) -> None:
     """Delete the temporary files of `replacing` that killed processes left below a directory.
 
     Args:
-        folder: the directory; no other process may be writing in it, or not for that long.
-        seconds: minimum age of the files.
+        folder: the directory.
+        seconds: minimum age of the files, longer than other processes may need to write one.
     """
     limit = time.time() - seconds
     for directory, _, names in os.walk(folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -180,8 +181,6 @@ def _opened(run: Run, callbacks: CallbackList) -> Iterator[Datasets]:
         only_one_process(run.path / "training.lock", f"training {run.path}"),
         open_datasets(run.config, [callbacks]) as datasets,
     ):
-        if not run.finished:  # nobody else can be using it
-            remove_leftovers(run.path)
         wait_for_all()
         yield datasets
 
@@ -190,6 +189,7 @@ def _train(run: Run, watching: CallbackList) -> Run:
     from worldmodel.evaluation.run_evaluation import evaluate_run
 
     require_divisible(_batch_sizes(run.config))
+    started = time.time()
     watching.on_message(f"Run directory: {run.path}")
     if process_count() > 1:
         watching.on_message(f"Training in {process_count()} processes")
@@ -204,6 +204,7 @@ def _train(run: Run, watching: CallbackList) -> Run:
             run.set_model(model)
             if is_first_process():
                 evaluate_run(run, datasets=datasets, callbacks=[watching])
+                remove_leftovers(run.path, time.time() - started)
             wait_for_all()
     except LostProcess as error:
         raise RunError(f"{error}; resume with: {_resume_command(run)}") from error

@@ -16,6 +16,7 @@ import worldmodel
 from worldmodel.callbacks import deferred_interrupt
 from worldmodel.checks import check_path
 from worldmodel.errors import RunError
+from worldmodel.evaluation.run_evaluation import evaluate_run
 from worldmodel.files import load_tensors, replacing, save_tensors
 
 
@@ -64,13 +65,12 @@ def test_what_killed_processes_left_is_removed(driven_run, tmp_path):
             file.write_text("half")
             os.utime(file, (time.time() - age,) * 2)
 
-    write(age=0)
-    (path / "metrics.json").unlink()  # killed before the end
+    write(age=1)
     run = worldmodel.resume(path, progress=False)
     assert not any(file.exists() for file in left)
     for age in (0, 7200):  # another process may be writing a young one
         write(age)
-        run.evaluate()
+        evaluate_run(run)
         assert {file.exists() for file in left} == {age == 0}
     assert all(file.exists() for file in kept)
 
