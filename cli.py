@@ -109,7 +109,7 @@ def train(
     with user_errors():
         from worldmodel import training
         from worldmodel.config import build_config, from_options, parse_settings, read_yaml
-        from worldmodel.distributed import is_helper_process
+        from worldmodel.distributed import is_worker_process
 
         options = from_options(
             env=env,
@@ -144,7 +144,7 @@ def train(
             layers = [read_yaml(config)] if config else []
             resolved = build_config(*layers, options, parse_settings(settings), preset=preset)
             run = training.train(config=resolved)
-        if not is_helper_process():
+        if not is_worker_process():
             print_metrics([run.metrics], as_json)
             typer.echo(f"Report: {run.path / 'report.html'}", err=True)
 

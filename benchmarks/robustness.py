@@ -27,7 +27,7 @@ import tempfile
 import time
 import zipfile
 from collections import namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -41,13 +41,11 @@ import worldmodel.training
 from worldmodel.checks import check_path
 from worldmodel.data.index import read_index
 
-TRAIN = (
-    *("train", "--preset", "smoke"),
-    *("--set", "evaluation.probe.updates=20", "--set", "evaluation.resamples=20"),
-)
-EVALUATION = ("evaluation.probe.updates=20", "evaluation.resamples=20")
+SETTINGS = ("evaluation.probe.updates=20", "evaluation.resamples=20")
+EVALUATION = tuple(word for setting in SETTINGS for word in ("--set", setting))
+TRAIN = ("train", "--preset", "smoke", *EVALUATION)
 AGENT = (
-    *("rl", "--steps", "256", "--envs", "4", "--rounds", "1", "--dream-steps", "10"),
+    *("--steps", "256", "--envs", "4", "--rounds", "1", "--dream-steps", "10"),
     *("--set", "agent.eval_points=1", "--set", "agent.eval_episodes=2"),
     *("--set", "agent.max_eval_steps=20", "--set", "agent.loop.max_steps=20"),
     *("--set", "agent.loop.episodes=4", "--set", "agent.loop.updates=10"),
@@ -174,38 +172,36 @@ def prepared() -> Iterator[Path]:
 
 
 def resumed_training(folder: Path) -> tuple[str, ...]:
-    """The command that continues a training, or begins it if nothing was written yet."""
+    """The command that resumes a training, or starts it if nothing was written yet."""
     found = list((folder / "results").glob("*/config.yaml"))
     return ("train", "--resume", str(found[0].parent.relative_to(folder))) if found else TRAIN
 
 
-def kill_once(task: str, trained: Path, rng: random.Random, seconds: float) -> tuple[Path, float]:
-    """Kill a command at a random moment, and give it to the end; return its folder."""
+def new_folder(task: str, trained: Path) -> Path:
+    """A folder in which the command of a task can be executed."""
     folder = Path(tempfile.mkdtemp())
-    first, again = commands(task, trained, folder)
-    moment = rng.uniform(0, seconds)
-    pid = start(first(), folder)
-    time.sleep(moment)
+    if task != "train":
+        shutil.copytree(trained, folder, dirs_exist_ok=True)
+    return folder
+
+
+def command(task: str, folder: Path) -> tuple[str, ...]:
+    """The command that starts a task in a folder, or resumes it."""
+    if task == "train":
+        return resumed_training(folder)
+    run = str(run_of(folder))
+    return ("evaluate", run, *EVALUATION) if task == "evaluate" else ("rl", run, *AGENT)
+
+
+def kill_and_resume(task: str, folder: Path, seconds: float) -> list[str]:
+    """Kill a command after some seconds, and resume it; return what is wrong afterwards."""
+    pid = start(command(task, folder), folder)
+    time.sleep(seconds)
     kill(pid)
     os.waitpid(pid, 0)
-    status, output = execute(again(), folder)
-    problems = problems_of(output, folder) if task == "train" else []
-    if status or problems:
-        raise RuntimeError(f"{folder}: exit status {status}, {problems}\n{output}")
-    return folder, moment
-
-
-def commands(task: str, trained: Path, folder: Path) -> tuple[Callable[[], tuple[str, ...]], ...]:
-    """The command of a task in a folder, and the one that continues it."""
-    if task == "train":
-        return (lambda: TRAIN), (lambda: resumed_training(folder))
-    shutil.copytree(trained, folder, dirs_exist_ok=True)
-    run = str(run_of(folder))
-    words = {
-        "evaluate": ("evaluate", run, *(w for each in EVALUATION for w in ("--set", each))),
-        "agent": (AGENT[0], run, *AGENT[1:]),
-    }[task]
-    return (lambda: words), (lambda: words)
+    status, output = execute(command(task, folder), folder)
+    found = [f"exit status {status}: {output}"] if status else []
+    return found + (problems_of(output, folder) if task == "train" else [])
 
 
 def kills(times: int, seed: int, tasks: list[str]) -> Iterator[str]:
@@ -214,20 +210,20 @@ def kills(times: int, seed: int, tasks: list[str]) -> Iterator[str]:
     with prepared() as trained:
         expected, seconds = {}, {}
         for task in dict.fromkeys(tasks):
-            folder = Path(tempfile.mkdtemp())
-            first, _ = commands(task, trained, folder)
-            begun = time.monotonic()
-            status, output = execute(first(), folder)
+            folder = new_folder(task, trained)
+            started = time.monotonic()
+            status, output = execute(command(task, folder), folder)
             if status:
                 raise SystemExit(f"the undisturbed {task} failed:\n{output}")
-            seconds[task] = time.monotonic() - begun
+            seconds[task] = time.monotonic() - started
             expected[task] = fingerprints(folder)
             shutil.rmtree(folder)
         for i in range(times):
             task = tasks[i % len(tasks)]
-            folder, moment = kill_once(task, trained, rng, seconds[task])
-            differing = differences(expected[task], fingerprints(folder))
-            state = f"FAILED: {differing}" if differing else "same bytes"
+            folder, moment = new_folder(task, trained), rng.uniform(0, seconds[task])
+            wrong = kill_and_resume(task, folder, moment)
+            wrong += differences(expected[task], fingerprints(folder))
+            state = f"FAILED: {wrong}" if wrong else "same bytes"
             yield f"{i + 1}: {task} killed after {moment:.2f} of {seconds[task]:.2f} s: {state}"
             shutil.rmtree(folder)
 
@@ -348,7 +344,7 @@ def soak(minutes: float) -> Iterator[str]:
 def _work(folder: Path) -> None:
     config = worldmodel.config.build_config(
         {"output_dir": folder / "results", "data": {"dir": folder / "data"}},
-        worldmodel.config.parse_settings([*EVALUATION]),
+        worldmodel.config.parse_settings([*SETTINGS]),
         preset="smoke",
     )
     run = worldmodel.train(config=config, progress=False)

@@ -1,13 +1,13 @@
 """Data-parallel training: several processes share each batch and hold the same weights.
 
-A launcher such as ``torchrun`` starts the processes and tells each one its rank in the environment
-variables ``RANK``, ``LOCAL_RANK``, ``WORLD_SIZE``, ``MASTER_ADDR`` and ``MASTER_PORT``
-(https://docs.pytorch.org/docs/stable/elastic/run.html). Of each batch, process r reads and encodes
-the r-th part. `gather` then gives the latents of the whole batch to every process, so that
-variances, covariances and sketches are those of the whole batch, and `average_gradients` makes the
-gradients those of a single process. The first process alone collects, writes and evaluates.
+A launcher such as ``torchrun`` starts the processes and sets the environment variables ``RANK``,
+``LOCAL_RANK``, ``WORLD_SIZE``, ``MASTER_ADDR`` and ``MASTER_PORT`` of each one
+(https://docs.pytorch.org/docs/stable/elastic/run.html). Rank r reads and encodes the r-th part of
+each batch. `all_gather` then collects the latents of the whole batch on every rank, so regularizers
+use the statistics of the whole batch, and `average_gradients` gives all ranks the gradients that a
+single process would have. Only the main process, rank 0, collects data, writes and evaluates.
 
-In a single process, and outside of `join_processes`, everything here does nothing.
+In a single process, and outside of `process_group`, all functions have no effect.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 _STARTING = timedelta(minutes=10)
 _LONGEST_WAIT = timedelta(days=1)
-"""How long processes wait while the first one collects or evaluates."""
+"""Timeout of the other ranks while the main process collects or evaluates."""
 
 
 class LostProcess(RuntimeError):  # noqa: N818
@@ -37,7 +37,7 @@ class LostProcess(RuntimeError):  # noqa: N818
 
 
 class _Group:
-    """The processes of a running training; None outside of `join_processes`."""
+    """The processes of a running training; None outside of `process_group`."""
 
     waiting: Any = None
     """Group for flags, numbers and waiting, on CPUs; gradients use the default group."""
@@ -48,16 +48,16 @@ def launched() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def is_helper_process() -> bool:
-    """Whether a launcher started this process, and another one is the first."""
+def is_worker_process() -> bool:
+    """Whether a launcher started this process with a rank other than 0."""
     return launched() and os.environ.get("RANK", "0") != "0"
 
 
 @contextmanager
-def join_processes() -> Iterator[None]:
-    """Join the processes that a launcher started; leave them at the end.
+def process_group() -> Iterator[None]:
+    """Initialize the process group of the launcher's processes, and destroy it at the end.
 
-    A process group that exists already, as in Ray Train, is used and kept.
+    A group that already exists, as in Ray Train, is used and kept.
 
     Raises:
         RunError: If the other processes cannot be reached, or one of them ends.
@@ -96,12 +96,12 @@ def process_count() -> int:
 
 
 def process_rank() -> int:
-    """Number of this process, from 0."""
+    """Rank of this process."""
     return dist.get_rank() if _Group.waiting is not None else 0
 
 
-def is_first_process() -> bool:
-    """Whether this process is the one that writes; true for a single process."""
+def is_main_process() -> bool:
+    """Whether this is rank 0, or a single process."""
     return process_rank() == 0
 
 
@@ -120,7 +120,7 @@ def own_gpu() -> torch.device:
     return torch.device("cuda", number)
 
 
-def shard(size: int) -> slice:
+def batch_slice(size: int) -> slice:
     """Return this process's part of a batch of `size`, which `require_divisible` has checked."""
     part = size // process_count()
     return slice(process_rank() * part, (process_rank() + 1) * part)
@@ -154,13 +154,13 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        # All processes compute the same loss of the whole batch. The gradient of their sum is
-        # `process_count()` times that of one, which the average over processes undoes.
+        # Every rank computes the same loss of the whole batch, and each rank's gradient covers its
+        # own part only. Averaging over ranks divides by their number, so multiply by it here.
         own = gradients[0].narrow(ctx.dim, process_rank() * ctx.size, ctx.size)
         return own * process_count(), None
 
 
-def gather(part: Tensor, dim: int) -> Tensor:
+def all_gather(part: Tensor, dim: int) -> Tensor:
     """Concatenate the parts of all processes along a dimension, in the order of their ranks.
 
     If every process computes the same loss of the result, `average_gradients` makes the gradients
@@ -184,14 +184,14 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
         gradient.copy_(mean.view_as(gradient))
 
 
-def copy_from_first(module: nn.Module) -> None:
-    """Give all processes the weights and buffers that a module has in the first one."""
+def broadcast_module(module: nn.Module) -> None:
+    """Copy the parameters and buffers of a module from rank 0 to all ranks."""
     if process_count() > 1:
         for tensor in module.state_dict().values():
             _collective(partial(dist.broadcast, tensor, 0))
 
 
-def average_terms(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+def average_losses(terms: dict[str, Tensor]) -> dict[str, Tensor]:
     """Average 0-d tensors over the processes, which all have the same names."""
     if process_count() == 1 or not terms:
         return terms
@@ -200,8 +200,8 @@ def average_terms(terms: dict[str, Tensor]) -> dict[str, Tensor]:
     return dict(zip(terms, values / process_count(), strict=True))
 
 
-def true_anywhere(flag: bool) -> bool:
-    """Whether a flag is true in any of the processes."""
+def any_process(flag: bool) -> bool:
+    """Whether a flag is true on any rank."""
     if process_count() == 1:
         return flag
     found = torch.tensor(int(flag))
@@ -209,14 +209,14 @@ def true_anywhere(flag: bool) -> bool:
     return bool(found)
 
 
-def wait_for_all() -> None:
-    """Wait until all processes are here."""
-    true_anywhere(False)
+def barrier() -> None:
+    """Wait until all ranks have called this."""
+    any_process(False)
 
 
-def from_first_process(make: Callable[[], T]) -> T:
-    """Call a function in the first process, and return its result in all of them."""
-    shared: list[Any] = [make() if is_first_process() else None]
+def broadcast_result(make: Callable[[], T]) -> T:
+    """Call a function on rank 0, and return its result on all ranks."""
+    shared: list[Any] = [make() if is_main_process() else None]
     if process_count() > 1:
         group = _Group.waiting
         _collective(lambda: dist.broadcast_object_list(shared, 0, group=group))

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from worldmodel.batches import Batch, WindowSampler
 from worldmodel.config import Config
 from worldmodel.data import ReplayBuffer
-from worldmodel.distributed import copy_from_first, gather, shard
+from worldmodel.distributed import all_gather, batch_slice, broadcast_module
 from worldmodel.hyperparameters import ObjectiveConfig, Optimization
 from worldmodel.latents import LatentEpisodes, LatentSampler, encode_episodes
 from worldmodel.models import WorldModel, unroll
@@ -50,16 +50,16 @@ def jepa_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -> Phase
     objective = make_objective(settings, spec.latent_dim, spec.actions.dim, config.seed)
     module = objective.to(model.device) if isinstance(objective, nn.Module) else None
     if module is not None:
-        copy_from_first(module)
+        broadcast_module(module)
     generator = torch.Generator().manual_seed(config.seed)
     length = model.frames.window(settings.horizon)
     sampler = WindowSampler(buffer, length, phase.batch_size, seed=(config.seed, 1))
     updates = sampler.updates(phase)
 
     def loss(update: int) -> tuple[Tensor, Terms]:
-        batch = sampler.batch(update, model, shard(phase.batch_size))
+        batch = sampler.batch(update, model, batch_slice(phase.batch_size))
         parts = predict_targets(model, batch, settings)
-        forecast = Forecast(*(gather(part, dim=1) for part in parts))
+        forecast = Forecast(*(all_gather(part, dim=1) for part in parts))
         total, terms = objective(forecast, settings, generator)
         return total, terms
 
@@ -162,7 +162,7 @@ def predictor_phase(
 
     def loss(update: int) -> tuple[Tensor, Terms]:
         device = parameters[0].device
-        part = shard(settings.batch_size)
+        part = batch_slice(settings.batch_size)
         z, actions = (rows.to(device) for rows in sampler.windows(update, part))
         error = F.mse_loss(unroll(predictor, z[0], actions), z[1:])
         return error, {"prediction": error.detach()}
@@ -184,7 +184,7 @@ def decoder_heads_phase(model: WorldModel, buffer: ReplayBuffer, config: Config)
     sampler = _transition_sampler(model, buffer, config)
 
     def loss(update: int) -> tuple[Tensor, Terms]:
-        batch = sampler.batch(update, model, shard(phase.batch_size))
+        batch = sampler.batch(update, model, batch_slice(phase.batch_size))
         first = frames.first
         observation = frames.observe(batch.frames, first)
         with torch.no_grad():
@@ -248,7 +248,7 @@ def heads_phase(
     sampler = LatentSampler(parts, 1, settings.batch_size, seed, fractions)
 
     def loss(update: int) -> tuple[Tensor, Terms]:
-        part = shard(settings.batch_size)
+        part = batch_slice(settings.batch_size)
         step = Transition(*(rows.to(model.device) for rows in sampler.transitions(update, part)))
         return _sum(head_losses(model, step))
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import ValidationError
 
 from worldmodel.config import MODES, Config, dump, override, read_yaml, validate
-from worldmodel.distributed import is_first_process
+from worldmodel.distributed import is_main_process
 from worldmodel.errors import ConfigError, RunError
 from worldmodel.files import load_tensors, save_tensors, write_json, write_text
 from worldmodel.models import ModelSpec, WorldModel
@@ -121,7 +121,7 @@ class RunDirectory:
             changes: nested values.
         """
         self.config = validate(override(self.config.model_dump(mode="json"), changes))
-        if is_first_process():
+        if is_main_process():
             write_text(self.path / "config.yaml", dump(self.config))
             sign(self.path)
 
@@ -136,19 +136,19 @@ class RunDirectory:
 
     def save_spec(self, spec: ModelSpec) -> None:
         """Write the spec of the model."""
-        if is_first_process():
+        if is_main_process():
             write_text(self._spec_path, spec.model_dump_json(indent=2) + "\n")
             sign(self.path)
 
     def save_weights(self, model: WorldModel, names: Sequence[str] | None = None) -> None:
         """Write the weights of some parts, or of all, to ``models/<name>.pth``."""
         for name, part in model.parts().items():
-            if is_first_process() and (names is None or name in names):
+            if is_main_process() and (names is None or name in names):
                 save_tensors(self.weights_path(name), part.state_dict())
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Write what resumption needs."""
-        if is_first_process():
+        if is_main_process():
             save_tensors(self.path / "checkpoint.pt", state)
 
     def load_checkpoint(self) -> dict[str, Any] | None:

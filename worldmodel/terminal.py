@@ -158,7 +158,7 @@ def _report(error: Exception) -> None:
     """Print an error and exit; return if it is unexpected and not the user's."""
     from gymnasium.error import Error as GymnasiumError
 
-    from worldmodel.distributed import is_helper_process
+    from worldmodel.distributed import is_worker_process
     from worldmodel.errors import InterruptedRunError, ReplayBufferError, RunError
     from worldmodel.user_code import user_code_of
 
@@ -170,7 +170,7 @@ def _report(error: Exception) -> None:
     if isinstance(error, ValueError | GymnasiumError):
         fail(str(error), WRONG_USAGE)
     if isinstance(error, InterruptedRunError):
-        if not is_helper_process():
+        if not is_worker_process():
             typer.echo(str(error), err=True)
         raise typer.Exit(FAILED)
     if isinstance(error, RunError | OSError):
@@ -208,9 +208,9 @@ def fail(message: str, status: int) -> NoReturn:
 
     Of several processes, all report an error, but only the first one a mistake in the command.
     """
-    from worldmodel.distributed import is_helper_process
+    from worldmodel.distributed import is_worker_process
 
-    if not is_helper_process():
+    if not is_worker_process():
         typer.echo("Error: " + " ".join(message.split()), err=True)
     elif status != WRONG_USAGE:
         rank = os.environ["RANK"]

@@ -26,15 +26,15 @@ from worldmodel.data.datasets import Datasets, check_data, open_datasets
 from worldmodel.data.own_data import OwnSource, as_sources, describe_data
 from worldmodel.distributed import (
     LostProcess,
-    average_terms,
-    copy_from_first,
-    from_first_process,
-    is_first_process,
-    join_processes,
+    any_process,
+    average_losses,
+    barrier,
+    broadcast_module,
+    broadcast_result,
+    is_main_process,
     process_count,
+    process_group,
     require_divisible,
-    true_anywhere,
-    wait_for_all,
 )
 from worldmodel.errors import InterruptedRunError, RunError
 from worldmodel.files import only_one_process, remove_leftovers
@@ -109,9 +109,9 @@ def train(
         config = build_config(layers, settings or {}, preset=preset)
     elif env is not None or data is not None or settings or options or preset != "quick":
         raise TypeError("config is a whole configuration: give it without other options")
-    with join_processes():
+    with process_group():
         watching = _watching(callbacks, progress)
-        path = from_first_process(lambda: _create(config, watching))
+        path = broadcast_result(lambda: _create(config, watching))
         return _train(Run(path, config.device, trust=True), watching)
 
 
@@ -127,7 +127,7 @@ def resume(path: str | Path, *, callbacks: Sequence[Callback] = (), progress: bo
         InterruptedRunError: If the user stopped it again.
         RunError: If `path` is not a run directory, or it is damaged.
     """
-    with join_processes():
+    with process_group():
         run = Run(path)
         choose_device(run.config.device)
         return _train(run, _watching(callbacks, progress))
@@ -136,7 +136,7 @@ def resume(path: str | Path, *, callbacks: Sequence[Callback] = (), progress: bo
 def _watching(callbacks: Sequence[Callback], progress: bool) -> CallbackList:
     from worldmodel.terminal import TerminalProgress
 
-    if not is_first_process():
+    if not is_main_process():
         return CallbackList([])
     return CallbackList([*callbacks, *([TerminalProgress()] if progress else [])])
 
@@ -172,8 +172,8 @@ def _batch_sizes(config: Config) -> dict[str, int]:
 @contextmanager
 def _opened(run: Run, callbacks: CallbackList) -> Iterator[Datasets]:
     """Open the run's data; the first process collects it and keeps others from training the run."""
-    if not is_first_process():
-        wait_for_all()
+    if not is_main_process():
+        barrier()
         with open_datasets(run.config, [callbacks]) as datasets:
             yield datasets
         return
@@ -181,7 +181,7 @@ def _opened(run: Run, callbacks: CallbackList) -> Iterator[Datasets]:
         only_one_process(run.path / "training.lock", f"training {run.path}"),
         open_datasets(run.config, [callbacks]) as datasets,
     ):
-        wait_for_all()
+        barrier()
         yield datasets
 
 
@@ -202,10 +202,10 @@ def _train(run: Run, watching: CallbackList) -> Run:
             fit_horizon(run, datasets.train, watching)
             model = run_phases(run, datasets, watching)
             run.set_model(model)
-            if is_first_process():
+            if is_main_process():
                 evaluate_run(run, datasets=datasets, callbacks=[watching])
                 remove_leftovers(run.path, time.time() - started)
-            wait_for_all()
+            barrier()
     except LostProcess as error:
         raise RunError(f"{error}; resume with: {_resume_command(run)}") from error
     except KeyboardInterrupt as error:
@@ -274,14 +274,14 @@ def run_phases(run: Run, datasets: Datasets, callbacks: CallbackList) -> WorldMo
     if checkpoint is not None:
         model.load_state_dict(checkpoint["model"])
     state = TrainingState(run, model, datasets.validation)
-    if is_first_process():
+    if is_main_process():
         monitor = CollapseMonitor(lambda text: callbacks.on_message(text, warning=True))
         callbacks = CallbackList([monitor, callbacks, TensorBoardLogger()])
     callbacks.on_train_start(state)
     names = list(PHASES)
     try:
         for name in names[names.index(checkpoint["phase"]) if checkpoint else 0 :]:
-            copy_from_first(model)  # also statistics of BatchNorm, which are those of a part
+            broadcast_module(model)  # also statistics of BatchNorm, which are those of a part
             phase = PHASES[name](model, buffer, config)
             if phase is not None:
                 if checkpoint is not None:
@@ -306,11 +306,11 @@ def _run_phase(phase: Phase, state: TrainingState, callbacks: CallbackList) -> N
             state.update, state.note = phase.step, ""
             last = phase.step == phase.updates
             if phase.step % LOG_EVERY == 0 or last:
-                state.losses = average_terms(state.losses)
+                state.losses = average_losses(state.losses)
                 _log(state, callbacks)
             callbacks.on_update(state)
             advance(phase.step, state.note)
-            stop = true_anywhere(state.stop or interrupt.requested)
+            stop = any_process(state.stop or interrupt.requested)
             if phase.step % CHECKPOINT_EVERY == 0 or last or stop:
                 state.run.save_checkpoint(
                     {

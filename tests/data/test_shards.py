@@ -1,4 +1,4 @@
-"""Buffers in shards read like one in one piece, and Ray collects the bytes of one process."""
+"""Sharded buffers read like others, and Ray collects the bytes of one process."""
 
 import json
 from pathlib import Path
@@ -114,11 +114,11 @@ def test_incomplete_shards_are_not_opened(shards, change, message):
 
 
 def test_shards_are_read_only_and_of_one_kind(shards, tmp_path):
-    with pytest.raises(ReplayBufferError, match=r"in shards, which are read-only; collect into"):
+    with pytest.raises(ReplayBufferError, match=r"is sharded, .* read-only; collect into"):
         ReplayBuffer.open(shards, append=True)
     with (
         ReplayBuffer.open(shards) as buffer,
-        pytest.raises(ReplayBufferError, match="in shards, which are read-only"),
+        pytest.raises(ReplayBufferError, match="is sharded, and sharded buffers are read-only"),
     ):
         buffer.add_episode(
             np.zeros((3, *buffer.frame_shape), buffer.frame_dtype),

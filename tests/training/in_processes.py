@@ -44,8 +44,12 @@ def losses(buffer, output, objective):
         phase2=rate,
     )
     found = {}
-    with distributed.join_processes(), ReplayBuffer.open(buffer) as data:
+    with distributed.process_group(), ReplayBuffer.open(buffer) as data:
         model = new_model(config)
+        with torch.no_grad():  # the other rank starts from other weights
+            for parameter in model.parameters():
+                parameter += distributed.process_rank()
+        distributed.broadcast_module(model)
 
         def heads(model, data, config):
             encoded = encode_some(model, data, config, stream=4)
@@ -54,7 +58,7 @@ def losses(buffer, output, objective):
         for make in (jepa_phase, refinement_phase, decoder_heads_phase, heads):
             phase = make(model, data, config)
             for i in range(UPDATES):
-                terms = distributed.average_terms(phase.update())
+                terms = distributed.average_losses(phase.update())
                 found |= {f"{phase.name} {i} {k}": float(v) for k, v in terms.items()}
         weights = [float(p.detach().double().sum()) for p in model.parameters()]
         Path(f"{output}.{distributed.process_rank()}").write_text(json.dumps([found, weights]))

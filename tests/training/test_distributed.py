@@ -108,12 +108,18 @@ def test_a_batch_that_cannot_be_divided_is_refused(monkeypatch):
         distributed.require_divisible({"phase1.batch_size": 128})
 
 
+def test_resuming_with_a_number_of_processes_that_does_not_fit_is_refused(driven_run, monkeypatch):
+    monkeypatch.setattr(distributed, "process_count", lambda: 3)
+    with pytest.raises(ConfigError, match="3 processes share each batch"):
+        worldmodel.resume(driven_run, progress=False)
+
+
 def test_a_process_without_its_launcher_is_an_error(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     monkeypatch.setenv("RANK", "0")
     with (
         pytest.raises(RunError, match=r"cannot join the 2 processes .*torchrun"),
-        distributed.join_processes(),
+        distributed.process_group(),
     ):
         pass

@@ -260,7 +260,7 @@ def collect_to(
         observation: ``pixels`` or ``vector``.
         first_seed: seed of the first episode; None continues after the largest seed in the buffer.
         workers: see `collect`.
-        ray: collect with `collect_on_ray`, which completes a buffer but adds nothing to it.
+        ray: use `collect_on_ray`, which completes a buffer but does not append to it.
         callbacks: that show the progress of the collection.
         env_options: `wrappers`, `observation_key` and `frame_skip`, see `collect`.
 

@@ -15,7 +15,7 @@ from worldmodel.data.policies import Policy
 from worldmodel.data.reader import require
 from worldmodel.data.recipe import differences, resolve
 from worldmodel.data.replay import ReplayBuffer
-from worldmodel.data.shards import Manifest, is_in_shards, shard_directory
+from worldmodel.data.shards import Manifest, is_sharded, shard_directory
 from worldmodel.data.workers import portable
 from worldmodel.errors import ReplayBufferError
 from worldmodel.registry import SEARCHED
@@ -43,10 +43,9 @@ def collect_on_ray(
 ) -> ReplayBuffer:
     """Collect episodes with the workers of a Ray cluster.
 
-    Each task collects some successive episodes into a shard. The buffer has the same episodes in
-    the same order, with the same bytes, as one that `collect` makes. Shards that exist are
-    completed or left as they are, so that a task that is killed loses nothing, and an interrupted
-    collection is continued by the same call.
+    Each task collects consecutive episodes into a shard. The buffer has the same episodes in the
+    same order, with the same bytes, as one that `collect` makes. Ray retries the task of a killed
+    worker, which completes its shard, and the same call resumes an interrupted collection.
 
     Args:
         env_id: see `collect`.
@@ -54,8 +53,8 @@ def collect_on_ray(
         episodes: see `collect`.
         seeds: see `collect`.
         shard_episodes: episodes per shard.
-        workers: tasks at a time of a cluster that is started here; None for one per core. A cluster
-            that exists (``RAY_ADDRESS``, or `ray.init` was called) decides that itself.
+        workers: number of simultaneous tasks if a local cluster is started; None for one per core.
+            Ignored for an existing cluster (``RAY_ADDRESS``, or after `ray.init`).
         progress: called with the number of collected episodes after each shard.
         env_kwargs: see `collect`.
         policy: see `collect`.
@@ -107,7 +106,7 @@ def _wait(ray: Any, tasks: list[Any], progress: Callable[[int], None] | None) ->
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[0]
             raise ReplayBufferError(
-                f"Ray could not collect a shard ({reason}); the same call continues the collection"
+                f"Ray could not collect a shard ({reason}); the same call resumes the collection"
             ) from error
         for result in results:
             if isinstance(result, Exception):
@@ -144,7 +143,7 @@ def _fill(
 
 def _begin(path: Path, manifest: Manifest) -> None:
     """Write the manifest of a new buffer, or check that of an unfinished one."""
-    if is_in_shards(path):
+    if is_sharded(path):
         found = Manifest.read(path)
         different = differences(found.recipe, manifest.recipe)
         if found.seeds != manifest.seeds or found.episodes != manifest.episodes:
@@ -158,8 +157,8 @@ def _begin(path: Path, manifest: Manifest) -> None:
             )
     elif others := unknown_files(path):
         raise ReplayBufferError(
-            f"{path} is not empty ({', '.join(others[:3])}); a buffer in shards needs a directory "
-            "of its own: pass another path"
+            f"{path} is not empty ({', '.join(others[:3])}); a sharded buffer needs a directory of "
+            "its own: pass another path"
         )
     else:
         manifest.write(path)
@@ -178,7 +177,7 @@ def _removed_if_empty(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _cluster(ray: Any, workers: int | None) -> Iterator[None]:
-    """Join the cluster of ``RAY_ADDRESS``, or start one on this machine for the while."""
+    """Connect to the cluster of ``RAY_ADDRESS``, or run one on this machine until the end."""
     if ray.is_initialized():
         yield
         return

@@ -8,7 +8,7 @@ import numpy as np
 
 from worldmodel.data.header import Header, lock_for_writing
 from worldmodel.data.index import EPISODE, SYNC, EpisodeTable, make_record, read_records
-from worldmodel.data.shards import Manifest, directories, is_in_shards, open_shards
+from worldmodel.data.shards import Manifest, directories, is_sharded, open_shards
 from worldmodel.data.storage import EpisodeLog, RowFile, data_files, episode_checksum, is_whole
 from worldmodel.errors import Problem, ReplayBufferError
 from worldmodel.files import replacing
@@ -24,7 +24,7 @@ def check_buffer(path: str | Path) -> list[Problem]:
         What is damaged; empty if the buffer is intact.
     """
     path = Path(path)
-    if is_in_shards(path):
+    if is_sharded(path):
         return _check_shards(path)
     try:
         header = Header.read(path)

@@ -35,7 +35,7 @@ class ReplayBuffer(WindowReader):
     each sees the episodes that were complete when it opened the buffer.
 
     Attributes:
-        path: its directory; of a buffer that was opened from several, one that has them all in it.
+        path: its directory; the common parent if it was opened from several directories.
         parts: the directories that it was opened from.
 
     Example:
@@ -108,9 +108,9 @@ class ReplayBuffer(WindowReader):
         """Open a buffer for reading, or also for appending.
 
         Args:
-            path: directory of a buffer, in one piece or in shards; or several directories, which
-                are read as one buffer.
-            append: whether episodes will be added, which needs a buffer in one piece.
+            path: directory of a buffer, sharded or not; or several directories, which are read as
+                one buffer.
+            append: whether episodes will be added; not possible for a sharded buffer.
 
         Raises:
             ReplayBufferError: If there is no buffer, if it is damaged or of a newer format, if
@@ -122,7 +122,8 @@ class ReplayBuffer(WindowReader):
         if paths != parts or len(parts) != 1:
             if append:
                 raise ReplayBufferError(
-                    f"{parts[0]} is in shards, which are read-only; collect into another directory"
+                    f"{parts[0]} is sharded, and sharded buffers are read-only; collect into "
+                    "another directory"
                 )
             manifest = Manifest.read(parts[0]) if len(parts) == 1 else None
             path = Path(os.path.commonpath([part.absolute() for part in parts] or [Path.cwd()]))

@@ -1,12 +1,12 @@
-"""Buffers in shards: directories of whole episodes that are read as one replay buffer.
+"""Sharded buffers: several directories of whole episodes that are read as one replay buffer.
 
-Processes that collect at the same time each fill a buffer of their own, a shard::
+Each of the processes that collect in parallel writes its own shard::
 
     shards.json       how the episodes are collected, and how many each shard gets
     shard-00000/      a replay buffer with the first episodes
     shard-00001/      a replay buffer with the episodes after them
 
-Opening a buffer in shards reads the index of each shard, not its frames.
+Opening a sharded buffer reads the index of each shard, not its frames.
 """
 
 from __future__ import annotations
@@ -69,22 +69,22 @@ def shard_directory(directory: Path, number: int) -> Path:
 
 
 def is_buffer(path: Path) -> bool:
-    """Whether a directory holds a replay buffer, in one piece or in shards."""
-    return (path / HEADER_FILE).exists() or is_in_shards(path)
+    """Whether a directory holds a replay buffer, sharded or not."""
+    return (path / HEADER_FILE).exists() or is_sharded(path)
 
 
-def is_in_shards(path: Path) -> bool:
-    """Whether a directory holds a replay buffer in shards."""
+def is_sharded(path: Path) -> bool:
+    """Whether a directory holds a sharded replay buffer."""
     return (path / MANIFEST).exists()
 
 
 def directories(path: Path) -> list[Path]:
-    """Return the directories of the shards of a buffer, or its own if it is in one piece.
+    """Return the directories of the shards of a buffer, or its own directory if it is not sharded.
 
     Raises:
         ReplayBufferError: If a shard is missing.
     """
-    if not is_in_shards(path):
+    if not is_sharded(path):
         return [path]
     shards = [shard_directory(path, i) for i in range(len(Manifest.read(path).episodes))]
     if missing := [shard.name for shard in shards if not (shard / HEADER_FILE).exists()]:
@@ -139,8 +139,8 @@ class ShardedLog:
             self._logs[oldest].unmap()
 
     def append(self, rows: dict[str, np.ndarray], seed: int, terminated: bool) -> None:
-        """Refuse, because only a buffer in one piece can grow."""
-        raise ReplayBufferError(f"{self._directory} is in shards, which are read-only")
+        """Refuse: sharded buffers are read-only."""
+        raise ReplayBufferError(f"{self._directory} is sharded, and sharded buffers are read-only")
 
     def flush(self) -> None:
         """Do nothing: nothing was written."""
