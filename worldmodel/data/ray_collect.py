@@ -11,6 +11,7 @@ from typing import Any
 
 from worldmodel.data.collect import checked_seeds, load_or_collect
 from worldmodel.data.header import unknown_files
+from worldmodel.data.index import RECORD
 from worldmodel.data.policies import Policy
 from worldmodel.data.reader import require
 from worldmodel.data.recipe import differences, resolve
@@ -55,7 +56,7 @@ def collect_on_ray(
         shard_episodes: episodes per shard.
         workers: number of simultaneous tasks if a local cluster is started; None for one per core.
             Ignored for an existing cluster (``RAY_ADDRESS``, or after `ray.init`).
-        progress: called with the number of collected episodes after each shard.
+        progress: called with the number of collected episodes every second.
         env_kwargs: see `collect`.
         policy: see `collect`.
         image_size: see `collect`.
@@ -83,7 +84,7 @@ def collect_on_ray(
             for i, part in enumerate(parts)
         ]
         try:
-            _wait(ray, tasks, progress)
+            _wait(ray, tasks, lambda: progress(_stored(path, parts)) if progress else None)
         except BaseException:
             for task in tasks:
                 ray.cancel(task, force=True)
@@ -92,15 +93,24 @@ def collect_on_ray(
     return ReplayBuffer.open(path)
 
 
-def _wait(ray: Any, tasks: list[Any], progress: Callable[[int], None] | None) -> None:
-    """Wait for all tasks.
+def _stored(path: Path, parts: Sequence[Sequence[int]]) -> int:
+    """Count the stored episodes; up to one per shard too many, because of SYNC records."""
+    indexes = (shard_directory(path, i) / "index.bin" for i in range(len(parts)))
+    sizes = [index.stat().st_size if index.exists() else 0 for index in indexes]
+    records = [size // RECORD.itemsize for size in sizes]
+    return sum(min(count, len(part)) for count, part in zip(records, parts, strict=True))
+
+
+def _wait(ray: Any, tasks: list[Any], report: Callable[[], None]) -> None:
+    """Wait for all tasks, and report the progress every second.
 
     Raises:
         ReplayBufferError: If the cluster fails.
     """
-    done, waiting = 0, list(tasks)
+    waiting = list(tasks)
     while waiting:
-        finished, waiting = ray.wait(waiting)
+        finished, waiting = ray.wait(waiting, timeout=1.0)
+        report()
         try:
             results = ray.get(finished)
         except ray.exceptions.RayError as error:
@@ -111,9 +121,6 @@ def _wait(ray: Any, tasks: list[Any], progress: Callable[[int], None] | None) ->
         for result in results:
             if isinstance(result, Exception):
                 raise result
-            done += result
-        if progress is not None:
-            progress(done)
 
 
 def _fill(
@@ -123,12 +130,8 @@ def _fill(
     settings: dict[str, Any],
     searched: list[str],
     trusted: bool,
-) -> int | Exception:
-    """Complete one shard, in a process of the cluster.
-
-    Returns:
-        The number of its episodes, or what was raised.
-    """
+) -> Exception | None:
+    """Complete one shard, in a process of the cluster; return what was raised."""
     SEARCHED[:] = searched
     if trusted:
         trust_all()
@@ -138,7 +141,7 @@ def _fill(
         ).close()
     except Exception as error:
         return portable(error)
-    return len(seeds)
+    return None
 
 
 def _begin(path: Path, manifest: Manifest) -> None:
