@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import tempfile
+import threading
 
 import pytest
 import torch
@@ -100,6 +102,19 @@ def test_the_identity_of_an_explorer_changes_with_the_encoder_and_the_agent(run_
     changed = Explorer(wm, agent, "ppo").identity()
     agent.write_bytes(b"two")
     assert Explorer(wm, agent, "ppo").identity() != changed
+
+
+def test_every_round_is_logged_and_leaves_no_thread_or_temporary_file(
+    run_path, tmp_path, monkeypatch
+):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    before = threading.active_count()
+    trained(run_path, 1)
+    assert threading.active_count() == before
+    assert list(temporary.iterdir()) == []
+    assert len(list((folder_of(run_path) / "tensorboard").rglob("events.*"))) == 2
 
 
 def test_the_best_agent_is_evaluated_as_it_was_trained(run_path, monkeypatch):

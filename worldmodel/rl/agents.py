@@ -331,6 +331,8 @@ def learn(
             return stop.requested
     finally:
         torch.set_num_threads(threads)
+        if hasattr(agent, "_logger"):
+            agent.logger.close()  # it writes from a thread of its own
 
 
 def finalize(

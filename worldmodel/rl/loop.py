@@ -295,12 +295,12 @@ class _Rounds:
                 agent = load_agent(config, self.agent(number - 1), *spaces, self.hint)
                 agent.set_env(training)
                 agent.set_random_seed(config.seed)
+                agent.tensorboard_log = str(self.folder / "tensorboard")
             else:
                 agent = make_agent(config, training, self.folder / "tensorboard")
             task = f"dream, round {number}"
-            stopped = learn(agent, envs, config, curve, task, [self.callbacks])
-        if stopped:
-            raise KeyboardInterrupt
+            if learn(agent, envs, config, curve, task, [self.callbacks]):
+                raise KeyboardInterrupt
         save_agent(agent, self.agent(number))
 
     def collect_episodes(self, envs: AgentEnvs, number: int) -> tuple[float, int]:
