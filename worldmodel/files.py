@@ -48,19 +48,23 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def temporary_files(folder: Path) -> Iterator[Path]:
+    """Find the files of `replacing` below a directory: in use, or left by killed processes."""
+    for directory, _, names in os.walk(folder):
+        yield from (Path(directory, name) for name in names if _TEMPORARY.fullmatch(name))
+
+
 def remove_leftovers(folder: Path, seconds: float) -> None:
-    """Delete the temporary files of `replacing` that killed processes left below a directory.
+    """Delete the temporary files that killed processes left below a directory.
 
     Args:
         folder: the directory.
         seconds: minimum age of the files, longer than other processes may need to write one.
     """
-    limit = time.time() - seconds
-    for directory, _, names in os.walk(folder):
-        for path in (Path(directory, name) for name in names if _TEMPORARY.fullmatch(name)):
-            with suppress(OSError):  # another process may have removed it
-                if path.lstat().st_mtime <= limit:
-                    path.unlink()
+    for path in temporary_files(folder):
+        with suppress(FileNotFoundError):  # another process may have removed it
+            if time.time() - path.lstat().st_mtime >= seconds:
+                path.unlink()
 
 
 def sync(path: Path) -> None:

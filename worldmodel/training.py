@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,7 +36,7 @@ from worldmodel.distributed import (
     require_divisible,
 )
 from worldmodel.errors import InterruptedRunError, RunError
-from worldmodel.files import only_one_process, remove_leftovers
+from worldmodel.files import only_one_process, temporary_files
 from worldmodel.hyperparameters import Data
 from worldmodel.models import ModelSpec, WorldModel, check_parts, choose_device
 from worldmodel.objectives import check_objective
@@ -189,7 +188,7 @@ def _train(run: Run, watching: CallbackList) -> Run:
     from worldmodel.evaluation.run_evaluation import evaluate_run
 
     require_divisible(_batch_sizes(run.config))
-    started = time.time()
+    leftovers = list(temporary_files(run.path))
     watching.on_message(f"Run directory: {run.path}")
     if process_count() > 1:
         watching.on_message(f"Training in {process_count()} processes")
@@ -204,7 +203,8 @@ def _train(run: Run, watching: CallbackList) -> Run:
             run.set_model(model)
             if is_main_process():
                 evaluate_run(run, datasets=datasets, callbacks=[watching])
-                remove_leftovers(run.path, time.time() - started)
+                for file in leftovers:
+                    file.unlink(missing_ok=True)
             barrier()
     except LostProcess as error:
         raise RunError(f"{error}; resume with: {_resume_command(run)}") from error
