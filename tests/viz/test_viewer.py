@@ -3,13 +3,22 @@
 import numpy as np
 import pygame
 import pytest
+import torch
 from gymnasium import spaces
 from numpy.testing import assert_allclose, assert_array_equal
 
 from worldmodel.callbacks import Callback
 from worldmodel.viz import viewer
 from worldmodel.viz.canvas import CURVE_HEIGHT, curve_strip, text_strip
-from worldmodel.viz.viewer import SHOWN_STEPS, Keyboard, PlaySession, Window, play, require_display
+from worldmodel.viz.viewer import (
+    MAX_STEPS_OUTSIDE,
+    SHOWN_STEPS,
+    Keyboard,
+    PlaySession,
+    Window,
+    play,
+    require_display,
+)
 
 
 def curve_at(strip, share):
@@ -163,6 +172,18 @@ def test_the_label_says_that_the_imagined_state_is_out_of_distribution(session, 
     session.press("t")
     session.image()
     assert labels == ["imagined", "imagined, out of distribution", "imagined"]
+
+
+@pytest.mark.parametrize(("predicted", "steps"), [(1e3, MAX_STEPS_OUTSIDE), (torch.inf, 1)])
+def test_a_model_that_stays_out_of_distribution_is_resynchronized(
+    session, monkeypatch, predicted, steps
+):
+    monkeypatch.setattr(session._wm, "predict", lambda z, action: torch.full_like(z, predicted))
+    for i in range(steps):
+        assert len(session.errors) == i + 1
+        session.advance(())
+    assert_allclose(session._z, session._wm.encode(session._observation[None]), rtol=1e-5)
+    assert len(session.errors) == 1
 
 
 def test_play_runs_until_the_window_is_closed(run, dummy, monkeypatch):

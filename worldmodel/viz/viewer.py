@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import deque
 from collections.abc import Collection, Sequence
 from contextlib import closing
 from typing import Any
@@ -26,6 +27,9 @@ QUIT_KEYS = frozenset({"q", "escape"})
 SPEEDS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 SHOWN_STEPS = 200
 """Steps of the error curve."""
+
+MAX_STEPS_OUTSIDE = 200
+"""Consecutive imagined steps out of distribution, after which the model is resynchronized."""
 
 _MAX_DISCRETE = 9
 _MIN_FPS = 20.0
@@ -177,7 +181,7 @@ class PlaySession:
     """A real environment and its world model under the same actions.
 
     The model encodes the first observation and then only predicts, until the user resynchronizes
-    it with the environment.
+    it with the environment, or it has been out of distribution for `MAX_STEPS_OUTSIDE` steps.
 
     Args:
         run: a finished run, with a decoder.
@@ -185,7 +189,8 @@ class PlaySession:
         seed: random seed of the first reset.
 
     Attributes:
-        errors: errors of the prediction at each step since the model last encoded an observation.
+        errors: errors of the prediction since the model last encoded an observation, of at most the
+            last `SHOWN_STEPS` steps.
         paused: whether time stands still.
         quit: whether the user wants to quit.
     """
@@ -234,14 +239,17 @@ class PlaySession:
         """Draw both environments above the error of the prediction, uint8 (H, W, 3)."""
         real = self._wm.frames.newest(self._observation)
         imagined = decode_newest(self._wm, self._z)[0]
-        labels = ("real environment", "imagined" + ", out of distribution" * self._outside)
+        labels = (
+            "real environment",
+            "imagined" + ", out of distribution" * bool(self._steps_outside),
+        )
         action = " ".join(f"{number:+.1f}" for number in np.ravel(self._action))
         seconds = self._steps * self._run.dt
         caption = f"t = {seconds:.2f} s   action {action}   reward {self._reward:+.2f}"
         status = "paused" if self.paused else f"speed {SPEEDS[self._speed]:g}x"
         top = compose((real, imagined), labels, caption, status)
         width, error = top.shape[1], self._error
-        curve = curve_strip(self.errors, SHOWN_STEPS, error.title, width, high=error.high)
+        curve = curve_strip(list(self.errors), SHOWN_STEPS, error.title, width, high=error.high)
         return np.concatenate([top, curve, text_strip([self._keyboard.help, _HELP], width)])
 
     def _reset(self, seed: int | None = None) -> None:
@@ -251,8 +259,8 @@ class PlaySession:
     def _resync(self) -> None:
         """Encode the real observation and predict from there."""
         self._z = self._wm.encode(self._observation[None])
-        self._outside = False
-        self.errors: list[float] = []
+        self._steps_outside = 0
+        self.errors: deque[float] = deque(maxlen=SHOWN_STEPS + 1)
         self._measure_error()
 
     def _step(self, action: np.ndarray) -> None:
@@ -261,11 +269,15 @@ class PlaySession:
         self._reward = float(reward)
         self._z = self._wm.predict(self._z, torch.as_tensor(action)[None])
         self._steps += 1
-        self._outside = bool(self._run.domain.outside(self._z)[0])
-        self._measure_error()
+        finite = bool(self._z.isfinite().all())
+        outside = not finite or bool(self._run.domain.outside(self._z)[0])
+        self._steps_outside = self._steps_outside + 1 if outside else 0
         if terminated:
             self._reset()
+        if terminated or not finite or self._steps_outside >= MAX_STEPS_OUTSIDE:
             self._resync()
+        else:
+            self._measure_error()
 
     def _measure_error(self) -> None:
         real = self._wm.encode(self._observation[None]).cpu().numpy()
