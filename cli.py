@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +41,7 @@ from worldmodel.terminal import (
     fail,
     print_metrics,
     print_values,
+    report_thread_error,
     user_errors,
 )
 
@@ -341,6 +343,7 @@ def main() -> None:
     """Run the command line; ``module:Name`` also finds modules of this directory."""
     SEARCHED[:] = [str(Path.cwd())]
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops like Ctrl-C
+    threading.excepthook = report_thread_error
     words = sys.argv[1:]
     app([*["--debug"] * ("--debug" in words), *(word for word in words if word != "--debug")])
 

@@ -2,12 +2,15 @@
 
 import io
 import re
+import shutil
+import threading
 
 import pytest
 from rich.console import Console
+from torch.utils.tensorboard import SummaryWriter
 
 from worldmodel.callbacks import CallbackList
-from worldmodel.terminal import TerminalProgress
+from worldmodel.terminal import TerminalProgress, report_thread_error
 
 
 @pytest.mark.parametrize("live", [True, False])
@@ -45,3 +48,21 @@ def test_lines_are_written_for_the_first_step_and_every_tenth():
             advance(done)
     counts = [int(line.split()[1].split("/")[0]) for line in stream.getvalue().splitlines()]
     assert counts == [3, *range(4, 41, 4)]
+
+
+def test_a_lost_disk_is_an_error_of_the_writer_and_no_traceback_of_its_thread(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(threading, "excepthook", report_thread_error)
+    writer = SummaryWriter(str(tmp_path / "events"))
+    writer.add_scalar("loss", 1.0, 0)
+    writer.flush()
+    shutil.rmtree(tmp_path / "events")
+    writer.add_scalar("loss", 1.0, 1)
+    with pytest.raises(FileNotFoundError):
+        writer.close()
+    assert "Traceback" not in capsys.readouterr().err
+    thread = threading.Thread(target=lambda: [][0])
+    thread.start()
+    thread.join()
+    assert "IndexError" in capsys.readouterr().err

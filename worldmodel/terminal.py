@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sysconfig
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -259,3 +260,13 @@ def print_table(table: RenderableType) -> None:
     console = Console(soft_wrap=False, highlight=False)
     console.width = max(console.width, _TABLE_WIDTH)
     console.print(table)
+
+
+def report_thread_error(error: threading.ExceptHookArgs) -> None:
+    """Print the traceback of an error in a thread, as Python does.
+
+    The thread of TensorBoard's writer is left out: its error is raised again by the next call of
+    the writer, where it is reported in one line.
+    """
+    if not type(error.thread).__module__.startswith("tensorboard."):
+        threading.__excepthook__(error)
