@@ -15,6 +15,7 @@ from tiny_training import tiny_config
 
 from worldmodel.callbacks import Callback
 from worldmodel.config import build_config
+from worldmodel.data import datasets
 from worldmodel.data.datasets import check_data, collect_to, open_datasets, wanted_size
 from worldmodel.registry import reference
 
@@ -91,6 +92,21 @@ def test_a_run_that_waited_takes_the_further_trajectories_that_another_collected
         other.release()
         assert [*waiting.result()] == [path, *episodes]
     assert recorder.progress == []
+
+
+def test_a_run_takes_what_another_appends_while_it_opens_the_data(tmp_path, monkeypatch):
+    """The other one has 0 trajectories at first, then 24, and then as many as `min_steps` needs."""
+    config = short_episodes(tmp_path)
+    complete = collected(config)
+    real, seen = datasets._lengths, [0, 24]
+
+    def lengths(path):
+        found = real(path)
+        return found[: seen.pop(0)] if seen else found
+
+    monkeypatch.setattr(datasets, "_lengths", lengths)
+    assert collected(config) == complete
+    assert (seen, complete[1] > 24) == ([], True)
 
 
 def test_data_is_collected_once_and_never_reused_for_other_settings(tmp_path):

@@ -26,6 +26,7 @@ from worldmodel.data.ray_collect import collect_on_ray
 from worldmodel.data.recipe import Recipe, resolve
 from worldmodel.data.replay import ReplayBuffer
 from worldmodel.data.shards import is_buffer
+from worldmodel.errors import ReplayBufferError
 from worldmodel.files import require_directory
 
 Split = Literal["validation", "heldout"]
@@ -335,7 +336,11 @@ def _open(
     settings = {**_recipe_kwargs(config), "path": path, "episodes": len(seeds), "seeds": seeds}
     settings["workers"] = config.data.workers
     if len(_lengths(path)) == len(seeds):
-        return load_or_collect(**settings)
+        try:
+            return load_or_collect(**settings)
+        except ReplayBufferError:
+            if len(_lengths(path)) == len(seeds):  # no other process has collected more
+                raise
     with dataset_lock(path, [callbacks]):
         stored = len(_lengths(path))
         if stored > len(seeds):  # another process collected more; `_open_training` looks again
