@@ -368,10 +368,11 @@ def validate(values: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(item) for item in error.errors())) from error
+        raise ConfigError("; ".join(explain(item) for item in error.errors())) from error
 
 
-def _explain(item: Any) -> str:
+def explain(item: Any) -> str:
+    """Describe one error of a pydantic validation: the key, what is wrong, and the value."""
     key = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         return f"unknown key {key!r}"

@@ -91,7 +91,7 @@ class Data(Section):
             for own data of an unknown policy.
         env_kwargs: override the environment's own while collecting.
         validation_size: trajectories with validation seeds, to monitor training.
-        heldout_size: trajectories with held-out seeds, to evaluate the trained model.
+        heldout_size: trajectories to evaluate the trained model on, see `evaluation.split`.
         state_key: key of the environment's ``info`` with the true state, for evaluation only.
         dir: where datasets are cached, one folder per configuration.
         workers: processes that collect; None for one per usable core where that is faster. The data
@@ -327,12 +327,13 @@ class Reference(Optimization):
 
 
 class Evaluation(Section):
-    """Evaluation on held-out episodes.
+    """Evaluation on episodes that were not trained on.
 
     Attributes:
+        split: ``heldout`` to report results; ``validation`` to choose hyperparameters by them.
         readout: what probes read: ``auto`` (the environment's plug-in, else the raw
             state vector), ``state``, or ``module:Name``.
-        steps: transitions per held-out episode; the environment may end it earlier.
+        steps: transitions per episode; the environment may end it earlier.
         resamples: of the bootstrap over episodes.
         confidence: of its intervals.
         domain_observations: training observations that the domain is fitted on, at most.
@@ -341,6 +342,7 @@ class Evaluation(Section):
         starts: training observations kept as starts of imagined episodes, at most.
     """
 
+    split: Literal["heldout", "validation"] = "heldout"
     readout: Annotated[str, AfterValidator(READOUTS.check)] = "auto"
     steps: int = Field(61, ge=1)
     resamples: int = Field(1000, ge=1)

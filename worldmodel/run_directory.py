@@ -57,33 +57,30 @@ class RunDirectory:
         return f"{type(self).__name__}({str(self.path)!r})"
 
     @classmethod
-    def create(cls, config: Config) -> Self:
-        """Create ``<output_dir>/<environment>_<timestamp>`` with the configuration in it.
+    def create(cls, config: Config, path: Path | None = None) -> Self:
+        """Create a run directory with the configuration in it.
+
+        Args:
+            config: of the run.
+            path: the directory, which may exist already; by default it is a new one,
+                ``<output_dir>/<environment>_<timestamp>``.
 
         Raises:
             RunError: If the directory cannot be created.
         """
-        stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
-        base = config.output_dir / f"{_directory_name(config)}_{stamp}"
-        path = base
+        place = path or config.output_dir
         try:
-            config.output_dir.mkdir(parents=True, exist_ok=True)
-            for attempt in range(2, 1000):
-                try:
-                    path.mkdir()
-                    break
-                except FileExistsError:
-                    path = base.with_name(f"{base.name}_{attempt}")
-            run = cls(path, config.device, trust=True)
-            (path / "models").mkdir()
-            write_text(path / "config.yaml", dump(config))
-            sign(path)
+            place.mkdir(parents=True, exist_ok=True)
+            place = path or _new_directory(config)
+            (place / "models").mkdir(exist_ok=True)
+            write_text(place / "config.yaml", dump(config))
+            sign(place)
         except OSError as error:
             raise RunError(
-                f"cannot write the run directory {path}: {error.strerror}; choose another "
+                f"cannot write the run directory {place}: {error.strerror}; choose another "
                 "place with --output-dir"
             ) from error
-        return run
+        return cls(place, config.device, trust=True)
 
     @cached_property
     def config(self) -> Config:
@@ -239,6 +236,18 @@ class RunDirectory:
     @property
     def _evaluate_hint(self) -> str:
         return f"run `worldmodel evaluate {self.path}` to rewrite it"
+
+
+def _new_directory(config: Config) -> Path:
+    stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
+    path = base = config.output_dir / f"{_directory_name(config)}_{stamp}"
+    for attempt in range(2, 1000):
+        try:
+            path.mkdir()
+            break
+        except FileExistsError:
+            path = base.with_name(f"{base.name}_{attempt}")
+    return path
 
 
 def _directory_name(config: Config) -> str:

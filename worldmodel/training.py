@@ -132,6 +132,27 @@ def resume(path: str | Path, *, callbacks: Sequence[Callback] = (), progress: bo
         return _train(run, _watching(callbacks, progress))
 
 
+def train_in(path: Path, config: Config, *, callbacks: Sequence[Callback] = ()) -> Run:
+    """Train a run in a given directory, or continue the training that a checkpoint there is of.
+
+    Args:
+        path: the run directory.
+        config: the configuration; a continued run has its own.
+        callbacks: see `train`.
+
+    Raises:
+        InterruptedRunError: If the user stopped it; the same call continues it.
+        RunError: If the run directory is damaged or cannot be written.
+        ValueError: If the environment, its spaces or the device do not fit.
+    """
+    if (path / "checkpoint.pt").is_file():
+        return resume(path, callbacks=callbacks, progress=False)
+    with process_group():
+        watching = _watching(callbacks, progress=False)
+        broadcast_result(lambda: _create(config, watching, path))
+        return _train(Run(path, config.device, trust=True), watching)
+
+
 def _watching(callbacks: Sequence[Callback], progress: bool) -> CallbackList:
     from worldmodel.terminal import TerminalProgress
 
@@ -140,13 +161,13 @@ def _watching(callbacks: Sequence[Callback], progress: bool) -> CallbackList:
     return CallbackList([*callbacks, *([TerminalProgress()] if progress else [])])
 
 
-def _create(config: Config, callbacks: CallbackList) -> Path:
+def _create(config: Config, callbacks: CallbackList, path: Path | None = None) -> Path:
     """Make a run directory, unless the configuration has a mistake."""
     try:
         _check(config, callbacks)
     except KeyboardInterrupt as error:
         raise InterruptedRunError("Stopped before a run was made") from error
-    return Run.create(config).path
+    return Run.create(config, path).path
 
 
 def _check(config: Config, callbacks: CallbackList) -> None:

@@ -92,6 +92,7 @@ def test_the_data_used_is_described(metrics):
         "train_seeds": [0, 89],
         "heldout_episodes": 40,
         "heldout_seeds": [20_000, 20_039],
+        "split": "heldout",
     }
     assert metrics.probes.train_observations == 90 * 11
     assert metrics.probes.heldout_observations == 40 * 44

@@ -62,6 +62,20 @@ def test_a_run_can_be_evaluated_with_a_reference_model(run):
     assert content["reference"]["updates"] == 5
 
 
+def test_a_run_can_be_evaluated_on_validation_episodes(run):
+    validation = {"evaluation": {**FAST["evaluation"], "split": "validation"}}
+    metrics = run.with_settings({**FAST, **validation}).evaluate(reference_updates=0)
+    assert metrics.data.split == "validation"
+    assert metrics.data.heldout_seeds == (10_000, 10_003)
+    page = (run.path / "report.html").read_text()
+    for text in (
+        "from 4 validation episodes",
+        "R² on validation episodes",
+        "</span> validation",
+    ):
+        assert text in page
+
+
 def test_several_runs_are_compared_in_one_report(run, tmp_path):
     other = Run(shutil.copytree(run.path, tmp_path / "other"), device="cpu")
     messages = Messages()

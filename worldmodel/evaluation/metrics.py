@@ -104,6 +104,7 @@ class DataMetrics(Strict):
         train_seeds: lowest and highest seed of training episodes; None where unknown.
         heldout_episodes: number of held-out episodes.
         heldout_seeds: lowest and highest seed of held-out episodes; None where unknown.
+        split: ``heldout``, or ``validation`` if these episodes are there to choose things by.
     """
 
     train_episodes: int
@@ -112,6 +113,12 @@ class DataMetrics(Strict):
     train_seeds: tuple[int, int] | None
     heldout_episodes: int
     heldout_seeds: tuple[int, int] | None
+    split: Literal["heldout", "validation"] = "heldout"
+
+    @property
+    def kind(self) -> str:
+        """What the evaluation episodes are, in words."""
+        return "held-out" if self.split == "heldout" else self.split
 
 
 @dataclass(frozen=True)

@@ -38,10 +38,10 @@ def evaluate_run(
     reference_updates: int = 0,
     callbacks: Sequence[Callback] = (),
 ) -> Metrics:
-    """Evaluate a run on held-out episodes and write the results into its directory.
+    """Evaluate a run on the episodes of `evaluation.split`, and write the results.
 
-    Writes metrics.json, the probe, the pictures, the video and the report, and the domain and
-    start latents if there are none yet.
+    Writes metrics.json, the probe, the pictures, the video and the report into its directory, and
+    the domain and start latents if there are none yet.
 
     Args:
         run: a run with a trained model.
@@ -116,7 +116,8 @@ def _evaluate(
 
     remove_leftovers(run.path, _LONGEST_WRITE)
     model, settings, train = run.model, run.config.evaluation, datasets.train
-    callbacks.on_message("Evaluating on held-out episodes ...")
+    kind = "held-out" if settings.split == "heldout" else settings.split
+    callbacks.on_message(f"Evaluating on {kind} episodes ...")
     readout = run.readout(train.state_dim)
     with _heldout(run, datasets, callbacks) as heldout:
         probes = None
@@ -132,7 +133,9 @@ def _evaluate(
             reference_updates=reference_updates,
             probes=probes,
         )
-        metrics = replace(metrics, run=RunSummary.of(run.config, model, run.path, train))
+        summary = RunSummary.of(run.config, model, run.path, train)
+        data = replace(metrics.data, split=settings.split)
+        metrics = replace(metrics, data=data, run=summary)
         metrics = replace(metrics, warnings=find_warnings(metrics))
         run.save_metrics(metrics)
         if not run.has_imagination:
@@ -155,22 +158,24 @@ def _evaluate(
 
 @contextmanager
 def _heldout(run: Run, datasets: Datasets, callbacks: CallbackList) -> Iterator[HeldOut]:
-    """Open held-out episodes: as in training, under random and under passive actions.
+    """Open the evaluation episodes: as in training, under random and under passive actions.
 
     Those that own data does not hold are collected if the environment is known.
     """
+    split = run.config.evaluation.split
+    stored = datasets.heldout
+    if split == "validation" and run.config.data.sources:
+        stored = datasets.validation
     main = run.config.data.policy
     policies = {"main": main, "driven": "random"}
     if run.plugin.energy is not None:
         policies["passive"] = "passive"
-    known = {} if datasets.heldout is None else {main: datasets.heldout}
+    known = {} if stored is None else {main: stored}
     with ExitStack() as stack:
         for policy in dict.fromkeys(policies.values()):
             if policy not in known and run.config.env.id is not None:
                 seeds = datasets.train.seeds
-                episodes = evaluation_set(
-                    "heldout", run.config, seeds, policy, callbacks=[callbacks]
-                )
+                episodes = evaluation_set(split, run.config, seeds, policy, callbacks=[callbacks])
                 known[policy] = stack.enter_context(episodes)
         yield HeldOut(
             main=known[main],

@@ -50,7 +50,7 @@ def metrics_table(metrics: Metrics) -> RenderableType:
         _actions(actions)
         if actions
         else Text(f"No forecasts under other actions: {reasons['actions']}."),
-        _probes(probes) if probes else Text(f"No probes: {reasons['probes']}."),
+        _probes(probes, metrics.data.kind) if probes else Text(f"No probes: {reasons['probes']}."),
         Text("\n" + "\n".join(line for line in closing if line)),
     )
 
@@ -99,7 +99,7 @@ def _heading(metrics: Metrics) -> str:
     data, statistics = metrics.data, metrics.statistics
     seeds = "" if data.heldout_seeds is None else ", seeds {} to {}".format(*data.heldout_seeds)
     return (
-        f"{data.heldout_episodes} held-out episode{'s' * (data.heldout_episodes != 1)}{seeds}; "
+        f"{data.heldout_episodes} {data.kind} episode{'s' * (data.heldout_episodes != 1)}{seeds}; "
         f"{statistics.confidence:.0%} intervals by bootstrap over episodes"
     )
 
@@ -151,7 +151,7 @@ def _actions(actions: ActionMetrics) -> RenderableType:
     return _table(f"Under recorded and under wrong actions: {unit}{note}", "k", rows)
 
 
-def _probes(probes: ProbeMetrics) -> RenderableType:
+def _probes(probes: ProbeMetrics, kind: str) -> RenderableType:
     rows: Rows = []
     for name, part in (
         ("", probes),
@@ -167,7 +167,7 @@ def _probes(probes: ProbeMetrics) -> RenderableType:
         by_unit.setdefault(unit, []).append(_label(name))
     units = [f"{', '.join(names)} in {unit}" for unit, names in by_unit.items() if unit]
     note = f"; RMSE of {', of '.join(units)}" if units else ""
-    return _table(f"Probes: R² on held-out episodes{note}", "probe", rows)
+    return _table(f"Probes: R² on {kind} episodes{note}", "probe", rows)
 
 
 def _labelled(values: Mapping[str, float]) -> dict[str, float]:

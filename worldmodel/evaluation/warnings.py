@@ -165,11 +165,11 @@ def _data(metrics: Metrics) -> Iterator[RunWarning]:
             "cover most environments.",
             _more_data(metrics),
         )
-    heldout = metrics.data.heldout_episodes
+    heldout, kind = metrics.data.heldout_episodes, metrics.data.kind
     if heldout < MIN_HELDOUT_EPISODES:
         yield RunWarning(
             "heldout",
-            f"The results come from {heldout} held-out episode{'s' * (heldout != 1)} only, and are "
+            f"The results come from {heldout} {kind} episode{'s' * (heldout != 1)} only, and are "
             "uncertain.",
             "Add episodes: a tenth of own data is held out."
             if _own_data(metrics)
