@@ -34,6 +34,7 @@ from worldmodel.options import (
     open_run,
 )
 from worldmodel.registry import SEARCHED
+from worldmodel.sweep_commands import sweep
 from worldmodel.terminal import (
     DEBUG,
     WRONG_USAGE,
@@ -323,6 +324,7 @@ def plan(
         print_values(result, as_json)
 
 
+app.command()(sweep)
 app.command()(collect)
 app.command()(info)
 app.command()(repair)

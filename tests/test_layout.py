@@ -19,8 +19,8 @@ LAYERS = [
     ("planning",),
     ("viz",),
     ("rl", "training", "terminal"),
-    ("options",),
-    ("agent_commands",),
+    ("options", "sweeps"),
+    ("agent_commands", "sweep_commands"),
 ]
 """Modules and packages, those that import nothing else first."""
 

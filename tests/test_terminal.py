@@ -66,3 +66,11 @@ def test_a_lost_disk_is_an_error_of_the_writer_and_no_traceback_of_its_thread(
     thread.start()
     thread.join()
     assert "IndexError" in capsys.readouterr().err
+
+
+def test_the_remaining_time_of_a_resumed_task_is_unknown_before_its_first_step():
+    console = Console(file=io.StringIO(), width=200)
+    progress = TerminalProgress(console)
+    progress.on_task_start("trials", 12, 2)
+    progress.on_task_update("trials", 2, "")
+    assert "trials: 2/12, 0.0/s, -:-- left" in console.file.getvalue()

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from worldmodel.run import Run as Run
     from worldmodel.run import load as load
     from worldmodel.run import make_env as make_env
+    from worldmodel.sweeps import SweepResult as SweepResult
+    from worldmodel.sweeps import sweep as sweep
     from worldmodel.training import resume as resume
     from worldmodel.training import train as train
 
@@ -61,6 +63,7 @@ _PUBLIC = {
     "Run": "worldmodel.run",
     "RunError": "worldmodel.errors",
     "SB3VecEnv": "worldmodel.imagination",
+    "SweepResult": "worldmodel.sweeps",
     "TrainingState": "worldmodel.callbacks",
     "VectorLatentObservation": "worldmodel.imagination",
     "WorldModel": "worldmodel.models",
@@ -71,6 +74,7 @@ _PUBLIC = {
     "make_env": "worldmodel.run",
     "register_plugin": "worldmodel.plugins",
     "resume": "worldmodel.training",
+    "sweep": "worldmodel.sweeps",
     "train": "worldmodel.training",
 }
 

@@ -85,7 +85,7 @@ class _Lines:
         rate = (done - self.start) / max(elapsed, 1e-9)
         text = f"{self.name}: {done}, {rate:.1f}/s"
         if total is not None:
-            left = _duration((total - done) / max(rate, 1e-9))
+            left = _remaining(total - done, rate)
             text = f"{self.name}: {done}/{total}, {rate:.1f}/s, {left} left"
         self.console.print(text + (f", {note}" if note else ""), markup=False)
 
@@ -119,7 +119,7 @@ class _Bar:
         rate = (done - self.start) / max(time.monotonic() - self.started, 1e-9)
         self.bars.update(self.task, completed=done, rate=f"{rate:,.1f}/s")
         if self.total is not None:
-            left = _duration((self.total - done) / max(rate, 1e-9))
+            left = _remaining(self.total - done, rate)
             self.bars.update(self.task, left=f"left {left}")
         if note:
             self.bars.update(self.task, note=note)
@@ -131,6 +131,11 @@ class _Bar:
 def _next_tenth(done: int, total: int) -> float:
     """Return the number of units at which another tenth of the total is done."""
     return (10 * done // total + 1) * total / 10
+
+
+def _remaining(units: int, rate: float) -> str:
+    """Format the time that is left; unknown before the first unit is done."""
+    return _duration(units / rate) if rate > 0.0 else "-:--"
 
 
 def _duration(seconds: float) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +25,7 @@ from worldmodel.registry import SEARCHED
 from worldmodel.trust import trust_all, trusts_all
 
 SHARD_EPISODES = 1000
-_RETRIES = 5
+RETRIES = 5
 _SECONDS_TO_STOP = 30.0
 
 
@@ -77,8 +79,8 @@ def collect_on_ray(
     parts = [wanted[i : i + shard_episodes] for i in range(0, episodes, shard_episodes)]
     _begin(path, Manifest([len(part) for part in parts], wanted, recipe.metadata()))
     settings["env_kwargs"] = env_kwargs
-    with _removed_if_empty(path), _cluster(ray, workers):
-        fill = ray.remote(num_cpus=1, max_retries=_RETRIES)(_fill)
+    with _removed_if_empty(path), cluster(ray, workers):
+        fill = ray.remote(num_cpus=1, max_retries=RETRIES)(_fill)
         tasks = [
             fill.remote(env_id, shard_directory(path, i), part, settings, SEARCHED, trusts_all())
             for i, part in enumerate(parts)
@@ -86,9 +88,7 @@ def collect_on_ray(
         try:
             _wait(ray, tasks, lambda: progress(_stored(path, parts)) if progress else None)
         except BaseException:
-            for task in tasks:
-                ray.cancel(task, force=True)
-            ray.wait(tasks, num_returns=len(tasks), timeout=_SECONDS_TO_STOP)
+            cancel(ray, tasks, 0.0)
             raise
     return ReplayBuffer.open(path)
 
@@ -178,14 +178,40 @@ def _removed_if_empty(path: Path) -> Iterator[None]:
         raise
 
 
+def cancel(ray: Any, tasks: list[Any], seconds: float) -> None:
+    """Stop tasks, and wait until they have ended.
+
+    Args:
+        ray: the module.
+        tasks: references of the tasks.
+        seconds: how long they may take to end after a KeyboardInterrupt; then they are killed.
+    """
+    if seconds > 0.0:
+        for task in tasks:
+            ray.cancel(task)
+        _, tasks = ray.wait(tasks, num_returns=len(tasks), timeout=seconds) if tasks else ([], [])
+    for task in tasks:
+        ray.cancel(task, force=True)
+    if tasks:
+        ray.wait(tasks, num_returns=len(tasks), timeout=_SECONDS_TO_STOP)
+
+
 @contextmanager
-def _cluster(ray: Any, workers: int | None) -> Iterator[None]:
-    """Connect to the cluster of ``RAY_ADDRESS``, or run one on this machine until the end."""
+def cluster(ray: Any, cpus: int | None) -> Iterator[None]:
+    """Connect to the cluster of ``RAY_ADDRESS``, or run one on this machine until the end.
+
+    Args:
+        ray: the module.
+        cpus: number of CPUs of a cluster on this machine; None for those that it has.
+    """
     if ray.is_initialized():
         yield
         return
-    local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers}
+    local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": cpus}
+    on_termination = signal.getsignal(signal.SIGTERM)
     ray.init(log_to_driver=False, include_dashboard=False, logging_level="error", **local)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_termination)  # Ray has replaced it
     try:
         yield
     finally:
