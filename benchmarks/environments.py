@@ -13,18 +13,15 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from worldmodel.callbacks import CallbackList
 from worldmodel.config import build_config, parse_settings
-from worldmodel.data.datasets import evaluation_set, open_datasets
-from worldmodel.evaluation import HeldOut, RunSummary, evaluate
+from worldmodel.data.datasets import open_datasets
 from worldmodel.evaluation.warnings import find_warnings
 from worldmodel.run import Run
 from worldmodel.terminal import TerminalProgress
-from worldmodel.training import resume, run_phases
+from worldmodel.training import resume
 
 RESULTS = Path("results/environments.jsonl")
 
@@ -38,26 +35,17 @@ def measure(env: str, seed: int, settings: list[str], validation: bool) -> dict[
         settings: as ``--set`` takes them.
         validation: evaluate on validation episodes instead of held-out ones.
     """
-    layer = {"env": {"id": env}, "seed": seed, "data": {"policy": "random"}}
+    layer = {
+        "env": {"id": env},
+        "seed": seed,
+        "data": {"policy": "random"},
+        "evaluation": {"split": "validation" if validation else "heldout"},
+    }
     run = Run.create(build_config(layer, parse_settings(settings)))
-    progress = TerminalProgress()
     start = time.perf_counter()
-    with open_datasets(run.config, [progress]) as datasets:
+    with open_datasets(run.config, [TerminalProgress()]):
         collected = time.perf_counter()
-        if validation:
-            run.set_model(run_phases(run, datasets, CallbackList([progress])))
-            with evaluation_set("validation", run.config, datasets.train.seeds, "random") as held:
-                metrics = evaluate(
-                    run.model,
-                    datasets.train,
-                    HeldOut(held, driven=held),
-                    run.config.evaluation,
-                    plugin=run.plugin,
-                )
-            summary = RunSummary.of(run.config, run.model, run.path, datasets.train)
-            metrics = replace(metrics, run=summary)
-        else:
-            metrics = resume(run.path).metrics
+        metrics = resume(run.path).metrics
     end = time.perf_counter()
     frames, latent = metrics.forecast.frames, metrics.forecast.latent
     assert frames is not None

@@ -125,7 +125,7 @@ def test_other_episodes_are_evaluated_without_another_training(cluster, tmp_path
 
 def test_data_is_collected_once_for_all_trials_that_share_it(cluster, tmp_path):
     sweep(tmp_path, grid={"data.size": [16, 24]})
-    assert cluster.collected == ["a-size=16_seed0", "a-size=24_seed0"]
+    assert cluster.collected == ["a-data.size=16_seed0", "a-data.size=24_seed0"]
 
 
 def test_resources_are_reserved_and_must_exist(cluster, tmp_path):

@@ -26,6 +26,8 @@ _STEPPED = {
     "forecast.latent.persistence": "latent error of persistence at k = {}",
     "forecast.frames.psnr": "PSNR at k = {}, dB",
     "forecast.frames.ssim": "SSIM at k = {}",
+    "probes.linear.r2": "linear R² of {}",
+    "probes.mlp.r2": "MLP R² of {}",
     "returns.rank_correlation": "rank correlation of returns at k = {}",
 }
 _TITLES = {
@@ -198,7 +200,7 @@ def rich_table(result: SweepResult) -> RenderableType:
         table.add_column(header[0], min_width=_NAME, max_width=_NAME, overflow="fold")
         chosen = slice(first, first + _COLUMNS)
         for title in header[chosen]:
-            table.add_column(title, justify="right", max_width=_WIDTH, no_wrap=False)
+            table.add_column(title, justify="right", max_width=_WIDTH, overflow="fold")
         for row in rows:
             table.add_row(row[0], *row[chosen])
         parts += [table, ""]

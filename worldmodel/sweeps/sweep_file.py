@@ -221,15 +221,13 @@ def _count(file: SweepFile) -> int:
 
 def _expand(file: SweepFile) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield name and settings of every combination of a variant and values of the grid."""
-    last = [key.rpartition(".")[2] for key in file.grid]
-    names = [end if last.count(end) == 1 else key for key, end in zip(file.grid, last)]
     for variant, settings in (file.variants or {"": {}}).items():
         for values in itertools.product(*file.grid.values()):
             parts = [variant] if variant else []
             merged = settings
-            for key, name, value in zip(file.grid, names, values):
+            for key, value in zip(file.grid, values):
                 text = value if isinstance(value, str) else json.dumps(value)
-                parts.append(f"{name}={text}")
+                parts.append(f"{key}={text}")
                 merged = override(merged, nested(key, value))
             yield ", ".join(parts) or "base", merged
 
