@@ -112,7 +112,7 @@ def _evaluate(
         with run.datasets([callbacks]) as opened:
             return _evaluate(run, opened, reference_updates, callbacks)
     from worldmodel.viz.media import gather_media
-    from worldmodel.viz.report import ReportRun, insert_agents, write_report
+    from worldmodel.viz.report import ReportRun, insert_agents, link_dream, write_report
 
     remove_leftovers(run.path, _LONGEST_WRITE)
     model, settings, train = run.model, run.config.evaluation, datasets.train
@@ -149,6 +149,7 @@ def _evaluate(
         media = gather_media(model, heldout.main, probes, energy)
     reported = ReportRun(run.path.resolve().name, metrics, media)
     write_report(run.path / "report.html", [reported])
+    link_dream(run.path)
     try:
         insert_agents(run.path)
     except RunError as error:

@@ -4,7 +4,7 @@ from worldmodel.viz.canvas import compose, curve_strip, enlarge, text_strip
 from worldmodel.viz.figures import forecast_plot, reconstruction_figure, save_figure
 from worldmodel.viz.forecast_error import AngleError, ForecastError, LatentError, forecast_error
 from worldmodel.viz.media import Media, gather_media
-from worldmodel.viz.report import ReportRun, insert_agents, write_report
+from worldmodel.viz.report import ReportRun, insert_agents, link_dream, write_report
 from worldmodel.viz.rollout import rollout
 from worldmodel.viz.video import (
     ForecastClip,
@@ -37,6 +37,7 @@ __all__ = [
     "forecast_video",
     "gather_media",
     "insert_agents",
+    "link_dream",
     "play",
     "reconstruction_figure",
     "require_display",

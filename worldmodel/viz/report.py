@@ -8,29 +8,32 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup, escape
 
 from worldmodel.evaluation.forecast_metrics import ACTION_LABELS
 from worldmodel.evaluation.metrics import Metrics
 from worldmodel.files import read_record, write_text
 from worldmodel.viz.media import Media, readable
+from worldmodel.viz.page import asset, load_template, source_hash, to_json
 
 AGENTS_START, AGENTS_END = "<!-- agents -->", "<!-- /agents -->"
 """Where `insert_agents` puts its section."""
 
+DREAM = "dream.html"
+"""Name of an exported page in a run directory that the report links to."""
+
+_DREAM_START, _DREAM_END = "<!-- dream -->", "<!-- /dream -->"
+
+_PACKAGE = "worldmodel.viz"
 _CHART_WIDTH, _CHART_HEIGHT = 520, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 16, 14, 44
 """Margins of a chart of agents, in the units of its SVG."""
@@ -89,13 +92,32 @@ def insert_agents(run: Path) -> None:
         return
     hint = f"`worldmodel rl compare {run}` rewrites it"
     agents = _render_agents(dict(read_record(comparison, Comparison, hint)))
-    before, _, rest = page.read_text(encoding="utf-8").partition(AGENTS_START)
-    _, _, after = rest.partition(AGENTS_END)
-    write_text(page, before + AGENTS_START + agents + AGENTS_END + after)
+    _insert(page, AGENTS_START, agents, AGENTS_END)
+
+
+def link_dream(run: Path) -> None:
+    """Link the ``report.html`` of a run to its ``dream.html``.
+
+    Does nothing if either file is missing.
+
+    Args:
+        run: path of a run directory.
+    """
+    page = run / "report.html"
+    if page.exists() and (run / DREAM).exists():
+        link = f'<p><a href="{DREAM}">Drive this model in the browser</a></p>'
+        _insert(page, _DREAM_START, link, _DREAM_END)
+
+
+def _insert(page: Path, start: str, content: str, end: str) -> None:
+    """Replace what is between two marks of a page; a page without them stays as it is."""
+    before, mark, rest = page.read_text(encoding="utf-8").partition(start)
+    if mark:
+        write_text(page, before + start + content + end + rest.partition(end)[2])
 
 
 def _render(runs: Sequence[ReportRun]) -> str:
-    script, style = _asset("report.js"), _asset("report.css")
+    script, style = asset(_PACKAGE, "report.js"), asset(_PACKAGE, "report.css")
     metrics = [run.metrics.to_dict() for run in runs]
     data = [
         {"name": run.name, "metrics": content, **(asdict(run.media) if run.media else {})}
@@ -106,49 +128,23 @@ def _render(runs: Sequence[ReportRun]) -> str:
             {"name": run.name, "m": content, "media": run.media}
             for run, content in zip(runs, metrics, strict=True)
         ],
-        data=_json(data),
+        data=to_json(data),
         script=Markup(script),
         style=Markup(style),
-        script_hash=_hash(script),
-        style_hash=_hash(style),
+        script_hash=source_hash(script),
+        style_hash=source_hash(style),
         show=partial(_show, metrics),
         action_labels=ACTION_LABELS,
     )
 
 
 def _template(name: str) -> Template:
-    """Load a template; undefined variables are errors."""
-    environment = Environment(
-        loader=PackageLoader("worldmodel.viz", "assets"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["readable"] = readable
-    environment.filters["unbroken_options"] = _unbroken_options
-    return environment.get_template(name)
+    return load_template(_PACKAGE, name, readable=readable, unbroken_options=_unbroken_options)
 
 
 def _unbroken_options(text: str) -> Markup:
     """Keep the names of command-line options on one line: browsers break after hyphens."""
     return Markup(re.sub(r"(--[\w-]+)", r"<code>\1</code>", str(escape(text))))
-
-
-def _asset(name: str) -> str:
-    return (files("worldmodel.viz") / "assets" / name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    """Return the source expression that allows a text in a content security policy."""
-    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    return f"'sha256-{digest}'"
-
-
-def _json(value: Any) -> Markup:
-    """Encode a value as JSON that cannot close the script element around it."""
-    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    return Markup(text.replace("<", "\\u003c"))
 
 
 def _show(

@@ -16,8 +16,11 @@ CHROMIUM = next(
 
 
 @contextmanager
-def browser_page(path: Path, width: int = 1000) -> Iterator[tuple[Any, list[str]]]:
-    """Open a file; yields the page, and the list that console errors and requests go to."""
+def browser_page(path: Path, width: int = 1000, **options: Any) -> Iterator[tuple[Any, list[str]]]:
+    """Open a file; yields the page, and the list that console errors and requests go to.
+
+    Options are those of a browser context, as ``has_touch=True``.
+    """
     playwright = pytest.importorskip("playwright.sync_api")
     if CHROMIUM is None:
         pytest.skip("there is no Chromium here")
@@ -25,7 +28,7 @@ def browser_page(path: Path, width: int = 1000) -> Iterator[tuple[Any, list[str]
     address = path.absolute().as_uri()
     with playwright.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": width, "height": 800})
+        page = browser.new_page(viewport={"width": width, "height": 800}, **options)
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
