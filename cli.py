@@ -324,6 +324,26 @@ def plan(
         print_values(result, as_json)
 
 
+@app.command()
+def export(
+    run: RunArgument,
+    to: Annotated[
+        Path,
+        typer.Option(help="NAME.html for one page, or a directory for ONNX files.", metavar="PATH"),
+    ],
+    trust: Trust = False,
+    settings: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Write the model as one page that runs in a browser, or as ONNX files.
+
+    Example: worldmodel export results/pendulum_image_20260101_120000 --to dream.html
+    """
+    with user_errors():
+        result = open_run(run, "cpu", settings).export(to, callbacks=[TerminalProgress()])
+        print_values(result, as_json)
+
+
 app.command()(sweep)
 app.command()(collect)
 app.command()(info)

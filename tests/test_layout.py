@@ -18,6 +18,7 @@ LAYERS = [
     ("evaluation",),
     ("planning",),
     ("viz",),
+    ("export",),
     ("rl", "training", "terminal"),
     ("options", "sweeps"),
     ("agent_commands", "sweep_commands"),

@@ -324,6 +324,12 @@ class Run(RunDirectory):
         run.model = self.model
         return compare_agents(run, run.config.agent, seeds, pixels=pixels, callbacks=callbacks)
 
+    def export(self, to: str | Path, *, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
+        """Write the model as one page (``NAME.html``) or as ONNX (a directory); see `export`."""
+        from worldmodel.export import export
+
+        return export(self, to, callbacks=callbacks)
+
     def require_decoder(self) -> None:
         """Raise ValueError if the model has no decoder, so that there is nothing to show."""
         if self.model.decoder is None:
@@ -349,8 +355,7 @@ class Run(RunDirectory):
             "parts": sorted(part.stem for part in (self.path / "models").glob("*.pth")),
         }
         if self.finished:
-            angle = self.metrics.forecast.angle
-            if angle is not None:
+            if (angle := self.metrics.forecast.angle) is not None:
                 description["forecast"] = {
                     "angle_error": angle.error,
                     "horizon_steps": angle.horizon.steps,

@@ -107,9 +107,9 @@ class PatchDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Decode latents (B, D) to float32 images (B, H, W, S*C)."""
-        side = self.image_size // PATCH
-        cut = self.patches(z).reshape(len(z), side, side, PATCH, PATCH, -1)
-        return cut.transpose(2, 3).reshape(len(z), self.image_size, self.image_size, -1)
+        side, count = self.image_size // PATCH, z.shape[0]
+        cut = self.patches(z).reshape(count, side, side, PATCH, PATCH, -1)
+        return cut.transpose(2, 3).reshape(count, self.image_size, self.image_size, -1)
 
 
 class Transition(NamedTuple):
