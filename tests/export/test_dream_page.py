@@ -8,6 +8,8 @@ import torch
 from browser import browser_page
 from untrained import TINY, untrained_run
 
+import worldmodel
+from worldmodel.data import collect
 from worldmodel.envs.task import Task
 from worldmodel.export import dream
 from worldmodel.viz.forecast_error import AngleError
@@ -29,6 +31,11 @@ DRIVE = """([start, vectors, actions]) => {
         note();
     });
     return steps;
+}"""
+
+PAD = """([axes, pressed]) => {
+    const buttons = Array.from({ length: 16 }, (_, i) => ({ pressed: pressed.includes(i) }));
+    navigator.getGamepads = () => [null, { connected: true, axes, buttons }];
 }"""
 
 
@@ -105,6 +112,16 @@ def test_a_dream_and_the_true_pendulum_agree_with_python(pendulum):
     assert np.ptp([step["error"] for step in found]) > 0.1
 
 
+def test_own_data_starts_at_its_held_out_episodes(tmp_path):
+    collect(TINY, tmp_path / "own", episodes=12, seeds=range(12), steps=5, image_size=16).close()
+    sources = {"data": {"sources": [str(tmp_path / "own")], "policy": "recorded"}}
+    run = untrained_run(tmp_path, env={"id": None}, **sources)
+    assert run.export(tmp_path / "dream.html")["starts"].endswith("of held-out episodes")
+    (tmp_path / "own").rename(tmp_path / "gone")
+    result = worldmodel.Run(run.path, "cpu").export(tmp_path / "dream.html")
+    assert result["starts"] == "12 of training observations, decoded"
+
+
 @pytest.mark.parametrize(
     ("env", "changes"),
     [
@@ -179,6 +196,8 @@ def test_the_visitor_drives_by_keys_touch_and_starts(pendulum):
         tab.locator('[data-start="4"]').tap()
         assert tab.evaluate(f"{episode}.start") == 4
         tab.locator('[data-act="faster"]').tap()
+        tab.keyboard.press("Space")  # pauses: a tap leaves no focus behind
+        tab.keyboard.press("Space")
         assert tab.locator("[data-speed]").inner_text() == "2×"
         slider = tab.locator(".slider input")
         box = slider.bounding_box()
@@ -187,6 +206,13 @@ def test_the_visitor_drives_by_keys_touch_and_starts(pendulum):
         until(tab, "dream.controls.action()[0] > 0.9")
         tab.mouse.up()
         until(tab, "dream.controls.action()[0] === 0")
+        tab.evaluate(PAD, [[-0.6, 0], []])
+        until(tab, "Math.abs(dream.controls.action()[0] + 0.6) < 1e-6")
+        tab.evaluate("dream.play(true)")
+        tab.evaluate(PAD, [[0.05, 0], [9]])  # within the dead zone, and start: pauses
+        until(tab, "dream.controls.action()[0] === 0 && !dream.view.playing")
+        tab.evaluate(PAD, [[0, 0], [8]])
+        until(tab, f"{episode}.steps === 0")
         tab.locator('[data-act="step"]').focus()
         tab.keyboard.press("Space")  # presses the button that has the focus, and only that
         assert tab.evaluate(f"{episode}.steps") == 1
@@ -207,7 +233,7 @@ def test_an_episode_ends_where_termination_is_predicted(pendulum):
         steps = tab.evaluate("dream.episode.steps")
         tab.keyboard.press("n")
         assert tab.evaluate("dream.episode.steps") == steps
-        assert "end of the episode" in tab.locator("[data-state]").inner_text()
+        assert "Termination predicted" in tab.locator("[data-state]").inner_text()
         tab.evaluate("dream.world.terminationHead = () => [-5]")
         tab.keyboard.press("r")
         assert not tab.evaluate("dream.episode.over")

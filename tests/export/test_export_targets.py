@@ -46,6 +46,12 @@ def test_the_report_of_a_run_links_to_the_page_beside_it(tiny, tmp_path):
     assert report.read_text() == "<body>a report of an earlier version</body>"
 
 
+def test_a_page_needs_an_existing_directory(tiny, tmp_path):
+    result = export(tiny.path, "--to", tmp_path / "missing" / "dream.html")
+    assert result.exit_code == 2
+    assert "expected a file in an existing directory" in result.output
+
+
 @pytest.mark.parametrize("name", ["dream.htm", "model.onnx", "a.b/c.d"])
 def test_another_suffix_is_refused(tiny, tmp_path, name):
     result = export(tiny.path, "--to", tmp_path / name)

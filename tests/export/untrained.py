@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from worldmodel.config import build_config
+from worldmodel.config import DEFAULT_ENV, build_config
 from worldmodel.data.datasets import check_data
 from worldmodel.evaluation.probes import fit_mlp_probe
 from worldmodel.hyperparameters import Probe
@@ -38,9 +38,9 @@ def untrained_run(folder: Path, **changes) -> Run:
     model.termination_head.net[-1].bias.sub_(3.0)
     run.save_spec(spec)
     run.save_weights(model)
-    starts = torch.randn(64, spec.latent_dim)
+    starts = torch.randn(64, spec.latent_dim) @ torch.randn(spec.latent_dim, spec.latent_dim)
     run.save_imagination(starts, domain_of(starts, np.arange(len(starts)) % 2 == 0, 0.1))
-    if config.env.id != TINY:
+    if config.env.id == DEFAULT_ENV:
         targets = run.readout(4).targets(np.random.default_rng(0).uniform(-3, 3, (64, 4)))
         run.save_probe(fit_mlp_probe(starts.numpy(), targets, Probe(updates=50)))
     return Run(run.path, device="cpu")

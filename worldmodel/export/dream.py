@@ -16,6 +16,7 @@ from worldmodel.imagination.vector import TERMINATION_THRESHOLD
 from worldmodel.pendulum import STATE_DIM, DoublePendulum, PendulumReadout
 from worldmodel.viz.media import sprite_sheet
 from worldmodel.viz.page import asset, load_template, source_hash, to_json
+from worldmodel.viz.viewer import KEY_PAIRS, SHOWN_STEPS, SPEEDS
 
 if TYPE_CHECKING:
     from worldmodel.run import Run
@@ -26,6 +27,7 @@ MAX_BYTES = 6_000_000
 _PACKAGE = "worldmodel.export"
 _MARK = '<meta name="generator" content="worldmodel export">'
 _SCRIPTS = ("network.js", "pendulum.js", "controls.js", "dream.js")
+_JOINTS = ("shoulder", "elbow")
 _THUMBNAIL = 64
 _CLOUD = 600
 """Training latents on the map."""
@@ -72,6 +74,8 @@ def write_dream(run: Run, path: Path, callbacks: CallbackList) -> dict[str, Any]
 
 def _require_replaceable(path: Path) -> None:
     """Check that a path is free, or a page that was exported before."""
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"cannot write {path}: expected a file in an existing directory")
     if not path.exists():
         return
     if not path.is_file():
@@ -105,7 +109,14 @@ def _render(run: Run, starts: Starts, weights: Weights) -> bytes:
 
 def _content(run: Run, starts: Starts, weights: Weights) -> dict[str, Any]:
     """Collect the JSON values of the page, and pack its weights."""
-    spec = run.model.spec
+    spec, pendulum = run.model.spec, _pendulum(run, starts, weights)
+    names = [_JOINTS[joint] for joint in pendulum["joints"]] if pendulum else []
+    actions = {
+        **spec.actions.model_dump(mode="json"),
+        "dim": spec.actions.dim,
+        "keys": KEY_PAIRS,
+        "names": names or [f"action {i + 1}" for i in range(spec.actions.dim)],
+    }
     mean, axes = principal_axes(run.starts)
     latents = run.starts.cpu().numpy().astype(np.float64)
     cloud = (latents[:: -(-len(latents) // _CLOUD)] - mean) @ axes.T
@@ -114,8 +125,10 @@ def _content(run: Run, starts: Starts, weights: Weights) -> dict[str, Any]:
         "name": run.path.resolve().name,
         "env": run.config.env.id or "own data",
         "dt": run.dt,
+        "speeds": SPEEDS,
+        "shownSteps": SHOWN_STEPS,
         "latentDim": spec.latent_dim,
-        "actions": {**spec.actions.model_dump(mode="json"), "dim": spec.actions.dim},
+        "actions": actions,
         "threshold": TERMINATION_THRESHOLD,
         "model": model,
         "starts": {
@@ -124,7 +137,7 @@ def _content(run: Run, starts: Starts, weights: Weights) -> dict[str, Any]:
             "sheet": None if starts.frames is None else sprite_sheet(starts.frames, _THUMBNAIL),
         },
         "map": {"mean": weights.add(mean), "axes": weights.add(axes), "cloud": weights.add(cloud)},
-        "pendulum": _pendulum(run, starts, weights),
+        "pendulum": pendulum,
         "weights": weights.index,
     }
 

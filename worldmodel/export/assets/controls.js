@@ -1,7 +1,5 @@
 // Actions of the visitor: by keys, sliders or buttons, and a gamepad.
 
-/** Keys that set one number of an action to its lowest and to its highest value. */
-const KEY_PAIRS = [["a", "d"], ["j", "l"], ["s", "w"], ["k", "i"]];
 const ARROWS = { arrowleft: [0, -1], arrowright: [0, 1], arrowdown: [1, -1], arrowup: [1, 1] };
 /** Axes of a gamepad for the numbers of an action, with the sign of their highest value. */
 const AXES = [[0, 1], [2, 1], [1, -1], [3, -1]];
@@ -21,10 +19,24 @@ function gamepad() {
   return [...pads].find((pad) => pad && pad.connected) || null;
 }
 
+/** Notices which buttons of a gamepad have been pressed since the last look. */
+class PadButtons {
+  constructor() {
+    this.held = new Set();
+  }
+
+  pressed() {
+    const buttons = gamepad()?.buttons || [], held = new Set(buttons.flatMap((button, i) => (button.pressed ? [i] : [])));
+    const fresh = [...held].filter((i) => !this.held.has(i));
+    this.held = held;
+    return fresh;
+  }
+}
+
 /** Numbers of a Box, each between its bounds; in the middle while nothing is pressed. */
 class BoxControls {
-  constructor({ low, high, dim }, root) {
-    Object.assign(this, { low, high, dim });
+  constructor({ low, high, dim, names, keys }, root) {
+    Object.assign(this, { low, high, dim, names, keys: keys.slice(0, dim) });
     this.held = new Set();
     this.slid = new Float32Array(dim);
     this.values = new Float32Array(dim);
@@ -35,20 +47,21 @@ class BoxControls {
   }
 
   row(i, root) {
-    const slider = element("input", { type: "range", min: -1, max: 1, step: 0.05, value: 0, "aria-label": `action ${i + 1}` });
-    const shown = element("output"), keys = i < KEY_PAIRS.length ? KEY_PAIRS[i].map((key) => key.toUpperCase()) : [];
-    const [down, up] = keys.map((key) => element("kbd", {}, key));
+    const name = this.names[i];
+    const slider = element("input", { type: "range", min: -1, max: 1, step: 0.05, value: 0, "aria-label": name });
+    const shown = element("output"), keys = this.keys[i] || [];
+    const [down, up] = keys.map((key) => key.toUpperCase()).map((key) => element("kbd", {}, key));
     slider.addEventListener("input", () => (this.slid[i] = Number(slider.value)));
     for (const event of ["pointerup", "pointercancel", "touchend"]) {
       slider.addEventListener(event, () => this.hold.checked || (this.slid[i] = 0));
     }
-    const row = element("div", { class: "slider" }, down || "", slider, up || "", shown);
+    const row = element("div", { class: "slider" }, element("span", {}, name), down || "", slider, up || "", shown);
     root.append(row);
     return { slider, shown };
   }
 
   press(key) {
-    const used = key in ARROWS ? ARROWS[key][0] < this.dim : KEY_PAIRS.slice(0, this.dim).flat().includes(key);
+    const used = key in ARROWS ? ARROWS[key][0] < this.dim : this.keys.flat().includes(key);
     if (used) this.held.add(key);
     return used;
   }
@@ -62,7 +75,7 @@ class BoxControls {
   }
 
   keyed(i) {
-    const [down, up] = KEY_PAIRS[i] || [];
+    const [down, up] = this.keys[i] || [];
     let value = Number(this.held.has(up)) - Number(this.held.has(down));
     for (const [key, [number, sign]] of Object.entries(ARROWS)) if (number === i && this.held.has(key)) value += sign;
     return Math.min(Math.max(value, -1), 1);
@@ -98,9 +111,12 @@ class BoxControls {
 /** Discrete actions: the last one chosen stays. */
 class DiscreteControls {
   constructor({ n, start }, root) {
-    Object.assign(this, { n, start, chosen: 0, pressed: new Set() });
+    Object.assign(this, { n, start, chosen: 0, pad: new PadButtons() });
     if (n <= MAX_BUTTONS) {
-      this.buttons = Array.from({ length: n }, (_, i) => element("button", { type: "button", "aria-pressed": i === 0 }, `${start + i}`));
+      this.buttons = Array.from({ length: n }, (_, i) => {
+        const key = i < 9 ? [element("kbd", {}, `${i + 1}`), " "] : [];
+        return element("button", { type: "button", "aria-pressed": i === 0 }, ...key, `action ${start + i}`);
+      });
       this.buttons.forEach((button, i) => button.addEventListener("click", () => this.choose(i)));
       root.append(element("div", { class: "choices", role: "group", "aria-label": "action" }, ...this.buttons));
     } else {
@@ -132,17 +148,11 @@ class DiscreteControls {
 
   /** Reacts to the buttons of a gamepad: the first four choose, left and right change the action. */
   poll() {
-    const pad = gamepad();
-    if (!pad) return;
-    pad.buttons.forEach((button, i) => {
-      if (button.pressed && !this.pressed.has(i)) {
-        if (i < Math.min(this.n, 4)) this.choose(i);
-        else if (i === 14) this.choose(this.chosen - 1);
-        else if (i === 15) this.choose(this.chosen + 1);
-      }
-      if (button.pressed) this.pressed.add(i);
-      else this.pressed.delete(i);
-    });
+    for (const button of this.pad.pressed()) {
+      if (button < Math.min(this.n, 4)) this.choose(button);
+      else if (button === 14) this.choose(this.chosen - 1);
+      else if (button === 15) this.choose(this.chosen + 1);
+    }
   }
 
   vector() {

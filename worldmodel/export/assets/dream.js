@@ -1,8 +1,11 @@
 // The page: an imagined episode, what it is compared with, and how the visitor drives it.
 
-const SPEEDS = [0.125, 0.25, 0.5, 1, 2, 4], SHOWN_STEPS = 200, MAX_STEPS_PER_IMAGE = 8;
+const MAX_STEPS_PER_IMAGE = 8;
+/** What the buttons of a gamepad do, beside actions: select resets, start pauses. */
+const PAD_COMMANDS = { 8: "r", 9: " " };
 
 const data = JSON.parse(document.getElementById("data").textContent);
+const SPEEDS = data.speeds, SHOWN_STEPS = data.shownSteps;
 const arrays = unpackWeights(data.weights, decodeBase64(document.getElementById("weights").textContent));
 const world = new WorldModel(data.model, arrays);
 const pendulum = data.pendulum && new Pendulum(data.pendulum);
@@ -71,6 +74,7 @@ function project(z) {
 
 const episode = new Episode();
 const controls = new (data.actions.kind === "box" ? BoxControls : DiscreteControls)(data.actions, find("actions"));
+const padButtons = new PadButtons();
 const view = { playing: !matchMedia("(prefers-reduced-motion: reduce)").matches, speed: SPEEDS.indexOf(1), pending: 0, last: 0, changed: true };
 
 /** Scales a canvas to the pixels of the screen; returns its context and its size in CSS pixels. */
@@ -110,6 +114,7 @@ function drawMap(canvas) {
   const { context, width, height } = prepare(canvas), cloud = arrays[data.map.cloud];
   let reach = 1e-9;
   for (const value of cloud) reach = Math.max(reach, Math.abs(value));
+  for (const xy of episode.path) reach = Math.max(reach, Math.abs(xy[0]), Math.abs(xy[1]));
   const scale = (0.46 * Math.min(width, height)) / reach;
   const place = ([x, y]) => [width / 2 + x * scale, height / 2 - y * scale];
   context.fillStyle = color("cloud");
@@ -184,10 +189,10 @@ function describe() {
   find("domain").classList.toggle("alarm", episode.outside);
   const state = episode.over ? "over" : episode.outside ? "outside" : view.playing ? "playing" : "paused";
   const texts = {
-    over: "The model predicts the end of the episode: reset it (R).",
-    outside: "Out of distribution: the training data has nothing like this, so do not trust the model here.",
+    over: "Termination predicted: reset to go on.",
+    outside: "Out of distribution: do not trust the model.",
     playing: "Inside the training distribution.",
-    paused: "Paused (space).",
+    paused: "Paused.",
   };
   write("state", texts[state]);
   find("state").className = `state ${state}`;
@@ -295,6 +300,7 @@ function showStarts() {
 /** Takes the steps that are due since the last image. */
 function animate(now) {
   controls.poll();
+  for (const button of padButtons.pressed()) if (button in PAD_COMMANDS) COMMANDS[PAD_COMMANDS[button]]();
   if (view.playing && !episode.over) {
     view.pending += (Math.min(now - view.last, 250) / 1000) * (SPEEDS[view.speed] / data.dt);
     const due = Math.floor(view.pending);
@@ -310,5 +316,5 @@ function animate(now) {
 showStarts();
 reset(0);
 play(view.playing);
-window.dream = { data, world, episode, pendulum, controls, reset, play, draw };
+window.dream = { data, world, episode, pendulum, controls, view, reset, play, draw };
 requestAnimationFrame(animate);
