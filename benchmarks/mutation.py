@@ -1,6 +1,6 @@
 """How many faults in the code do the tests find?
 
-    pip install mutmut
+    pip install mutmut==3.8.1
     python -m benchmarks.mutation --sample 200
 
 mutmut changes one expression of one function at a time: a mutant. A random sample of the mutants of
@@ -19,6 +19,7 @@ import re
 import subprocess
 from pathlib import Path
 
+from mutmut.mutation.diff_apply import get_diff_for_mutant
 from scipy.stats import binomtest
 
 FOLDER = Path("mutants")
@@ -36,8 +37,7 @@ def results() -> dict[str, int | None]:
 
 def difference(name: str) -> str:
     """Return the changed lines of a mutant."""
-    shown = subprocess.run(["mutmut", "show", name], capture_output=True, text=True, check=True)
-    lines = shown.stdout.splitlines()
+    lines = get_diff_for_mutant(name).splitlines()
     return "\n".join(line for line in lines if re.match(r"[-+](?![-+]{2} )", line))
 
 
