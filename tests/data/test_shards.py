@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,9 +16,10 @@ from worldmodel.config import build_config
 from worldmodel.data import ReplayBuffer, collect
 from worldmodel.data import shards as shards_module
 from worldmodel.data.own_data import OwnData, as_sources
+from worldmodel.data.ray_collect import cluster as ray_cluster
 from worldmodel.data.ray_collect import collect_on_ray
 from worldmodel.data.shards import Manifest, shard_directory
-from worldmodel.errors import ReplayBufferError
+from worldmodel.errors import ReplayBufferError, RunError
 
 SIZES = [3, 1, 4]
 
@@ -184,6 +186,22 @@ def test_ray_collects_the_bytes_of_one_process_although_a_worker_is_killed(
                 "CartPole-v1", tmp_path / "ray", **{"shard_episodes": 6} | SETTINGS | change
             )
     assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "ray").rglob("*.bin")}
+
+
+@pytest.mark.parametrize(
+    ("address", "message"), [("", "Ray does not start"), ("10.0.0.1:6379", "cannot be reached")]
+)
+def test_a_cluster_that_does_not_answer_is_an_error(monkeypatch, address, message):
+    def fail(**_):
+        raise Exception("The current node timed out during startup.\nThis could happen because")
+
+    ray = SimpleNamespace(is_initialized=lambda: False, init=fail)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with (
+        pytest.raises(RunError, match=rf"{message}.*\(The current .* during startup\.\)"),
+        ray_cluster(ray, 2),
+    ):
+        pass
 
 
 def test_an_error_in_a_worker_is_the_error_of_the_collection(cluster, tmp_path):

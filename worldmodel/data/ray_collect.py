@@ -20,7 +20,7 @@ from worldmodel.data.recipe import differences, resolve
 from worldmodel.data.replay import ReplayBuffer
 from worldmodel.data.shards import Manifest, is_sharded, shard_directory
 from worldmodel.data.workers import portable
-from worldmodel.errors import ReplayBufferError
+from worldmodel.errors import ReplayBufferError, RunError
 from worldmodel.registry import SEARCHED
 from worldmodel.trust import trust_all, trusts_all
 
@@ -203,13 +203,25 @@ def cluster(ray: Any, cpus: int | None) -> Iterator[None]:
     Args:
         ray: the module.
         cpus: number of CPUs of a cluster on this machine; None for those that it has.
+
+    Raises:
+        RunError: If Ray does not start, or cannot be reached.
     """
     if ray.is_initialized():
         yield
         return
     local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": cpus}
     on_termination = signal.getsignal(signal.SIGTERM)
-    ray.init(log_to_driver=False, include_dashboard=False, logging_level="error", **local)
+    try:
+        ray.init(log_to_driver=False, include_dashboard=False, logging_level="error", **local)
+    except Exception as error:  # some of Ray's have no type of their own
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise RunError(
+            f"Ray does not start ({reason}); try again, or set RAY_ADDRESS to the address of a "
+            "running cluster"
+            if local
+            else f"the Ray cluster of RAY_ADDRESS cannot be reached ({reason})"
+        ) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_termination)  # Ray has replaced it
     try:
