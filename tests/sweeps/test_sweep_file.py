@@ -43,8 +43,9 @@ def test_a_trial_collects_with_as_many_processes_as_it_has_cpus():
     assert made[0].config.data.workers == 1
 
 
-def test_a_variant_that_changes_the_objective_drops_the_weights_of_the_other():
-    made = trials(base={"objective.name": "vicreg"}, grid={"objective.name": ["sigreg"]})
+def test_a_grid_that_changes_the_objective_drops_the_weights_of_the_other():
+    weights = {"vicreg": {"objective": {"name": "vicreg", "variance_weight": 3.0}}}
+    made = trials(variants=weights, grid={"objective.name": ["sigreg"]})
     assert made[0].config.objective.sigreg_weight == 0.02
     assert made[0].config.objective.variance_weight == 0.0
 

@@ -100,8 +100,12 @@ def test_trials_are_the_trainings_of_one_process(swept):
 
 
 def test_a_trial_that_fails_does_not_stop_the_others(swept):
-    _, result = swept
-    assert result.failures == {f"failing_seed{k}": "the decoder of the test fails" for k in (0, 1)}
+    folder, result = swept
+    text = "RuntimeError: the decoder of the test fails"
+    assert result.failures == {f"failing_seed{k}": text for k in (0, 1)}
+    log = (folder / "out" / "failing_seed0" / "trial.log").read_text()
+    assert 'killing.py", line' in log
+    assert text in log
 
 
 def test_data_is_collected_once(swept):
@@ -122,7 +126,7 @@ def test_the_repeated_command_tries_only_failed_trials_again(swept):
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 1, done.output
     assert json.loads(done.stdout)["variants"] == result.to_dict()["variants"]
-    assert "Error: failing_seed1: the decoder of the test fails" in done.stderr
+    assert "Error: failing_seed1: RuntimeError: the decoder of the test fails" in done.stderr
     assert {path: path.stat().st_mtime_ns for path in folder.glob("out/[pk]*/*")} == before
     for name in ("sweep.yaml", "results.json", "table.md", "sweep.png", "report.html"):
         assert (folder / "out" / name).stat().st_size > 100
@@ -130,13 +134,14 @@ def test_the_repeated_command_tries_only_failed_trials_again(swept):
 
 def test_ctrl_c_saves_checkpoints_and_the_command_resumes(tmp_path):
     content = tiny_sweep(tmp_path, seeds=[0])
-    content["base"]["phase1.updates"] = 2000
+    content["base"]["phase1.updates"] = 600
     (tmp_path / "long.yaml").write_text(yaml.safe_dump(content))
     words = [sys.executable, "-m", "cli", "sweep", "long.yaml", "--workers", "2", "--json"]
     log = tmp_path / "results" / "long" / "base_seed0" / "trial.log"
 
-    def start():
-        return subprocess.Popen(
+    def run(*, stopped):
+        """Return exit status, stdout and stderr; Ctrl-C is pressed in phase 1 if asked."""
+        process = subprocess.Popen(
             words,
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": python_path()},
@@ -145,23 +150,24 @@ def test_ctrl_c_saves_checkpoints_and_the_command_resumes(tmp_path):
             text=True,
             start_new_session=True,
         )
+        try:
+            while stopped and process.poll() is None:
+                if log.exists() and "phase 1: " in log.read_text():
+                    os.killpg(process.pid, signal.SIGINT)
+                    break
+                time.sleep(0.2)
+            return process.wait(timeout=600), process.stdout.read(), process.stderr.read()
+        finally:
+            process.kill()
 
-    def stop_in_phase_1(process):
-        while process.poll() is None and not (log.exists() and "phase 1: " in log.read_text()):
-            time.sleep(0.2)
-        os.killpg(process.pid, signal.SIGINT)
-        return process.communicate(timeout=120)
-
-    process = start()
-    out, error = stop_in_phase_1(process)
-    assert process.returncode == 1
+    status, out, error = run(stopped=True)
+    assert status == 1
     assert out == ""
     last = "Stopped; 0 of 1 trials are finished. Resume with the same command"
     assert error.splitlines()[-1] == last
     first = torch.load(log.with_name("checkpoint.pt"), weights_only=True)
     assert first["phase"] == "phase 1"
-    process = start()
-    out, error = process.communicate(timeout=300)
-    assert process.returncode == 0, error
+    status, out, error = run(stopped=False)
+    assert status == 0, error
     assert json.loads(out)["trials"][0]["status"] == "finished"
-    assert "phase 1: 1/2000" not in log.read_text()
+    assert "phase 1: 1/600" not in log.read_text()

@@ -268,12 +268,21 @@ def _enter(ray: Any, state: _State, trial: Trial, task: Any, callbacks: Callback
     except (ray.exceptions.RayError, RunError) as failure:
         error = failure
     if error is not None:
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = _one_line(ray, error)
         state.errors[trial.name] = text
         callbacks.on_message(f"{trial.name} failed: {text}", warning=True)
     else:
         callbacks.on_message(f"{trial.name} is finished")
     state.write()
+
+
+def _one_line(ray: Any, error: Exception) -> str:
+    """Describe an error in one line, with its type where the message alone may say too little."""
+    if isinstance(error, ray.exceptions.RayError):
+        return str(error).strip().partition("\n")[0]
+    text = " ".join(str(error).split())
+    own = isinstance(error, ValueError | RunError | InterruptedRunError | OSError)
+    return text if own and text else f"{type(error).__name__}: {text}"
 
 
 def _write_figures(result: SweepResult, state: _State) -> None:

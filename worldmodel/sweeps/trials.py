@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -174,19 +175,20 @@ def run_trial(job: Job, collected: Exception | None) -> Exception | None:
     from worldmodel.terminal import TerminalProgress
     from worldmodel.training import train_in
 
-    try:
-        with _prepared(job):
-            job.path.mkdir(parents=True, exist_ok=True)
-            with (job.path / LOG).open("a", encoding="utf-8", buffering=1) as log:
-                console = Console(file=log, soft_wrap=True, highlight=False)
+    with _prepared(job):
+        job.path.mkdir(parents=True, exist_ok=True)
+        with (job.path / LOG).open("a", encoding="utf-8", buffering=1) as log:
+            console = Console(file=log, soft_wrap=True, highlight=False)
+            try:
                 _adopt_split(job)
                 with _timed(job) as clock:
                     watching = [clock, TerminalProgress(console)]
                     train_in(job.path, job.trial.config, callbacks=watching)
-    except KeyboardInterrupt:
-        return InterruptedRunError(f"{job.trial.name} was stopped")
-    except Exception as error:
-        return portable(error)
+            except KeyboardInterrupt:
+                return InterruptedRunError(f"{job.trial.name} was stopped")
+            except Exception as error:
+                log.write(traceback.format_exc())
+                return portable(error)
     return None
 
 
