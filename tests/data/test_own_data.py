@@ -278,6 +278,20 @@ def test_frames_are_brought_into_the_stored_layout():
     assert stored_frames(np.zeros((2, 5)), None).dtype == np.float32
 
 
+@pytest.mark.parametrize("kind", ["int64", "bool"])
+def test_discrete_actions_may_be_columns(tmp_path, kind):
+    actions = np.array([[1], [0], [1]], kind)
+    episode = {"frames": np.zeros((4, 8, 8, 3), np.uint8), "actions": actions}
+    space = gym.spaces.Discrete(2)
+    with ReplayBuffer.from_episodes(tmp_path / "buffer", [episode], action_space=space) as buffer:
+        assert buffer.windows([0], [0], 4).actions[0].tolist() == [1, 0, 1]
+
+
+def test_no_episodes_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="there are no episodes to store"):
+        ReplayBuffer.from_episodes(tmp_path / "buffer", [])
+
+
 def test_action_spaces_are_the_smallest_usual_ones():
     box = gym.spaces.Box
     discrete = infer_action_space([("0", np.array([0, 2])), ("1", np.array([1]))])

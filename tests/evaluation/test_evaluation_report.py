@@ -353,6 +353,18 @@ def test_the_table_shows_the_metrics(metrics):
     assert "sinθ1" in text
     assert "ω1, ω2 in rad/s, of energy in J" in " ".join(text.split())
     assert "no held-out episode terminates" in text
+    header = next(line for line in text.splitlines() if line.startswith("probe"))
+    assert header.split()[-1] == "worst"
+    assert f"{metrics.probes.mlp.worst_r2:.3f}" in text
+
+
+def test_the_table_leaves_out_units_and_values_that_are_unknown(metrics):
+    probes = replace(metrics.probes, units=dict.fromkeys(metrics.probes.units, ""))
+    reward = replace(metrics.heads.reward, rmse=None)
+    text = printed(replace(metrics, probes=probes, heads=replace(metrics.heads, reward=reward)))
+    assert "RMSE of" in " ".join(printed(metrics).split())
+    assert "RMSE of" not in " ".join(text.split())
+    assert "reward RMSE –" in text
 
 
 def test_the_table_shows_recall_and_rank_correlations(metrics):
