@@ -40,6 +40,7 @@ from worldmodel.terminal import (
     WRONG_USAGE,
     TerminalProgress,
     fail,
+    is_worker_process,
     print_metrics,
     print_values,
     report_thread_error,
@@ -112,7 +113,6 @@ def train(
     with user_errors():
         from worldmodel import training
         from worldmodel.config import build_config, from_options, parse_settings, read_yaml
-        from worldmodel.distributed import is_worker_process
 
         options = from_options(
             env=env,

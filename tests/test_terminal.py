@@ -3,6 +3,8 @@
 import io
 import re
 import shutil
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -74,3 +76,14 @@ def test_the_remaining_time_of_a_resumed_task_is_unknown_before_its_first_step()
     progress.on_task_start("trials", 12, 2)
     progress.on_task_update("trials", 2, "")
     assert "trials: 2/12, 0.0/s, -:-- left" in console.file.getvalue()
+
+
+def test_ctrl_c_is_reported_without_importing_torch():
+    code = (
+        "import sys; from worldmodel.terminal import user_errors\n"
+        "try:\n    with user_errors(): raise KeyboardInterrupt\n"
+        "finally: assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "Error: stopped" in done.stderr
+    assert "AssertionError" not in done.stderr

@@ -48,11 +48,6 @@ def launched() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def is_worker_process() -> bool:
-    """Whether a launcher started this process with a rank other than 0."""
-    return launched() and os.environ.get("RANK", "0") != "0"
-
-
 @contextmanager
 def process_group() -> Iterator[None]:
     """Initialize the process group of the launcher's processes, and destroy it at the end.

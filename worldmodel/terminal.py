@@ -164,7 +164,6 @@ def _report(error: Exception) -> None:
     """Print an error and exit; return if it is unexpected and not the user's."""
     from gymnasium.error import Error as GymnasiumError
 
-    from worldmodel.distributed import is_worker_process
     from worldmodel.errors import InterruptedRunError, ReplayBufferError, RunError
     from worldmodel.user_code import user_code_of
 
@@ -209,13 +208,17 @@ def _fail_in_user_code(error: Exception, message: str) -> NoReturn:
     raise typer.Exit(FAILED)
 
 
+def is_worker_process() -> bool:
+    """Whether a launcher started this process with a rank other than 0; without importing torch."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return several and os.environ.get("RANK", "0") != "0"
+
+
 def fail(message: str, status: int) -> NoReturn:
     """Print an error in one line and exit.
 
     Of several processes, all report an error, but only the first one a mistake in the command.
     """
-    from worldmodel.distributed import is_worker_process
-
     if not is_worker_process():
         typer.echo("Error: " + " ".join(message.split()), err=True)
     elif status != WRONG_USAGE:
