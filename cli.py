@@ -18,6 +18,8 @@ from worldmodel.options import (
     ENV_HELP,
     OBJECTIVE_HELP,
     POLICY_HELP,
+    RUN_HELP,
+    TRACKER_HELP,
     Device,
     FrameSkip,
     Json,
@@ -34,6 +36,7 @@ from worldmodel.options import (
     open_run,
 )
 from worldmodel.registry import SEARCHED
+from worldmodel.sharing_commands import push
 from worldmodel.sweep_commands import sweep
 from worldmodel.terminal import (
     DEBUG,
@@ -104,6 +107,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Random seed of weights and batches.")] = None,
     device: Annotated[str | None, typer.Option(help=DEVICE_HELP)] = None,
     output_dir: Annotated[Path | None, typer.Option(help="Parent of run directories.")] = None,
+    tracker: Annotated[list[str] | None, typer.Option(metavar="NAME", help=TRACKER_HELP)] = None,
     settings: Set = None,
     resume: Annotated[Path | None, typer.Option(help="Resume a run.", metavar="RUN")] = None,
     trust: Trust = False,
@@ -138,6 +142,7 @@ def train(
             seed=seed,
             device=device,
             output_dir=output_dir,
+            trackers=tracker or None,
         )
         if resume is not None:
             if options or config or settings or preset != "quick":
@@ -154,7 +159,9 @@ def train(
 
 @app.command()
 def evaluate(
-    runs: Annotated[list[Path], typer.Argument(help="Run directories.", metavar="RUN...")],
+    runs: Annotated[
+        list[Path], typer.Argument(help=f"{RUN_HELP} Can be several.", metavar="RUN...")
+    ],
     reference: Annotated[
         int | None, typer.Option(min=0, help="Updates of a model of the true state (default: 500).")
     ] = None,
@@ -181,7 +188,7 @@ def evaluate(
             callbacks=[TerminalProgress()],
         )
         print_metrics(metrics, as_json)
-        typer.echo("\n".join(f"Report: {run / 'report.html'}" for run in runs), err=True)
+        typer.echo("\n".join(f"Report: {run.path / 'report.html'}" for run in opened), err=True)
 
 
 @app.command()
@@ -348,6 +355,7 @@ app.command()(sweep)
 app.command()(collect)
 app.command()(info)
 app.command()(repair)
+app.command()(push)
 
 
 @app.callback()

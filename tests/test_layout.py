@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1] / "worldmodel"
 
 LAYERS = [
-    ("errors", "files", "registry"),
+    ("errors", "files", "hub", "registry"),
     ("callbacks",),
     ("plugins", "hyperparameters", "agent_config", "config"),
     ("data",),
@@ -19,9 +19,10 @@ LAYERS = [
     ("planning",),
     ("viz",),
     ("export",),
-    ("rl", "training", "terminal"),
+    ("model_card", "publish"),
+    ("trackers", "rl", "training", "terminal"),
     ("options", "sweeps"),
-    ("agent_commands", "sweep_commands"),
+    ("agent_commands", "data_commands", "sharing_commands", "sweep_commands"),
 ]
 """Modules and packages, those that import nothing else first."""
 

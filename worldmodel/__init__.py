@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from worldmodel.config import build_config as build_config
     from worldmodel.data import Policy as Policy
     from worldmodel.data import ReplayBuffer as ReplayBuffer
-    from worldmodel.data import collect as collect
+    from worldmodel.data.collect import collect as collect
     from worldmodel.errors import ConfigError as ConfigError
     from worldmodel.errors import InterruptedRunError as InterruptedRunError
     from worldmodel.errors import ReplayBufferError as ReplayBufferError
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from worldmodel.planning import PlanningPolicy as PlanningPolicy
     from worldmodel.plugins import EnvPlugin as EnvPlugin
     from worldmodel.plugins import register_plugin as register_plugin
+    from worldmodel.publish import push as push
     from worldmodel.run import Run as Run
     from worldmodel.run import load as load
     from worldmodel.run import make_env as make_env
@@ -72,6 +73,7 @@ _PUBLIC = {
     "evaluate_runs": "worldmodel.evaluation",
     "load": "worldmodel.run",
     "make_env": "worldmodel.run",
+    "push": "worldmodel.publish",
     "register_plugin": "worldmodel.plugins",
     "resume": "worldmodel.training",
     "sweep": "worldmodel.sweeps",

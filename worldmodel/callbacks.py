@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -67,7 +67,8 @@ class Callback:
     2. after each update of the weights: `on_log` (only after every 50th update of a phase and its
        last one), then `on_update`, then `on_task_update` of the phase;
     3. `on_train_end`, once, after the last phase and before the evaluation, or when training is
-       stopped or fails.
+       stopped or fails;
+    4. `on_evaluation_end`, once, after the evaluation.
     """
 
     def on_message(self, text: str, *, warning: bool = False) -> None:
@@ -96,6 +97,9 @@ class Callback:
 
     def on_train_end(self, state: TrainingState) -> None:
         """Called once, when training is finished, stopped or failed."""
+
+    def on_evaluation_end(self, run: Run) -> None:
+        """Called once, after training and evaluation: metrics, video and report are written."""
 
 
 class Advance(Protocol):
@@ -154,6 +158,11 @@ class CallbackList(Callback):
         for callback in self.callbacks:
             callback.on_train_end(state)
 
+    def on_evaluation_end(self, run: Run) -> None:
+        """Forward to all."""
+        for callback in self.callbacks:
+            callback.on_evaluation_end(run)
+
     @contextmanager
     def task(self, name: str, total: int | None, done: int = 0) -> Iterator[Advance]:
         """Announce a task and report its progress.
@@ -177,12 +186,21 @@ class CallbackList(Callback):
             self.on_task_end(name)
 
 
-class TensorBoardLogger(Callback):
-    """Writes losses and validation scalars as TensorBoard events into the run directory.
+def scalar_tags(scalars: Mapping[str, float]) -> dict[str, float]:
+    """Name scalars for trackers.
 
     The tag of a loss is ``<phase>/<term>``, such as ``phase1/prediction``. The number of skipped
     updates is not a loss: its tag is ``skipped_updates/<phase>``.
     """
+    tags = {}
+    for name, value in scalars.items():
+        group, _, term = name.rpartition("/")
+        tags[f"skipped_updates/{group}" if term == "skipped" else name] = value
+    return tags
+
+
+class TensorBoardLogger(Callback):
+    """Writes losses and validation scalars as TensorBoard events into the run directory."""
 
     def __init__(self) -> None:
         self._writer: SummaryWriter | None = None
@@ -196,9 +214,7 @@ class TensorBoardLogger(Callback):
     def on_log(self, state: TrainingState) -> None:
         """Write the scalars."""
         assert self._writer is not None
-        for name, value in state.scalars.items():
-            group, _, term = name.rpartition("/")
-            tag = f"skipped_updates/{group}" if term == "skipped" else name
+        for tag, value in scalar_tags(state.scalars).items():
             self._writer.add_scalar(tag, value, state.update)
 
     def on_train_end(self, state: TrainingState) -> None:

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from worldmodel.agent_config import AgentConfig
 from worldmodel.errors import ConfigError
+from worldmodel.hub import is_hub_reference, local_path
 from worldmodel.hyperparameters import (
     DEFAULT_ENV,
     OBJECTIVE_WEIGHTS,
@@ -29,6 +30,7 @@ from worldmodel.hyperparameters import (
     Planning,
     Refinement,
     Section,
+    Trackers,
 )
 from worldmodel.plugins import plugin_class
 from worldmodel.registry import import_named, reference
@@ -91,6 +93,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "seed": ("seed",),
     "device": ("device",),
     "output_dir": ("output_dir",),
+    "trackers": ("trackers",),
 }
 """Keyword arguments of `worldmodel.train`, which are the options of the command: name -> keys."""
 
@@ -148,6 +151,7 @@ class Config(Section):
         seed: of initialization and of the order of the data.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         output_dir: where run directories are made.
+        trackers: ``tensorboard``, which is always written, and ``wandb`` or ``trackio``.
     """
 
     env: Env = Env()
@@ -157,6 +161,7 @@ class Config(Section):
     seed: int = Field(0, ge=0, lt=2**32)
     device: str = "auto"
     output_dir: Path = Path("results")
+    trackers: Trackers = ("tensorboard",)
     data: Data = Data()
     model: Model = Model()
     objective: ObjectiveConfig = ObjectiveConfig()
@@ -297,6 +302,8 @@ def from_options(mode: str | None = None, **options: Any) -> dict[str, Any]:
                 "steps applies to collected data only; recorded episodes keep their length: "
                 "remove --steps"
             )
+        if name == "policy" and isinstance(value, str | Path) and is_hub_reference(value):
+            value = str(local_path(value))  # the commit of today, also when the run is resumed
         if value is not None:
             items = value if isinstance(value, list | tuple) else None
             plain = _plain(value) if items is None else [_plain(item) for item in items]

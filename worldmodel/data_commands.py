@@ -80,7 +80,9 @@ def collect(
 
 
 def info(
-    path: Annotated[Path, typer.Argument(help="A run directory or a replay buffer.")],
+    path: Annotated[
+        Path, typer.Argument(help="A run directory, hf://user/name, or a replay buffer.")
+    ],
     check: Annotated[
         bool, typer.Option("--check", help="Read everything and report what is damaged.")
     ] = False,
@@ -90,7 +92,9 @@ def info(
     """Show what a run or a replay buffer holds."""
     with user_errors():
         from worldmodel.checks import check_path, describe
+        from worldmodel.hub import local_path
 
+        path = local_path(path)
         if not check:
             print_values(describe(path), as_json)
             return

@@ -10,7 +10,7 @@ import secrets
 import shutil
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -182,6 +182,57 @@ def load_tensors(path: Path, hint: str, device: torch.device | str = "cpu") -> d
     if not isinstance(content, dict):
         raise RunError(f"{path} is damaged (it does not hold a dictionary); {hint}")
     return content
+
+
+def save_safetensors(path: Path, content: Mapping[str, Any]) -> None:
+    """Write nested dictionaries of tensors; the keys of each tensor are joined by dots.
+
+    Raises:
+        RunError: If a value is not a tensor, or safetensors is not installed.
+    """
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in _flat(content)}
+    data = _safetensors().save(tensors, metadata={"format": "pt"})
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def load_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read the tensors of a file by their keys; nothing in the file is executed.
+
+    Raises:
+        RunError: If it is not a safetensors file, or safetensors is not installed.
+    """
+    library = _safetensors()
+    try:
+        tensors: dict[str, torch.Tensor] = library.load(path.read_bytes())
+    except Exception as error:  # the library raises several types for damaged files
+        raise RunError(f"{path.name} is not an intact safetensors file ({error})") from error
+    return tensors
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.torch
+    except ImportError as error:
+        raise RunError(
+            "safetensors is not installed; install it with: pip install 'worldmodel[hub]'"
+        ) from error
+    return safetensors.torch
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    import torch
+
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, torch.Tensor):
+            yield f"{prefix}{key}", value
+        else:
+            raise RunError(
+                f"the state {prefix}{key} is a {type(value).__name__}, which safetensors cannot "
+                "hold; keep it in a buffer of the module"
+            )
 
 
 def require_intact(archive: zipfile.ZipFile) -> None:

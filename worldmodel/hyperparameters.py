@@ -45,6 +45,17 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+TrackerName = Literal["tensorboard", "wandb", "trackio"]
+
+
+def _with_tensorboard(names: tuple[TrackerName, ...]) -> tuple[TrackerName, ...]:
+    """Put TensorBoard, which is always written, first, and each name once."""
+    return tuple(dict.fromkeys(("tensorboard", *names)))
+
+
+Trackers = Annotated[tuple[TrackerName, ...], AfterValidator(_with_tensorboard)]
+
+
 class Env(Section):
     """The environment that the model learns.
 

@@ -18,6 +18,8 @@ KEY_HELP = "Entry of a Dict observation to learn from (default: the only usable 
 SKIP_HELP = "Repeat each action N times (default: 1)."
 DEVICE_HELP = "auto, cpu, cuda, cuda:N or mps."
 OBJECTIVE_HELP = "vicreg, inverse, sigreg, variance, prediction, or module:Name."
+TRACKER_HELP = "Also log to wandb or trackio; can be given several times."
+RUN_HELP = "A run directory or hf://user/name."
 POLICY_HELP = (
     "passive, random, mixed, a saved SB3 agent's .zip, RUN (its model plans), or module:Name."
 )
@@ -31,7 +33,7 @@ Device = Annotated[str, typer.Option(help=DEVICE_HELP)]
 Video = Annotated[
     Path | None, typer.Option(help="An .mp4 or .gif (default: in the run directory).")
 ]
-RunArgument = Annotated[Path, typer.Argument(help="A run directory.", metavar="RUN")]
+RunArgument = Annotated[Path, typer.Argument(help=RUN_HELP, metavar="RUN")]
 
 
 def _accept(trust: bool) -> bool:

@@ -32,7 +32,7 @@ class Run(RunDirectory):
     """A run directory. Each part is opened on first use and kept.
 
     Args:
-        path: the directory, as in ``results/pendulum_image_20260101_120000``.
+        path: the directory, as in ``results/RUN``, or ``hf://user/name``; see `worldmodel.hub`.
         device: where the model goes: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         trust: import the code that an untrusted run names; see `worldmodel.trust`.
     """
@@ -381,7 +381,7 @@ def load(path: str | Path, device: str = "auto", *, trust: bool = False) -> Worl
     """Load a trained world model.
 
     Args:
-        path: a run directory, as in ``results/pendulum_image_20260101_120000``.
+        path: a run directory, as in ``results/pendulum_image_20260101_120000``, or ``hf://user/name``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         trust: import the code that an untrusted run names; see `worldmodel.trust`.
 

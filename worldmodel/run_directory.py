@@ -28,6 +28,7 @@ from worldmodel.config import MODES, Config, dump, override, read_yaml, validate
 from worldmodel.distributed import is_main_process
 from worldmodel.errors import ConfigError, RunError
 from worldmodel.files import load_tensors, save_tensors, write_json, write_text
+from worldmodel.hub import local_path
 from worldmodel.models import ModelSpec, WorldModel
 from worldmodel.trust import named_by_config, named_by_spec, require_trust, sign
 
@@ -49,7 +50,7 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | Path, device: str = "auto", *, trust: bool = False) -> None:
-        self.path = Path(path)
+        self.path = local_path(path)
         self.device = device
         self.trust = trust
 

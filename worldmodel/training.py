@@ -37,6 +37,7 @@ from worldmodel.distributed import (
 )
 from worldmodel.errors import InterruptedRunError, RunError
 from worldmodel.files import only_one_process, temporary_files
+from worldmodel.hub import HubReference, is_hub_reference
 from worldmodel.hyperparameters import Data
 from worldmodel.models import ModelSpec, WorldModel, check_parts, choose_device
 from worldmodel.objectives import check_objective
@@ -44,6 +45,7 @@ from worldmodel.optim import Phase, tune_cpu
 from worldmodel.phases import decoder_heads_phase, extra_heads_phase, jepa_phase, refinement_phase
 from worldmodel.registry import READOUTS
 from worldmodel.run import Run
+from worldmodel.trackers import require_trackers, tracking
 
 LOG_EVERY = 50
 CHECKPOINT_EVERY = 200
@@ -126,6 +128,9 @@ def resume(path: str | Path, *, callbacks: Sequence[Callback] = (), progress: bo
         InterruptedRunError: If the user stopped it again.
         RunError: If `path` is not a run directory, or it is damaged.
     """
+    if is_hub_reference(path):
+        name = HubReference.parse(str(path))
+        raise RunError(f"{name} cannot be resumed: checkpoints are not on the Hub; train a new run")
     with process_group():
         run = Run(path)
         choose_device(run.config.device)
@@ -173,6 +178,7 @@ def _create(config: Config, callbacks: CallbackList, path: Path | None = None) -
 def _check(config: Config, callbacks: CallbackList) -> None:
     """Find mistakes in the configuration before a run is made."""
     choose_device(config.device)
+    require_trackers(config.trackers)
     require_divisible(_batch_sizes(config))
     READOUTS.resolve(config.evaluation.readout)
     spec = ModelSpec.of(config, *check_data(config, [callbacks]))
@@ -213,8 +219,9 @@ def _train(run: Run, watching: CallbackList) -> Run:
     watching.on_message(f"Run directory: {run.path}")
     if process_count() > 1:
         watching.on_message(f"Training in {process_count()} processes")
+    names = run.config.trackers if is_main_process() else ()
     try:
-        with _opened(run, watching) as datasets:
+        with tracking(names, watching) as watching, _opened(run, watching) as datasets:
             if run.config.data.sources:
                 for text in describe_data(run.config, datasets):
                     watching.on_message(text)
@@ -224,6 +231,7 @@ def _train(run: Run, watching: CallbackList) -> Run:
             run.set_model(model)
             if is_main_process():
                 evaluate_run(run, datasets=datasets, callbacks=[watching])
+                watching.on_evaluation_end(run)
                 for file in leftovers:
                     file.unlink(missing_ok=True)
             barrier()

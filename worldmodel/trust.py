@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from worldmodel.errors import RunError
 from worldmodel.files import write_text
+from worldmodel.hub import is_hub_reference
 from worldmodel.registry import is_reference
 
 if TYPE_CHECKING:
@@ -83,14 +84,15 @@ def require_trust(path: Path, named: Iterator[str], *, trusted: bool = False) ->
     if found:
         raise RunError(
             f"{path} has no valid signature, because it comes from somebody else or another "
-            "machine, or its config.yaml was edited, and it names code to import or directories to "
-            f"write to ({'; '.join(found)}); if you trust it, add --trust (in Python: "
-            "Run(path, trust=True), or the environment variable WORLDMODEL_TRUST=1)"
+            "machine, or its config.yaml was edited, and it names code to import, runs "
+            f"to download, trackers to log to or directories to write to ({'; '.join(found)}); "
+            "if you trust it, add --trust (in Python: Run(path, trust=True), or the environment "
+            "variable WORLDMODEL_TRUST=1)"
         )
 
 
 def named_by_config(config: Config) -> Iterator[str]:
-    """List the code and the directories that a configuration names."""
+    """List the code, the services and the directories that a configuration names."""
     env, model = config.env, config.model
     if env.id is not None and ":" in env.id:  # also module:ID, which Gymnasium imports
         yield f"env.id: {env.id}"
@@ -107,6 +109,11 @@ def named_by_config(config: Config) -> Iterator[str]:
     }
     for key, values in named.items():
         yield from (f"{key}: {value}" for value in values if _names_code(value))
+    if is_hub_reference(config.data.policy):
+        yield f"data.policy: {config.data.policy}"
+    for tracker in config.trackers:
+        if tracker != "tensorboard":
+            yield f"trackers: {tracker}"
     if _leads_elsewhere(config.data.dir):
         yield f"data.dir: {config.data.dir}"
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from worldmodel.agent_files import ALGORITHMS, algorithm_of, load_agent_file
 from worldmodel.errors import ConfigError
+from worldmodel.hub import local_path
 from worldmodel.registry import POLICIES, reference
 
 Actor = Callable[[int, Any], np.ndarray]
@@ -110,8 +111,8 @@ def resolve_policy(policy: str | Path | Policy) -> Policy:
 
     Args:
         policy: ``"passive"``, ``"random"``, ``"mixed"``, the ``module:Name`` of a `Policy` without
-            required arguments, the path of an agent saved by Stable-Baselines3, a run directory
-            (its model plans), or a `Policy`.
+            required arguments, the path of an agent saved by Stable-Baselines3, a run (its model
+            plans): a directory or ``hf://user/name``, or a `Policy`.
 
     Raises:
         ValueError: If it is none of these.
@@ -120,7 +121,8 @@ def resolve_policy(policy: str | Path | Policy) -> Policy:
         return policy
     if not isinstance(policy, str | Path):
         raise ValueError(f"policy is {policy!r}; expected a name, a path or a Policy object")
-    name, path = str(policy), Path(policy)
+    path = local_path(policy)
+    name = str(path)
     if name not in POLICIES.names and path.is_file():
         return Agent(path)
     if name not in POLICIES.names and (path / "config.yaml").is_file():

@@ -11,6 +11,7 @@ import numpy as np
 from worldmodel.callbacks import Advance, Callback, CallbackList
 from worldmodel.data import Episode, Policy, collect_kwargs, play_episode, resolve
 from worldmodel.evaluation.forecast import reported_steps
+from worldmodel.hub import local_path
 from worldmodel.planning import planner_of
 from worldmodel.run import Run
 from worldmodel.viz.canvas import compose, curve_strip
@@ -163,6 +164,7 @@ def _play_episode(
 
 def _planner_if_run(policy: str | Path | Policy) -> str | Path | Policy:
     """Replace a run directory by the policy that plans every step with its model."""
-    if isinstance(policy, Policy) or not (Path(policy) / "config.yaml").is_file():
+    if isinstance(policy, Policy):
         return policy
-    return planner_of(Run(policy))
+    path = local_path(policy)
+    return planner_of(Run(path)) if (path / "config.yaml").is_file() else policy
