@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from worldmodel.agent_commands import rl_app
-from worldmodel.data_commands import collect, info, repair
+from worldmodel.data_commands import collect, convert, info, repair, view
 from worldmodel.options import (
     DEVICE_HELP,
     ENV_HELP,
@@ -353,6 +353,8 @@ def export(
 
 app.command()(sweep)
 app.command()(collect)
+app.command()(convert)
+app.command()(view)
 app.command()(info)
 app.command()(repair)
 app.command()(push)

@@ -1,9 +1,9 @@
-"""The commands `worldmodel collect`, `worldmodel info` and `worldmodel repair`."""
+"""The commands `worldmodel collect`, `convert`, `view`, `info` and `repair`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -77,6 +77,87 @@ def collect(
             callbacks=[TerminalProgress()],
         )
         print_values(summary, as_json)
+
+
+def convert(
+    src: Annotated[
+        str,
+        typer.Argument(
+            metavar="SRC",
+            help="A replay buffer, an HDF5 file, a Minari or LeRobot v3 dataset, or module:Name.",
+        ),
+    ],
+    dst: Annotated[
+        str, typer.Argument(metavar="DST", help="Path of the new dataset, or minari:ID.")
+    ],
+    to: Annotated[
+        Literal["buffer", "minari", "hdf5", "lerobot"] | None,
+        typer.Option(help="Format (default: by the name: .h5, .hdf5, minari:ID)."),
+    ] = None,
+    observation: Annotated[
+        Observation | None, typer.Option(help="pixels or vector (default: pixels if any).")
+    ] = None,
+    observation_key: ObservationKey = None,
+    state_key: StateKey = None,
+    lossless: Annotated[
+        bool, typer.Option("--lossless", help="To LeRobot: images as PNG instead of mp4.")
+    ] = False,
+    fps: Annotated[
+        float | None, typer.Option(min=0.1, help="To LeRobot: frames per second.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Convert recorded episodes between replay buffers, Minari, HDF5 and LeRobot v3.
+
+    Example: worldmodel convert data/mine recordings.h5
+
+    Nothing is overwritten, and DST appears when it is complete.
+    """
+    with user_errors():
+        from worldmodel.data.convert import convert as convert_episodes
+
+        summary = convert_episodes(
+            src,
+            dst,
+            to=to,
+            observation=observation,
+            observation_key=observation_key,
+            state_key=state_key or "state",
+            lossless=lossless,
+            fps=fps,
+            callbacks=[TerminalProgress()],
+        )
+        print_values(summary, as_json)
+
+
+def view(
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="A dataset of any format that convert reads.")
+    ],
+    episode: Annotated[
+        int | None, typer.Option(min=0, help="Episode to start with, counted from 0.")
+    ] = None,
+    fps: Annotated[
+        float | None, typer.Option(min=0.1, help="Frames per second (default: of the data).")
+    ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Write a contact sheet instead of a window."),
+    ] = None,
+    observation_key: ObservationKey = None,
+) -> None:
+    """Play recorded episodes in a window, or write a contact sheet of them.
+
+    Example: worldmodel view data/mine --sheet episodes.png
+    """
+    with user_errors():
+        from worldmodel import viz
+
+        if sheet is None:
+            viz.view(path, episode=episode or 0, fps=fps, observation_key=observation_key)
+            return
+        viz.write_sheet(path, sheet, episode=episode, fps=fps, observation_key=observation_key)
+        typer.echo(f"Written: {sheet}", err=True)
 
 
 def info(

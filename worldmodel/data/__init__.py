@@ -2,6 +2,7 @@
 
 from worldmodel.data.adapters import make_env, make_vec_env
 from worldmodel.data.collect import collect, load_or_collect, play_episode
+from worldmodel.data.convert import convert
 from worldmodel.data.datasets import Datasets, collect_kwargs, evaluation_set, open_datasets
 from worldmodel.data.env_wrappers import StackedFrames
 from worldmodel.data.frames import FrameStack
@@ -26,6 +27,7 @@ __all__ = [
     "Windows",
     "collect",
     "collect_kwargs",
+    "convert",
     "evaluation_set",
     "load_or_collect",
     "make_env",

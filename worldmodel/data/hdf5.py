@@ -1,15 +1,26 @@
-"""Episodes from HDF5 files."""
+"""Episodes from HDF5 files, and to them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 
+from worldmodel.data.header import Header
 from worldmodel.data.reader import Reader, ReadOptions, require
 from worldmodel.data.rollout import Episode
+from worldmodel.data.writer import Contents, Writer
+
+_HEADER = "worldmodel"
+"""Attributes ``worldmodel_0``, ... hold the header of the replay buffer that was converted."""
+_HEADER_PART = 32_000
+"""Characters per attribute; HDF5 allows 64 KiB."""
+_BLOCK = 2**18
+"""Bytes per chunk of a dataset."""
 
 
 class HDF5Reader(Reader):
@@ -32,6 +43,7 @@ class HDF5Reader(Reader):
             raise ValueError(f"{self.path} does not exist; expected an HDF5 file")
         try:
             with self._h5.File(self.path) as file:
+                self._require_own_data(file)
                 self.swm = "ep_len" in file
                 self.key = options.choose(file, str(self.path))
                 self.names = {
@@ -50,6 +62,9 @@ class HDF5Reader(Reader):
             raise ValueError(f"{self.path} holds no actions; expected a dataset action or actions")
         with self._h5.File(self.path) as file:
             self.count = len(self._bounds(file))
+            self.unread = self._unread(file)
+            if f"{_HEADER}_0" in file.attrs:
+                self.adopt(_read_header(file, self.path))
 
     @classmethod
     def matches(cls, reference: str) -> bool:
@@ -59,7 +74,7 @@ class HDF5Reader(Reader):
     @property
     def has_rewards(self) -> bool:
         """Whether the file has rewards."""
-        return self.names["rewards"] is not None
+        return self.names["rewards"] is not None and super().has_rewards
 
     def actions(self) -> Iterator[np.ndarray]:
         """Read the actions alone."""
@@ -75,11 +90,33 @@ class HDF5Reader(Reader):
 
     def __iter__(self) -> Iterator[Episode]:
         with self._h5.File(self.path) as file:
-            seeds = file["ep_seed"][:] if "ep_seed" in file else None
-            for number, (start, stop) in enumerate(self._bounds(file)):
-                read = self._rows if self.swm else self._transitions
-                seed = -1 if seeds is None else int(seeds[number])
-                yield read(file, slice(start, stop), seed)
+            bounds = self._bounds(file)
+            yield from (self._episode(file, bounds, number) for number in range(len(bounds)))
+
+    def episode(self, number: int) -> Episode:
+        """Read one episode."""
+        self.require_episode(number)
+        with self._h5.File(self.path) as file:
+            return self._episode(file, self._bounds(file), number)
+
+    def _episode(self, file: Any, bounds: list[tuple[int, int]], number: int) -> Episode:
+        read = self._rows if self.swm else self._transitions
+        seed = int(file["ep_seed"][number]) if "ep_seed" in file else -1
+        return read(file, slice(*bounds[number]), seed)
+
+    def _require_own_data(self, file: Any) -> None:
+        """Refuse links to other files, which could be any file of this machine."""
+        for name in file:
+            link, entry = file.get(name, getlink=True), file.get(name)
+            elsewhere = getattr(entry, "external", None) or getattr(entry, "is_virtual", False)
+            if isinstance(link, self._h5.ExternalLink) or elsewhere:
+                raise ValueError(
+                    f"{self.path}: {name} is stored in another file; copy its data into this one"
+                )
+
+    def _unread(self, file: Any) -> tuple[str, ...]:
+        known = {self.key, *self.names.values(), "ep_len", "ep_offset", "ep_seed"}
+        return tuple(sorted(set(file) - known - {"next_observations", "truncated"}))
 
     def _bounds(self, file: Any) -> list[tuple[int, int]]:
         if self.swm:
@@ -141,3 +178,70 @@ class HDF5Reader(Reader):
         else:
             actions, rewards, terminated = actions[:-1], rewards[:-1], False
         return Episode(seed, frames, actions, rewards, terminated, None)
+
+
+def _read_header(file: Any, path: Path) -> Header:
+    parts = (f"{_HEADER}_{i}" for i in range(len(file.attrs)))
+    text = "".join(str(file.attrs[name]) for name in parts if name in file.attrs)
+    try:
+        return Header.from_json(json.loads(text))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the attributes of {path} are damaged: {error}") from error
+
+
+class HDF5Writer(Writer):
+    """An HDF5 file in the layout of stable-worldmodel; see `HDF5Reader`.
+
+    ``action`` of the last row of an episode is NaN, or the action before it if actions are
+    integers; ``reward`` of the first row is 0. ``truncated``, ``state`` and ``ep_seed`` are added.
+    """
+
+    def __init__(self, path: Path, contents: Contents) -> None:
+        h5py = require("h5py", "data")
+        self._header = contents.header
+        self._file = h5py.File(path, "w")
+        text = json.dumps(contents.header.as_json(), allow_nan=False)
+        for number, start in enumerate(range(0, len(text), _HEADER_PART)):
+            self._file.attrs[f"{_HEADER}_{number}"] = text[start : start + _HEADER_PART]
+        self._rows = 0
+
+    def add(self, episode: Episode) -> None:
+        """Append one row per frame."""
+        length, discrete = (
+            len(episode.frames),
+            isinstance(self._header.action_space, gym.spaces.Discrete),
+        )
+        actions = episode.actions.reshape(length - 1, *self._header.action_shape)
+        last = actions[-1:] if discrete else np.full_like(actions[-1:], np.nan)
+        ended = np.arange(length) == length - 1
+        self._append("pixels" if episode.frames.ndim == 4 else "observation", episode.frames)
+        self._append("action", np.concatenate([actions, last]))
+        self._append("reward", np.concatenate([np.zeros(1, np.float32), episode.rewards]))
+        self._append("terminated", ended & episode.terminated)
+        self._append("truncated", ended & (not episode.terminated))
+        if episode.states is not None:
+            self._append("state", episode.states)
+        self._append("ep_len", np.array([length]))
+        self._append("ep_offset", np.array([self._rows]))
+        self._append("ep_seed", np.array([episode.seed]))
+        self._rows += length
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    abort = close
+
+    def _append(self, name: str, rows: np.ndarray) -> None:
+        if name not in self._file:
+            row = max(1, rows[:1].nbytes)
+            self._file.create_dataset(
+                name,
+                shape=(0, *rows.shape[1:]),
+                maxshape=(None, *rows.shape[1:]),
+                chunks=(max(1, _BLOCK // row), *rows.shape[1:]),
+                dtype=rows.dtype,
+            )
+        dataset = self._file[name]
+        dataset.resize(len(dataset) + len(rows), axis=0)
+        dataset[-len(rows) :] = rows

@@ -98,6 +98,21 @@ class Header:
         require_no_links(directory)
         content = _read_json(directory)
         try:
+            return cls.from_json(content)
+        except ValueError as error:
+            raise ReplayBufferError(
+                f"{directory / HEADER_FILE} is damaged ({error}); restore the file from a copy, "
+                "or collect the data again under another path"
+            ) from error
+
+    @classmethod
+    def from_json(cls, content: Any) -> Header:
+        """Make a header of what `as_json` returns.
+
+        Raises:
+            ValueError: If a value is missing or invalid.
+        """
+        try:
             return cls(
                 frame_shape=tuple(int(n) for n in content["frame_shape"]),
                 frame_dtype=content["frame_dtype"],
@@ -105,11 +120,10 @@ class Header:
                 state_dim=int(content["state_dim"]),
                 metadata=dict(content["metadata"]),
             )
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ReplayBufferError(
-                f"{directory / HEADER_FILE} is damaged ({error}); restore the file from a copy, "
-                "or collect the data again under another path"
-            ) from error
+        except KeyError as error:
+            raise ValueError(f"{error} is missing") from error
+        except (TypeError, OverflowError) as error:
+            raise ValueError(str(error)) from error
 
     def as_json(self) -> dict[str, Any]:
         """Return the content of ``header.json``."""

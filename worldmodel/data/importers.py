@@ -1,4 +1,4 @@
-"""Episodes collected elsewhere: readers for replay buffers, HDF5, Minari, and your own code.
+"""Episodes collected elsewhere: the readers of all formats, and of your own code.
 
 A reader is made by ``Reader(reference, options)`` and yields episodes in a fixed order. To add a
 format, write a reader and put it into `READERS`: the first whose `matches` accepts the reference
@@ -16,8 +16,10 @@ import numpy as np
 
 from worldmodel.data.hdf5 import HDF5Reader
 from worldmodel.data.header import HEADER_FILE
+from worldmodel.data.lerobot import LeRobotReader
+from worldmodel.data.minari_dataset import MinariReader
 from worldmodel.data.policies import source_digest
-from worldmodel.data.reader import INFERRED, NO_REWARDS, Reader, ReadOptions, fits, require
+from worldmodel.data.reader import Reader, ReadOptions
 from worldmodel.data.replay import ReplayBuffer
 from worldmodel.data.rollout import Episode
 from worldmodel.data.shards import directories, is_buffer
@@ -31,10 +33,9 @@ class BufferReader(Reader):
     def __init__(self, reference: str, options: ReadOptions) -> None:
         self.path = Path(reference)
         with ReplayBuffer.open(self.path) as buffer:
+            self.adopt(buffer.header)
             self.stored_space, self.frame_shape = buffer.action_space, buffer.frame_shape
-            self.action_space = None if INFERRED in buffer.metadata else self.stored_space
-            self.env, self.count = _collected_env(buffer.metadata), len(buffer)
-            self._has_rewards = NO_REWARDS not in buffer.metadata
+            self.count = len(buffer)
         pixels = len(self.frame_shape) == 3
         if pixels != (options.observation == "pixels"):
             kind = "pixels" if pixels else "vector"
@@ -44,11 +45,6 @@ class BufferReader(Reader):
     def matches(cls, reference: str) -> bool:
         """Check whether the path is a replay buffer."""
         return is_buffer(Path(reference))
-
-    @property
-    def has_rewards(self) -> bool:
-        """Whether the buffer was made of episodes with rewards."""
-        return self._has_rewards
 
     def actions(self) -> Iterator[np.ndarray]:
         """Read the actions alone."""
@@ -66,71 +62,13 @@ class BufferReader(Reader):
 
     def __iter__(self) -> Iterator[Episode]:
         with ReplayBuffer.open(self.path) as buffer:
-            for i, length in enumerate(buffer.lengths.tolist()):
-                windows = buffer.windows([i], [0], length)
-                yield Episode(
-                    int(buffer.seeds[i]),
-                    windows.frames[0],
-                    windows.actions[0],
-                    windows.rewards[0],
-                    bool(buffer.terminated[i]),
-                    buffer.states([i], [0], length)[0] if buffer.state_dim else None,
-                )
+            yield from (_stored_episode(buffer, i) for i in range(len(buffer)))
 
-
-class MinariReader(Reader):
-    """A dataset of Minari, ``minari:ID``, from its local storage (``MINARI_DATASETS_PATH``)."""
-
-    PREFIX = "minari:"
-
-    def __init__(self, reference: str, options: ReadOptions) -> None:
-        minari = require("minari", "data")
-        self.id, self.options = reference.removeprefix(self.PREFIX), options
-        try:
-            self.dataset = minari.load_dataset(self.id)
-        except (FileNotFoundError, ValueError) as error:
-            raise ValueError(
-                f"there is no local Minari dataset {self.id!r} ({error}); get it with "
-                f"`minari download {self.id}`"
-            ) from error
-        self.action_space = self.dataset.action_space
-        self.count = int(self.dataset.total_episodes)
-        spec = self.dataset.spec.env_spec
-        self.env = {} if spec is None else {"id": spec.id, "kwargs": dict(spec.kwargs)}
-
-    @classmethod
-    def matches(cls, reference: str) -> bool:
-        """Check whether the reference starts with ``minari:``."""
-        return reference.startswith(cls.PREFIX)
-
-    def identity(self) -> dict[str, Any]:
-        """Return id and size of the dataset."""
-        sizes = [int(self.dataset.total_episodes), int(self.dataset.total_steps)]
-        return {"minari": [self.id, *sizes, self.options.key]}
-
-    def __iter__(self) -> Iterator[Episode]:
-        for episode in self.dataset.iterate_episodes():
-            entries = episode.observations
-            where = f"Minari dataset {self.id}"
-            if isinstance(entries, dict):
-                entries = entries[self.options.choose(entries, where)]
-            elif not fits(entries, self.options.observation):
-                kind = "vector" if np.ndim(entries) == 2 else "pixels"
-                raise ValueError(
-                    f"{where} has {kind} observations of shape {np.shape(entries)[1:]}; train with "
-                    f"--observation {kind}"
-                )
-            infos = episode.infos or {}
-            states = infos.get(self.options.state_key)
-            seed = getattr(episode, "seed", None)
-            yield Episode(
-                -1 if seed is None else int(seed),
-                np.asarray(entries),
-                np.asarray(episode.actions),
-                np.asarray(episode.rewards),
-                bool(episode.terminations[-1]),
-                None if states is None else np.asarray(states),
-            )
+    def episode(self, number: int) -> Episode:
+        """Read one episode."""
+        self.require_episode(number)
+        with ReplayBuffer.open(self.path) as buffer:
+            return _stored_episode(buffer, number)
 
 
 class FunctionReader(Reader):
@@ -167,7 +105,13 @@ class FunctionReader(Reader):
         return as_episodes(self.function())
 
 
-READERS: tuple[type[Reader], ...] = (BufferReader, HDF5Reader, MinariReader, FunctionReader)
+READERS: tuple[type[Reader], ...] = (
+    BufferReader,
+    HDF5Reader,
+    LeRobotReader,
+    MinariReader,
+    FunctionReader,
+)
 """Readers in the order in which they are tried."""
 
 
@@ -182,8 +126,9 @@ def open_source(reference: str, options: ReadOptions) -> Reader:
             return reader(reference, options)
     found = "exists, but is none of these" if Path(reference).exists() else "does not exist"
     raise ValueError(
-        f"data {reference!r} {found}; expected the directory of a replay buffer, an HDF5 file "
-        "(.h5, .hdf5), minari:ID, or module:Name of a function that yields episodes"
+        f"data {reference!r} {found}; expected the directory of a replay buffer, of a LeRobot "
+        "v3 dataset or of a Minari dataset, an HDF5 file (.h5, .hdf5), minari:ID, or module:Name "
+        "of a function that yields episodes"
     )
 
 
@@ -244,21 +189,14 @@ def as_episode(content: Episode | Mapping[str, Any]) -> Episode:
     )
 
 
-def _collected_env(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the environment and the policy that `collect` noted; nothing with wrappers.
-
-    Of policies only those that are built in are taken: data never names code to import.
-    """
-    noted, policy = metadata.get("env"), metadata.get("policy")
-    if not isinstance(noted, dict) or not isinstance(noted.get("id"), str):
-        return {}
-    kwargs = metadata.get("env_kwargs", {})
-    if "wrappers" in metadata or not isinstance(kwargs, dict):
-        return {}
-    name = policy.get("name") if isinstance(policy, dict) else None
-    return {
-        **{key: metadata[key] for key in ("frame_skip", "observation_key") if key in metadata},
-        "id": noted["id"],
-        "kwargs": kwargs,
-        "policy": name if name in ("passive", "random", "mixed") else None,
-    }
+def _stored_episode(buffer: ReplayBuffer, number: int) -> Episode:
+    length = int(buffer.lengths[number])
+    windows = buffer.windows([number], [0], length)
+    return Episode(
+        int(buffer.seeds[number]),
+        windows.frames[0],
+        windows.actions[0],
+        windows.rewards[0],
+        bool(buffer.terminated[number]),
+        buffer.states([number], [0], length)[0] if buffer.state_dim else None,
+    )

@@ -191,6 +191,11 @@ class ReplayBuffer(WindowReader):
         return ReplayBuffer(self.path, self._header, self._log, view, self.parts)
 
     @property
+    def header(self) -> Header:
+        """What every episode of the buffer has in common."""
+        return self._header
+
+    @property
     def frame_shape(self) -> tuple[int, ...]:
         """Shape of one frame."""
         return self._header.frame_shape

@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 
 from worldmodel.data.frames import resize
+from worldmodel.data.header import Header, episode_rows
 from worldmodel.data.importers import as_episodes, has_rewards
 from worldmodel.data.reader import INFERRED, NO_REWARDS
 from worldmodel.data.replay import ReplayBuffer
@@ -83,21 +84,55 @@ def write_episodes(
 
 
 def _add(buffer: ReplayBuffer, episode: Episode) -> None:
-    space = buffer.action_space
-    actions, states = np.asarray(episode.actions), episode.states
-    if isinstance(space, gym.spaces.Box) and actions[:1].size == np.prod(space.shape):
-        actions = actions.reshape(len(actions), *space.shape).astype(np.float32)
-    elif isinstance(space, gym.spaces.Discrete):
-        if actions.ndim == 2 and actions.shape[1] == 1:
-            actions = actions[:, 0]
-        actions = actions.astype(np.int64) if actions.dtype == bool else actions
+    states = episode.states
     buffer.add_episode(
         episode.frames,
-        actions,
+        fit_actions(buffer.action_space, episode.actions),
         np.asarray(episode.rewards, np.float32),
         episode.terminated,
         states=None if states is None else states.reshape(len(states), -1),
         seed=episode.seed if episode.seed >= 0 else None,
+    )
+
+
+def fit_actions(space: gym.Space[Any], actions: np.ndarray) -> np.ndarray:
+    """Give actions (T, ...) the shape and the dtype of a space, where that changes no value."""
+    actions = np.asarray(actions)
+    if isinstance(space, gym.spaces.Box) and actions[:1].size == np.prod(space.shape):
+        return actions.reshape(len(actions), *space.shape).astype(np.float32)
+    if isinstance(space, gym.spaces.Discrete):
+        if actions.ndim == 2 and actions.shape[1] == 1:
+            actions = actions[:, 0]
+        return actions.astype(np.int64) if actions.dtype == bool else actions
+    return actions
+
+
+def fit_episode(header: Header, episode: Episode) -> Episode:
+    """Check an episode and give it the shapes and dtypes that a replay buffer stores.
+
+    Returns:
+        `frames` uint8 or float32 (T+1, *frame_shape), `actions` float32 or int64
+        (T, *action_space.shape), `rewards` float32 (T,), `states` float64 (T+1, state_dim) or None.
+
+    Raises:
+        ValueError: If a shape, a dtype or a value does not fit.
+    """
+    states = episode.states
+    rows = episode_rows(
+        header,
+        episode.frames,
+        fit_actions(header.action_space, episode.actions),
+        np.asarray(episode.rewards, np.float32),
+        None if states is None else np.asarray(states).reshape(len(states), -1),
+    )
+    steps, shape = len(rows["rewards"]), header.action_space.shape or ()
+    return Episode(
+        episode.seed,
+        rows["frames"],
+        rows["actions"].reshape(steps, *shape),
+        rows["rewards"],
+        episode.terminated,
+        rows.get("states"),
     )
 
 

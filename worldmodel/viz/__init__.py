@@ -1,6 +1,7 @@
 """Visualization: videos, figures, a window with keyboard input, and the report."""
 
 from worldmodel.viz.canvas import compose, curve_strip, enlarge, text_strip
+from worldmodel.viz.episodes import EpisodePlayer, Recording, contact_sheet, view, write_sheet
 from worldmodel.viz.figures import forecast_plot, reconstruction_figure, save_figure
 from worldmodel.viz.forecast_error import AngleError, ForecastError, LatentError, forecast_error
 from worldmodel.viz.media import Media, gather_media
@@ -18,16 +19,19 @@ from worldmodel.viz.viewer import Keyboard, PlaySession, Window, play, require_d
 
 __all__ = [
     "AngleError",
+    "EpisodePlayer",
     "ForecastClip",
     "ForecastError",
     "Keyboard",
     "LatentError",
     "Media",
     "PlaySession",
+    "Recording",
     "ReportRun",
     "Window",
     "check_video_path",
     "compose",
+    "contact_sheet",
     "curve_strip",
     "decode_newest",
     "enlarge",
@@ -44,6 +48,8 @@ __all__ = [
     "rollout",
     "save_figure",
     "text_strip",
+    "view",
     "write_report",
+    "write_sheet",
     "write_video",
 ]

@@ -21,10 +21,10 @@ _STRIP = 46
 _CURVE_LEFT, _CURVE_TOP, _CURVE_BOTTOM = 50, 30, 14
 """Pixels left of, above and below the scale of a curve."""
 
-_BACKGROUND = (10, 12, 18)
-_BORDER = (52, 58, 74)
-_LABEL = (236, 238, 243)
-_CAPTION = (164, 170, 184)
+BACKGROUND = (10, 12, 18)
+BORDER = (52, 58, 74)
+LABEL = (236, 238, 243)
+CAPTION = (164, 170, 184)
 _CURVE = (233, 96, 66)
 _LABEL_SIZE, _CAPTION_SIZE = 17, 15
 
@@ -76,17 +76,17 @@ def compose(
     height, width = panel_size(*frames[0].shape[:2])
     _, right = panel_origin(len(frames) - 1, *frames[0].shape[:2])
     size = (_even(right + width + _MARGIN), _even(2 * _STRIP + height))
-    image = Image.new("RGB", size, _BACKGROUND)
+    image = Image.new("RGB", size, BACKGROUND)
     draw = ImageDraw.Draw(image)
     for i, (frame, label) in enumerate(zip(frames, labels, strict=True)):
         top, left = panel_origin(i, *frame.shape[:2])
-        draw.rectangle((left - 1, top - 1, left + width, top + height), outline=_BORDER)
+        draw.rectangle((left - 1, top - 1, left + width, top + height), outline=BORDER)
         image.paste(Image.fromarray(enlarge(frame)), (left, top))
-        draw.text((left, _STRIP // 2), label, _LABEL, _font(_LABEL_SIZE), anchor="lm")
+        draw.text((left, _STRIP // 2), label, LABEL, font(_LABEL_SIZE), anchor="lm")
     middle = _STRIP + height + _STRIP // 2
-    small = _font(_CAPTION_SIZE)
-    draw.text((_MARGIN, middle), caption, _CAPTION, small, anchor="lm")
-    draw.text((right + width, middle), note, _CAPTION, small, anchor="rm")
+    small = font(_CAPTION_SIZE)
+    draw.text((_MARGIN, middle), caption, CAPTION, small, anchor="lm")
+    draw.text((right + width, middle), note, CAPTION, small, anchor="rm")
     return np.asarray(image)
 
 
@@ -112,16 +112,16 @@ def curve_strip(
     Returns:
         uint8 (`CURVE_HEIGHT`, width, 3).
     """
-    image = Image.new("RGB", (width, CURVE_HEIGHT), _BACKGROUND)
+    image = Image.new("RGB", (width, CURVE_HEIGHT), BACKGROUND)
     draw = ImageDraw.Draw(image)
     shown = np.nan_to_num(np.asarray(values[-span - 1 :], float), nan=high)
     left, right = _CURVE_LEFT, width - _MARGIN
     top, bottom = _CURVE_TOP, CURVE_HEIGHT - _CURVE_BOTTOM
     heading = f"{title}: {shown[-1]:.2f}" if len(shown) else title
-    draw.text((_MARGIN, top // 2), heading, _CAPTION, _font(_CAPTION_SIZE), anchor="lm")
+    draw.text((_MARGIN, top // 2), heading, CAPTION, font(_CAPTION_SIZE), anchor="lm")
     for y, value in ((bottom, low), (top, high)):
-        draw.line((left, y, right, y), fill=_BORDER)
-        draw.text((left - 8, y), f"{value:.3g}", _CAPTION, _font(_CAPTION_SIZE - 3), anchor="rm")
+        draw.line((left, y, right, y), fill=BORDER)
+        draw.text((left - 8, y), f"{value:.3g}", CAPTION, font(_CAPTION_SIZE - 3), anchor="rm")
     x = left + np.arange(len(shown)) / max(span, 1) * (right - left)
     height = (np.clip(shown, low, high) - low) / max(high - low, 1e-9)
     points = list(zip(x.tolist(), (bottom - height * (bottom - top)).tolist(), strict=True))
@@ -136,10 +136,10 @@ def curve_strip(
 def text_strip(lines: Sequence[str], width: int) -> np.ndarray:
     """Draw lines of small text, uint8 (H, width, 3)."""
     step = _CAPTION_SIZE + 6
-    image = Image.new("RGB", (width, step * len(lines) + 12), _BACKGROUND)
+    image = Image.new("RGB", (width, step * len(lines) + 12), BACKGROUND)
     draw = ImageDraw.Draw(image)
     for i, line in enumerate(lines):
-        draw.text((_MARGIN, 4 + step * i), line, _CAPTION, _font(_CAPTION_SIZE - 2))
+        draw.text((_MARGIN, 4 + step * i), line, CAPTION, font(_CAPTION_SIZE - 2))
     return np.asarray(image)
 
 
@@ -148,7 +148,7 @@ def _even(length: int) -> int:
 
 
 @lru_cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font(size: int) -> ImageFont.FreeTypeFont:
     """Load DejaVu Sans, which matplotlib ships, so that text looks the same on every machine."""
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     return ImageFont.truetype(str(path), size)
