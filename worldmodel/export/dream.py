@@ -36,10 +36,11 @@ _CLOUD = 600
 def write_dream(run: Run, path: Path, callbacks: CallbackList) -> dict[str, Any]:
     """Write one offline HTML file in which the model runs.
 
-    Predictor, decoder and heads are embedded in half precision, with the latents of some real
-    observations to start at; the encoder is not needed. For the double pendulum, the page
-    integrates the true physics beside it. If the page would be larger than `MAX_BYTES`, large
-    matrices of the decoder are embedded in 8 bits.
+    The predictor is embedded in single precision, because its errors accumulate, and decoder and
+    heads in half precision, with the latents of some real observations to start at; the encoder is
+    not needed. For the double pendulum, the page integrates the true physics beside it. If the page
+    would be larger than `MAX_BYTES`, the predictor is embedded in half precision, and large
+    matrices of the decoder in 8 bits.
 
     Args:
         run: a finished run.

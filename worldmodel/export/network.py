@@ -35,7 +35,8 @@ class Weights:
     followed by the index of those factors. All are little-endian.
 
     Args:
-        compact: whether large matrices of the decoder are packed in bytes.
+        compact: whether large matrices of the decoder are packed in bytes, and the predictor, whose
+            errors accumulate, in half precision instead of single.
     """
 
     def __init__(self, *, compact: bool = False) -> None:
@@ -107,7 +108,7 @@ def pack_model(wm: WorldModel, weights: Weights) -> dict[str, Any]:
     assert wm.domain is not None
     net = getattr(wm.predictor, "net", nn.Sequential())
     return {
-        "predictor": {"kind": kind, "layers": pack_layers(net, weights)},
+        "predictor": {"kind": kind, "layers": pack_layers(net, weights, half=weights.compact)},
         "reward": pack_layers(wm.reward_head.net, weights),
         "termination": pack_layers(wm.termination_head.net, weights),
         "domain": {name: weights.add(value) for name, value in wm.domain.named_buffers()},
@@ -125,12 +126,15 @@ def pack_probe(probe: MLPProbe, weights: Weights) -> dict[str, Any]:
     return {"layers": pack_layers(probe.net, weights), **scales}
 
 
-def pack_layers(layers: nn.Sequential, weights: Weights) -> list[dict[str, Any]]:
-    """Describe linear layers and activations, and pack their weights in half precision."""
+def pack_layers(
+    layers: nn.Sequential, weights: Weights, *, half: bool = True
+) -> list[dict[str, Any]]:
+    """Describe linear layers and activations, and pack their weights, in half precision or not."""
     packed: list[dict[str, Any]] = []
     for layer in layers:
         if isinstance(layer, nn.Linear):
-            packed.append(_linear(weights.add_half(layer.weight), layer.bias, layer, weights))
+            place = weights.add_half(layer.weight) if half else weights.add(layer.weight)
+            packed.append(_linear(place, layer.bias, layer, weights))
         else:
             packed.append({"kind": _ACTIVATIONS[type(layer)]})
     return packed
