@@ -188,7 +188,7 @@ def _first_line(error: Exception) -> str:
 def _library() -> Any:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
-        import huggingface_hub
+        import huggingface_hub.constants
     except ImportError as error:
         raise RunError(
             "huggingface_hub is not installed; install it with: pip install 'worldmodel[hub]'"
@@ -205,7 +205,7 @@ def _download(reference: HubReference) -> tuple[str, dict[str, Path]]:
     Raises:
         RunError: If a file is missing or too large.
     """
-    if _library().is_offline_mode():
+    if _library().constants.HF_HUB_OFFLINE:
         files = _cached(reference)
     else:
         api = hub_api()
