@@ -194,7 +194,8 @@ def test_exact_heads_have_full_recall_and_no_error(heldout):
 def test_a_known_bias_of_the_reward_and_missed_terminations_are_measured(heldout):
     metrics = measure_heads(CosineModel(bias=0.25, below=-2.0), heldout)
     assert metrics.reward.rmse == pytest.approx(0.25, abs=1e-3)
-    assert metrics.reward.r2 < 1.0
+    assert metrics.reward.r2 == pytest.approx(1 - (0.25 / metrics.reward.std) ** 2, abs=0.01)
+    assert 0.1 < metrics.reward.std < 0.9
     assert metrics.termination.recall == 0.0
     assert metrics.termination.false_positive_rate == 0.0
 

@@ -1,10 +1,10 @@
-"""The optimiser orthogonalizes, whatever the parameter's shape, and learns."""
+"""The optimizer orthogonalizes, whatever the parameter's shape, and learns; its schedule."""
 
 import pytest
 import torch
 from torch import nn
 
-from worldmodel.optim import Muon, orthogonalize
+from worldmodel.optim import Muon, learning_rate, orthogonalize
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 12), (16, 64), (1, 5)])
@@ -55,3 +55,12 @@ def test_it_fits_a_convolution_and_a_matrix():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.1 * losses[0]
+
+
+def test_the_learning_rate_rises_to_its_peak_and_falls_on_a_cosine():
+    rates = [learning_rate(step, 101, 2.0, 4, 0.1) for step in range(102)]
+    assert rates[:5] == [0.5, 1.0, 1.5, 2.0, 2.0]
+    assert rates[4] == max(rates)
+    assert rates == sorted(rates[:4]) + sorted(rates[4:], reverse=True)
+    assert rates[101] == pytest.approx(0.2)
+    assert learning_rate(0, 20, 2.0, 100, 0.1) == 1.0  # at most a tenth of all steps
