@@ -1,14 +1,17 @@
 """Settings that adapt to the data: budgets, horizons, planner arguments, heads, baselines."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from tiny_training import new_model, tiny_buffer, tiny_config
 
 from worldmodel.callbacks import Callback, CallbackList
-from worldmodel.config import build_config, from_options
+from worldmodel.config import build_config, from_options, read_yaml
 from worldmodel.data import ReplayBuffer
-from worldmodel.errors import ConfigError
+from worldmodel.errors import ConfigError, RunError
 from worldmodel.evaluation.forecast import mean_frame
+from worldmodel.files import read_json
 from worldmodel.models import WorldModel
 from worldmodel.planning.planners import make_planner
 from worldmodel.run import Run
@@ -84,3 +87,11 @@ def test_frames_that_never_change_are_reported_before_training(tmp_path):
     }
     with ReplayBuffer.from_episodes(tmp_path / "moves", [episode] * 11 + [moved]) as buffer:
         require_motion(buffer)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="has no endless file")
+def test_an_endless_file_is_no_configuration():
+    with pytest.raises(ConfigError, match="it has more than 1 MB"):
+        read_yaml(Path("/dev/zero"))
+    with pytest.raises(RunError, match="it has more than 256 MB"):
+        read_json(Path("/dev/zero"), "fix it")

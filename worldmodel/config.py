@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from worldmodel.agent_config import AgentConfig
 from worldmodel.errors import ConfigError
+from worldmodel.files import read_text
 from worldmodel.hub import is_hub_reference, local_path
 from worldmodel.hyperparameters import (
     DEFAULT_ENV,
@@ -36,6 +37,7 @@ from worldmodel.plugins import plugin_class
 from worldmodel.registry import import_named, reference
 
 MIN_SIZE = 8
+_MAX_BYTES = 2**20
 """Fewest training trajectories."""
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -263,10 +265,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: the file cannot be read, or is not a mapping in YAML.
     """
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        values = yaml.load(read_text(path, _MAX_BYTES), _Loader)
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if values is None:
         return {}

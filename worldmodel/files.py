@@ -91,6 +91,20 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
+def read_text(path: Path, limit: int) -> str:
+    """Read UTF-8 text of a file or a pipe.
+
+    Raises:
+        ValueError: If it has more than `limit` bytes, or is not UTF-8.
+        OSError: If it cannot be read.
+    """
+    with path.open("rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"it has more than {limit >> 20} MB")
+    return content.decode()
+
+
 def read_json(path: Path, hint: str) -> dict[str, Any]:
     """Read a JSON object.
 
@@ -102,9 +116,7 @@ def read_json(path: Path, hint: str) -> dict[str, Any]:
         RunError: If the file is missing or damaged.
     """
     try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise ValueError(f"it has more than {_MAX_JSON_BYTES >> 20} MB")
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        content = json.loads(read_text(path, _MAX_JSON_BYTES), parse_constant=_refuse_constant)
     except OSError as error:
         raise RunError(f"cannot read {path} ({error.strerror}); {hint}") from error
     except (ValueError, RecursionError) as error:
