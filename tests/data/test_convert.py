@@ -1,6 +1,9 @@
 """Conversion: what goes through another format comes back as it was, or not at all."""
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -229,6 +232,25 @@ def test_nothing_is_left_of_a_conversion_that_fails(tmp_path, monkeypatch, name,
     with pytest.raises(type(stop)):
         convert(f"{__name__}:endless", tmp_path / file, to=to, **options)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_that_a_library_swallows_stops_after_the_episode(tmp_path, monkeypatch):
+    from worldmodel.data.hdf5 import HDF5Writer
+
+    source, added, add = fill(tmp_path / "source", range(4)), [], HDF5Writer.add
+
+    def interrupted(writer, episode):
+        added.append(episode.seed)
+        with contextlib.suppress(KeyboardInterrupt):
+            if len(added) == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+        add(writer, episode)
+
+    monkeypatch.setattr(HDF5Writer, "add", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        convert(source, tmp_path / "data.h5")
+    assert len(added) == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["source"]
 
 
 def test_what_a_source_lacks_is_said(tmp_path):

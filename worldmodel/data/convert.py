@@ -14,7 +14,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from worldmodel.callbacks import Callback, CallbackList
+from worldmodel.callbacks import Callback, CallbackList, deferred_interrupt
 from worldmodel.data import minari_dataset
 from worldmodel.data.hdf5 import HDF5Writer
 from worldmodel.data.header import Header
@@ -125,14 +125,19 @@ def convert(
     reader = open_episodes(src, observation, observation_key, state_key)
     if _is_minari_id(str(dst)):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with _created(path) as unfinished, watching.task("converting episodes", reader.count) as done:
-        name = (
-            str(dst).removeprefix(minari_dataset.PREFIX) if _is_minari_id(str(dst)) else path.name
-        )
+    prefix = minari_dataset.PREFIX
+    name = str(dst).removeprefix(prefix) if _is_minari_id(str(dst)) else path.name
+    with (
+        deferred_interrupt() as stop,  # h5py swallows exceptions in callbacks of weak references
+        _created(path) as unfinished,
+        watching.task("converting episodes", reader.count) as advance,
+    ):
         conversion = _Conversion(reader, WRITERS[form], unfinished, name, lossless, fps)
-        with closing(conversion.run()) as converting:
-            for count in converting:
-                done(count)
+        with closing(conversion.run()) as episodes:
+            for done in episodes:
+                advance(done)
+                if stop.requested:
+                    raise KeyboardInterrupt
     if _is_minari_id(str(dst)):
         minari_dataset.register_namespace(str(dst))
     notes = conversion.notes()
