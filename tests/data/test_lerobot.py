@@ -257,7 +257,8 @@ def test_a_video_of_another_kind_or_size_is_refused(video):
     with pytest.raises(ValueError, match=r"24 x 16 pixels, but meta/info\.json says 240 x 160"):
         read(video)
     change_info(video, lambda i: i["features"]["observation.image"].update(shape=[16, 24, 3]))
-    file.write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n")  # ffmpeg would follow it
+    file.rename(file.with_name("other.mp4"))
+    file.write_text("ffconcat version 1.0\nfile other.mp4\n")  # ffmpeg would follow it
     with pytest.raises(ValueError, match="not a readable mp4 file"):
         read(video)
 
