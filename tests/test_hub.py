@@ -162,6 +162,32 @@ def test_a_dry_run_needs_no_network_and_names_no_path_of_this_machine(
         worldmodel.push(driven_run, NAME, dry_run=folder)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda path: (path / "metrics.json").unlink(),
+            "is not evaluated yet; run `worldmodel",
+        ),
+        (lambda path: shutil.rmtree(path / "models"), "holds no model yet"),
+        (shutil.rmtree, "is not a run directory"),
+    ],
+)
+def test_a_run_that_cannot_be_published_leaves_no_directory(driven_run, tmp_path, change, message):
+    path = shutil.copytree(driven_run, tmp_path / "run")
+    change(path)
+    with pytest.raises(RunError, match=message):
+        worldmodel.push(path, NAME, dry_run=tmp_path / "card")
+    assert not (tmp_path / "card").exists()
+
+
+@pytest.mark.parametrize("name", ["hf://user", "hf://a/b/c", "hf://"])
+def test_a_wrong_name_is_repeated_as_it_was_written(name):
+    status, _, error = invoke("info", name)
+    assert status == 1
+    assert f"{name!r} does not name a repository" in error
+
+
 def test_paths_of_policies_and_data_are_not_published(run, tmp_path):
     data = {"policy": str(tmp_path / "agent.zip"), "sources": [str(tmp_path), "minari:a/b-v0"]}
     worldmodel.push(run.with_settings({"data": data}), NAME, dry_run=tmp_path / "out")

@@ -43,7 +43,7 @@ RESULTS = Path("results")
 _REQUIRED = ("config.yaml", "spec.json", "model.safetensors")
 _SOURCE = "hub.json"
 """File of a downloaded run with its repository and commit."""
-_PREFIX = re.compile(r"hf:/{1,2}")  # pathlib merges slashes
+_PREFIX = re.compile(r"hf:(/{1,2}|$)")  # pathlib merges slashes
 _NAME = re.compile(r"(?!.*(?:--|\.\.))\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
 _REVISION = re.compile(r"(?!.*\.\.)\w[\w./-]{0,199}", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -72,8 +72,9 @@ class HubReference:
         """
         repo, at, revision = _PREFIX.sub("", text, count=1).partition("@")
         if not _NAME.fullmatch(repo) or (at and not _REVISION.fullmatch(revision)):
+            written = _PREFIX.sub("hf://", text, count=1)
             raise RunError(
-                f"{text!r} does not name a repository of the Hugging Face Hub; expected "
+                f"{written!r} does not name a repository of the Hugging Face Hub; expected "
                 "hf://user/name or hf://user/name@revision"
             )
         return cls(repo, revision or None)

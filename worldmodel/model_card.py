@@ -114,7 +114,7 @@ def _warnings(metrics: Metrics) -> str:
 def _usage(reference: HubReference, named: Sequence[str]) -> str:
     code = (
         "```python\n"
-        "import worldmodel  # pip install 'worldmodel[hub]'\n\n"
+        "import worldmodel  # with its extra: hub\n\n"
         f'run = worldmodel.Run("{reference}")\n'
         "env = run.make_env()  # the real environment\n"
         "obs, info = env.reset(seed=0)\n"

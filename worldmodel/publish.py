@@ -67,6 +67,7 @@ def push(
     if not _LICENSE.fullmatch(license):
         raise RunError(f"license is {license!r}; expected an identifier, e.g. mit or cc-by-4.0")
     opened = run if isinstance(run, Run) else Run(run, "cpu")
+    _require_finished(opened)
     if dry_run is not None:
         folder = _empty_directory(Path(dry_run))
         _pack(opened, folder, reference, license)
@@ -78,6 +79,13 @@ def push(
         _pack(opened, Path(name), reference, license)
         with hub_errors(reference):
             return _upload(api, Path(name), reference, private)
+
+
+def _require_finished(run: Run) -> None:
+    """Check that a run has been trained and evaluated."""
+    run.read_spec()
+    if not run.finished:
+        raise RunError(f"{run.path} is not evaluated yet; run `worldmodel evaluate {run.path}`")
 
 
 def _empty_directory(folder: Path) -> Path:
@@ -113,8 +121,6 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 def _pack(run: Run, folder: Path, reference: HubReference, license: str) -> None:
     """Write the files of a repository."""
-    if not run.finished:
-        raise RunError(f"{run.path} is not evaluated yet; run `worldmodel evaluate {run.path}`")
     model, metrics, config = run.model, run.metrics, _public_config(run.config)
     write_text(folder / "config.yaml", dump(config))
     write_text(folder / "spec.json", model.spec.model_dump_json(indent=2) + "\n")

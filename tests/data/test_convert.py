@@ -307,6 +307,9 @@ def test_wrong_destinations_are_refused_in_one_line(tmp_path):
             convert(source, tmp_path / dst, to=to)
     with pytest.raises(ValueError, match="1 or 3 channels"):
         convert(fill(tmp_path / "two", range(1), shape=(4, 6, 2)), tmp_path / "robot", to="lerobot")
+    for options in ({"lossless": True}, {"fps": 10.0}):
+        with pytest.raises(ValueError, match=r"options of LeRobot datasets; .*new\.h5 is hdf5"):
+            convert(source, tmp_path / "new.h5", **options)
     assert (tmp_path / "there.h5").read_text() == "mine"
     assert {p.name for p in tmp_path.iterdir()} == {"source", "there", "there.h5", "two"}
 

@@ -115,6 +115,15 @@ def test_hyperparameters_of_the_configuration_are_used(world):
     assert list(metrics.probes.linear.r2) == [f"state_{i}" for i in range(4)]
 
 
+def test_a_single_exponent_has_no_standard_error_and_is_left_out(world, monkeypatch):
+    plugin = FreeHands()
+    monkeypatch.setattr(plugin, "lyapunov_exponents", lambda *_: np.array([0.5]))
+    metrics = evaluate(MODEL, *world, Evaluation(resamples=5), plugin=plugin)
+    json.dumps(metrics.to_dict(), allow_nan=False)
+    assert metrics.lyapunov is None
+    assert "a single episode" in metrics.reasons["lyapunov"]
+
+
 def test_figures_are_those_of_the_model(metrics):
     assert metrics.probes.linear.worst_r2 > 0.999
     assert metrics.probes.mlp.worst_r2 > 0.99

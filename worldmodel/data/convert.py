@@ -121,6 +121,8 @@ def convert(
     watching = CallbackList(callbacks)
     form = _format(str(dst), to)
     path = minari_dataset.local_path(str(dst)) if _is_minari_id(str(dst)) else Path(dst)
+    if form != "lerobot" and (lossless or fps is not None):
+        raise ValueError(f"lossless and fps are options of LeRobot datasets; {dst} is {form}")
     _require_new(path, src)
     reader = open_episodes(src, observation, observation_key, state_key)
     if _is_minari_id(str(dst)):

@@ -203,6 +203,8 @@ class _Evaluator:
         exponents = self.plugin.lyapunov_exponents(starts, LYAPUNOV_SECONDS)
         if exponents is None:
             return UNKNOWN
+        if len(exponents) < 2:
+            return "a single episode gives no standard error of the Lyapunov exponent"
         mean = float(exponents.mean())
         return LyapunovMetrics(
             exponent_per_second=mean,

@@ -22,7 +22,7 @@ from worldmodel.evaluation.forecast_metrics import (
 if TYPE_CHECKING:
     from worldmodel.hyperparameters import Evaluation
 
-METHOD = "percentile bootstrap over held-out episodes"
+METHOD = "percentile bootstrap over episodes"
 
 THRESHOLD = 0.3
 """Median angle error in rad from which a forecast counts as inaccurate."""
