@@ -39,7 +39,11 @@ def replacing(path: Path) -> Iterator[Path]:
     was.
     """
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}{path.suffix}")
-    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666))
+    try:
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666))
+    except OSError as error:
+        error.filename = str(path)  # the name that the user knows
+        raise
     try:
         yield temporary
         sync(temporary)

@@ -139,6 +139,13 @@ def test_no_pickled_object_in_a_tensor_file_is_executed(run_path, tmp_path, name
     assert not (tmp_path / "executed").exists()
 
 
+def test_an_error_names_the_file_that_was_to_be_written(tmp_path):
+    path = tmp_path / "missing" / "file.json"
+    with pytest.raises(FileNotFoundError) as raised, replacing(path):
+        pass
+    assert raised.value.filename == str(path)
+
+
 def test_a_temporary_file_follows_no_link_and_has_no_predictable_name(tmp_path, monkeypatch):
     names = set()
     for _ in range(3):

@@ -323,7 +323,11 @@ def _created(path: Path) -> Iterator[Path]:
     path = path.absolute()
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the directory {path.parent} does not exist; create it first")
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        error.filename = str(path)
+        raise
     try:
         unfinished = folder / path.name
         yield unfinished
