@@ -6,9 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from free_hands import FreeHands
+from rich.console import Console
 from tiny_model import TinyModel, simulate, write_buffer
 
-from worldmodel.evaluation import HeldOut, RunSummary, evaluate, fit_probes
+from worldmodel.evaluation import (
+    HeldOut,
+    Metrics,
+    RunSummary,
+    evaluate,
+    fit_probes,
+    metrics_table,
+)
 from worldmodel.viz.media import gather_media
 from worldmodel.viz.report import ReportRun
 
@@ -39,3 +47,10 @@ def reported(folder: Path) -> ReportRun:
     metrics = evaluate(model, train, heldout, plugin=plugin, reference_updates=20, probes=probes)
     media = gather_media(model, held, probes, plugin.energy)
     return ReportRun("hands", replace(metrics, run=run_summary("hands")), media)
+
+
+def printed(metrics: Metrics) -> str:
+    """The tables of an evaluation, as a wide terminal shows them."""
+    console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(metrics_table(metrics))
+    return console.export_text()

@@ -11,7 +11,6 @@ import os
 import re
 import secrets
 import shutil
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -107,10 +106,16 @@ def local_path(path: str | Path) -> Path:
     source = {"repo": reference.repo, "commit": commit}
     if not directory.exists():
         _unpack(files, directory, source, reference)
-        print(f"{reference} is now in {directory}", file=sys.stderr)
+        _report(f"{reference} is now in {directory}")
     elif not (directory / _SOURCE).is_file() or read_json(directory / _SOURCE, "") != source:
         raise RunError(f"{directory} exists and is not a copy of {reference}; rename it")
     return directory
+
+
+def _report(text: str) -> None:
+    from rich.console import Console
+
+    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def hub_api() -> HfApi:

@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -31,7 +32,7 @@ _TIMEOUT = 30.0
 _RUN_ID = re.compile(r"[0-9a-f]{16}")
 
 
-class Tracker(Callback):
+class Tracker(Callback, ABC):
     """A run of an external tracker: scalars while training, video and report after the evaluation.
 
     Args:
@@ -44,21 +45,21 @@ class Tracker(Callback):
         self._report = report
         self._started = self._failed = False
 
+    @abstractmethod
     def start(self, run: Run) -> None:
         """Start, or resume, the tracker's run."""
-        raise NotImplementedError
 
+    @abstractmethod
     def log(self, scalars: dict[str, float], state: TrainingState) -> None:
         """Log scalars."""
-        raise NotImplementedError
 
+    @abstractmethod
     def attach(self, run: Run) -> None:
         """Attach the results of the evaluation."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finish(self) -> None:
         """End the tracker's run."""
-        raise NotImplementedError
 
     def on_train_start(self, state: TrainingState) -> None:
         """Start the run."""
@@ -91,7 +92,7 @@ class Tracker(Callback):
         try:
             with redirect_stdout(sys.stderr):
                 yield
-        except Exception as error:
+        except Exception as error:  # a tracker may fail in any way, and training goes on
             if not self._failed:
                 text = " ".join(f"{type(error).__name__}: {error}".split())
                 self._report(f"{self.name} failed and is left out ({text}); training continues")
@@ -134,15 +135,7 @@ class WandbTracker(Tracker):
 
     def attach(self, run: Run) -> None:
         """See `Tracker`."""
-        library = self._library
-        media: dict[str, Any] = {
-            Path(name).stem: library.Image(str(run.path / name))
-            for name in _PICTURES
-            if (run.path / name).is_file()
-        }
-        if (run.path / "forecast.mp4").is_file():
-            media["forecast_video"] = library.Video(str(run.path / "forecast.mp4"), format="mp4")
-        self._run.log(media)
+        self._run.log(_media(self._library, run, format="mp4"))
         self._run.save(str(run.path / "report.html"), base_path=str(run.path), policy="now")
         self._run.summary.update(headline(run))
 
@@ -177,16 +170,8 @@ class TrackioTracker(Tracker):
 
     def attach(self, run: Run) -> None:
         """See `Tracker`."""
-        library = self._library
-        media: dict[str, Any] = {
-            Path(name).stem: library.Image(str(run.path / name))
-            for name in _PICTURES
-            if (run.path / name).is_file()
-        }
-        if (run.path / "forecast.mp4").is_file():
-            media["forecast_video"] = library.Video(str(run.path / "forecast.mp4"))
-        media["report"] = library.Html(run.path / "report.html")
-        self._run.log({**media, **headline(run)})
+        report = {"report": self._library.Html(run.path / "report.html")}
+        self._run.log({**_media(self._library, run), **report, **headline(run)})
 
     def finish(self) -> None:
         """See `Tracker`."""
@@ -245,6 +230,18 @@ def headline(run: Run) -> dict[str, float]:
         errors = metrics.forecast.angle.error
         values |= {f"evaluation/angle_error_{k}": value for k, value in errors.items()}
     return values
+
+
+def _media(library: Any, run: Run, **video: Any) -> dict[str, Any]:
+    """Wrap the pictures and the video that a run has in the classes of a tracker's library."""
+    media = {
+        Path(name).stem: library.Image(str(run.path / name))
+        for name in _PICTURES
+        if (run.path / name).is_file()
+    }
+    if (run.path / "forecast.mp4").is_file():
+        media["forecast_video"] = library.Video(str(run.path / "forecast.mp4"), **video)
+    return media
 
 
 def _is_installed(name: str) -> bool:

@@ -139,7 +139,7 @@ def _fill(
         load_or_collect(
             env_id, path, episodes=len(seeds), seeds=seeds, workers=1, **settings
         ).close()
-    except Exception as error:
+    except Exception as error:  # raised again by the process that collects
         return portable(error)
     return None
 

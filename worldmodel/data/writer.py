@@ -1,4 +1,4 @@
-"""What a destination of `convert` is: the base class of all writers, and what they are told."""
+"""The base class of what `convert` writes, and the description of a dataset that it gets."""
 
 from __future__ import annotations
 

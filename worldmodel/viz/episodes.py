@@ -16,7 +16,7 @@ from worldmodel.data.rollout import Episode
 from worldmodel.data.store import stored_frames
 from worldmodel.files import replacing
 from worldmodel.viz.canvas import BACKGROUND, BORDER, CAPTION, LABEL, compose, font, text_strip
-from worldmodel.viz.viewer import QUIT_KEYS, SPEEDS, Window, require_display
+from worldmodel.viz.viewer import QUIT_KEYS, Pace, Window, require_display
 
 _WIDTH = 460
 """Least width of the window."""
@@ -84,16 +84,18 @@ class EpisodePlayer:
     Attributes:
         number: episode that is shown.
         time: step that is shown, 0 to T.
-        paused: whether time stands still.
         quit: whether the user wants to quit.
     """
 
     def __init__(self, recording: Recording, number: int = 0) -> None:
         self._recording = recording
-        self._speed = SPEEDS.index(1.0)
-        self._pending_steps = 0.0
-        self.paused, self.quit = False, False
+        self._pace, self.quit = Pace(), False
         self._show(number)
+
+    @property
+    def paused(self) -> bool:
+        """Whether time stands still."""
+        return self._pace.paused
 
     @property
     def fps(self) -> float:
@@ -104,28 +106,20 @@ class EpisodePlayer:
         """React to a key that was pressed."""
         if key in QUIT_KEYS:
             self.quit = True
-        elif key == "space":
-            self.paused = not self.paused
-        elif key == "n":
-            self.paused, self._pending_steps = True, 1.0
         elif key == "r":
             self._show(self.number)
         elif key in {"left", "right"}:
             step = 1 if key == "right" else -1
             self._show((self.number + step) % self._recording.count)
-        elif key in {"-", "+", "=", "[-]", "[+]"}:
-            change = -1 if "-" in key else 1
-            self._speed = int(np.clip(self._speed + change, 0, len(SPEEDS) - 1))
+        else:
+            self._pace.press(key)
 
     def advance(self) -> None:
         """Take the steps that are due in the time of one image.
 
         After its last frame an episode is followed by the next one, the last by the first.
         """
-        if not self.paused:
-            self._pending_steps += SPEEDS[self._speed] * self._recording.fps / self.fps
-        while self._pending_steps >= 1.0 - 1e-9:
-            self._pending_steps -= 1.0
+        for _ in self._pace.due(self._recording.fps / self.fps):
             if self.time < len(self._episode.actions):
                 self.time += 1
             else:
@@ -137,10 +131,9 @@ class EpisodePlayer:
         steps = len(episode.actions)
         seed = f", seed {episode.seed}" if episode.seed >= 0 else ""
         label = f"episode {self.number} (0 to {self._recording.count - 1}){seed}"
-        status = "paused" if self.paused else f"speed {SPEEDS[self._speed]:g}x"
         panel = compose((episode.frames[time],), (label,), "")[:-_UNUSED]
         lines = [
-            f"frame {time} of {steps}   t = {time / self._recording.fps:.2f} s   {status}",
+            f"frame {time} of {steps}   t = {time / self._recording.fps:.2f} s   {self._pace}",
             self._step_text(time),
             end_of(episode) if time == steps else "",
             *_HELP,
@@ -150,7 +143,8 @@ class EpisodePlayer:
 
     def _show(self, number: int) -> None:
         self._episode, self.number = self._recording[number], number
-        self.time, self._pending_steps = 0, 0.0
+        self.time = 0
+        self._pace.drop()
 
     def _step_text(self, time: int) -> str:
         """Describe the action and the reward that led to the frame."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -177,6 +177,47 @@ class Keyboard:
         return np.asarray(action, self._space.dtype)
 
 
+class Pace:
+    """How fast time passes in a window: paused, in single steps, or at one of `SPEEDS`.
+
+    Attributes:
+        paused: whether time stands still.
+    """
+
+    def __init__(self) -> None:
+        self.paused = False
+        self._speed = SPEEDS.index(1.0)
+        self._pending_steps = 0.0
+
+    def __str__(self) -> str:
+        return "paused" if self.paused else f"speed {SPEEDS[self._speed]:g}x"
+
+    def press(self, key: str) -> bool:
+        """React to a key that was pressed; return whether it is one of the pace."""
+        if key == "space":
+            self.paused = not self.paused
+        elif key == "n":
+            self.paused, self._pending_steps = True, 1.0
+        elif key in {"-", "+", "=", "[-]", "[+]"}:
+            change = -1 if "-" in key else 1
+            self._speed = int(np.clip(self._speed + change, 0, len(SPEEDS) - 1))
+        else:
+            return False
+        return True
+
+    def due(self, steps: float) -> Iterator[None]:
+        """Yield once per step that is due, when `steps` steps pass per image at normal speed."""
+        if not self.paused:
+            self._pending_steps += SPEEDS[self._speed] * steps
+        while self._pending_steps >= 1.0 - 1e-9:
+            self._pending_steps -= 1.0
+            yield
+
+    def drop(self) -> None:
+        """Drop the steps that are due."""
+        self._pending_steps = 0.0
+
+
 class PlaySession:
     """A real environment and its world model under the same actions.
 
@@ -191,16 +232,13 @@ class PlaySession:
     Attributes:
         errors: errors of the prediction since the model last encoded an observation, of at most the
             last `SHOWN_STEPS` steps.
-        paused: whether time stands still.
         quit: whether the user wants to quit.
     """
 
     def __init__(self, run: Run, env: gym.Env[np.ndarray, Any], seed: int) -> None:
         self._run, self._wm, self._env = run, run.model, env
         self._keyboard = Keyboard(env.action_space)
-        self._speed = SPEEDS.index(1.0)
-        self._pending_steps = 0.0
-        self.paused, self.quit = False, False
+        self._pace, self.quit = Pace(), False
         self._reset(seed)
         self._error = forecast_error(run, self._states())
         self._resync()
@@ -214,25 +252,17 @@ class PlaySession:
         """React to a key that was pressed."""
         if key in QUIT_KEYS:
             self.quit = True
-        elif key == "space":
-            self.paused = not self.paused
-        elif key == "n":
-            self.paused, self._pending_steps = True, 1.0
         elif key == "r":
             self._reset()
             self._resync()
         elif key == "t":
             self._resync()
-        elif key in {"-", "+", "=", "[-]", "[+]"}:
-            change = -1 if "-" in key else 1
-            self._speed = int(np.clip(self._speed + change, 0, len(SPEEDS) - 1))
+        else:
+            self._pace.press(key)
 
     def advance(self, held: Collection[str]) -> None:
         """Take the steps that are due in the time of one image, with these keys held down."""
-        if not self.paused:
-            self._pending_steps += SPEEDS[self._speed] / (self.fps * self._run.dt)
-        while self._pending_steps >= 1.0 - 1e-9:
-            self._pending_steps -= 1.0
+        for _ in self._pace.due(1.0 / (self.fps * self._run.dt)):
             self._step(self._keyboard.action(held))
 
     def image(self) -> np.ndarray:
@@ -246,8 +276,7 @@ class PlaySession:
         action = " ".join(f"{number:+.1f}" for number in np.ravel(self._action))
         seconds = self._steps * self._run.dt
         caption = f"t = {seconds:.2f} s   action {action}   reward {self._reward:+.2f}"
-        status = "paused" if self.paused else f"speed {SPEEDS[self._speed]:g}x"
-        top = compose((real, imagined), labels, caption, status)
+        top = compose((real, imagined), labels, caption, str(self._pace))
         width, error = top.shape[1], self._error
         curve = curve_strip(list(self.errors), SHOWN_STEPS, error.title, width, high=error.high)
         return np.concatenate([top, curve, text_strip([self._keyboard.help, _HELP], width)])
