@@ -245,7 +245,7 @@ def _media(library: Any, run: Run, **video: Any) -> dict[str, Any]:
 
 
 def _is_installed(name: str) -> bool:
-    """Whether a library can be imported; a directory ``wandb`` of old runs is none."""
+    """Whether a library can be imported; a directory ``wandb`` with old runs is not one."""
     try:
         return hasattr(importlib.import_module(name), "init")
     except ImportError:

@@ -132,7 +132,7 @@ def _require_unchanged(plan: Sweep) -> None:
 
 
 def _require_resources(ray: Any, wanted: Resources) -> None:
-    """Check that some machine of the cluster can run a trial, which would wait for ever else."""
+    """Check that a machine has the resources of a trial, which would never start otherwise."""
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if not any(
         found.get("CPU", 0) >= wanted.cpus and found.get("GPU", 0) >= wanted.gpus
@@ -169,7 +169,7 @@ class _State:
         return self.plan.output_dir / trial.name
 
     def add(self, trial: Trial) -> None:
-        """Enter a finished trial."""
+        """Record a finished trial."""
         self.contents[trial.name] = Run(self.directory(trial)).metrics.to_dict()
 
     def running(self, trials: Sequence[Trial]) -> int:
@@ -224,7 +224,7 @@ def _run_trials(ray: Any, state: _State, trials: list[Trial], callbacks: Callbac
             while tasks:
                 finished, _ = ray.wait(list(tasks), timeout=1.0)
                 for task in finished:
-                    _enter(ray, state, tasks.pop(task), task, callbacks)
+                    _record(ray, state, tasks.pop(task), task, callbacks)
                 done = total - len(tasks)
                 running = state.running(list(tasks.values()))
                 note = f"{running} running" if running or done > kept else "collecting data"
@@ -259,8 +259,8 @@ def _submit(ray: Any, plan: Sweep, trials: Sequence[Trial]) -> dict[Any, Trial]:
     return tasks
 
 
-def _enter(ray: Any, state: _State, trial: Trial, task: Any, callbacks: CallbackList) -> None:
-    """Enter the outcome of a trial, and write the results."""
+def _record(ray: Any, state: _State, trial: Trial, task: Any, callbacks: CallbackList) -> None:
+    """Record the outcome of a trial, and write the results."""
     try:
         error = ray.get(task)
         if error is None:
