@@ -36,6 +36,7 @@ def test_the_table_shows_the_metrics(metrics):
     assert "no held-out episode terminates" in text
     header = next(line for line in text.splitlines() if line.startswith("probe"))
     assert header.split()[-1] == "worst"
+    assert "Probes: R² on held-out episodes; RMSE of" in " ".join(text.split())
     assert f"{metrics.probes.mlp.worst_r2:.3f}" in text
 
 

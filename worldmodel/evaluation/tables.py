@@ -158,9 +158,9 @@ def _probes(probes: ProbeMetrics, kind: str) -> RenderableType:
         ("untrained, ", probes.untrained),
         ("input PCA, ", probes.pixels),
     ):
-        for kind, score in (("linear", part.linear), ("MLP", part.mlp)):
+        for probe, score in (("linear", part.linear), ("MLP", part.mlp)):
             cells = {**_labelled(score.r2), "worst": score.worst_r2}
-            rows.append((name + kind, _cells(cells, ".3f")))
+            rows.append((name + probe, _cells(cells, ".3f")))
     rows.append(("MLP, RMSE", _cells(_labelled(probes.mlp.rmse), ".3f")))
     by_unit: dict[str, list[str]] = {}
     for name, unit in probes.units.items():
