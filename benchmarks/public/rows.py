@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 import worldmodel
+from benchmarks.public.peers import PEERS
 from worldmodel import Policy
 from worldmodel.data import load_or_collect
 
@@ -111,7 +112,7 @@ class TwoRoomExpert(Policy):
         return target if np.linalg.norm(door - position) <= self.AT_DOOR else door
 
 
-def two_room(size: int) -> Callable[[int, Path, bool], Score]:
+def two_room(size: int, peer: str | None = None) -> Callable[[int, Path, bool], Score]:
     """Return a function that measures goal reaching in TwoRoom.
 
     The tasks come from held-out episodes of `TwoRoomExpert`, another sample of starts and goals for
@@ -119,7 +120,9 @@ def two_room(size: int) -> Callable[[int, Path, bool], Score]:
 
     Args:
         size: random training trajectories, of 40 steps each.
+        peer: train with the objective of another method, see `PEERS`.
     """
+    settings = {"objective": PEERS[peer]} if peer else {}
 
     def measure(seed: int, folder: Path, smoke: bool) -> Score:
         run = worldmodel.train(
@@ -128,6 +131,7 @@ def two_room(size: int) -> Callable[[int, Path, bool], Score]:
             size=32 if smoke else size,
             steps=40,
             preset="smoke" if smoke else "quick",
+            settings=settings,
             seed=seed,
             data_dir=str(folder / "data"),
             output_dir=str(folder / "runs"),
@@ -200,6 +204,11 @@ _TWO_ROOM_PUBLISHED = (
     Published("PLDM", "97", _LEWM),
     Published("DINO-WM", "100", _LEWM),
 )
+_PEER_DIFFERENCES = (
+    "Only the objective is that of the method, with its own weights. Data, networks, optimizer, "
+    "number of updates and planner are those of tworoom, instead of a ViT, a transformer of three "
+    "frames, AdamW and 100 epochs."
+)
 _AGENT_DIFFERENCES = (
     "The published agents observe the true state and act in the real environment; ours learns from "
     "pixels, in the model, and its real steps include the model's training data."
@@ -224,6 +233,24 @@ ROWS: dict[str, Row] = {
         "success",
         _TWO_ROOM_PUBLISHED,
         "As in tworoom, with 10,000 steps of training data.",
+        ("stable_worldmodel",),
+    ),
+    "tworoom-lewm": Row(
+        "tworoom with the objective of LeWM",
+        two_room(1000, "lewm"),
+        98,
+        "success",
+        _TWO_ROOM_PUBLISHED,
+        _PEER_DIFFERENCES,
+        ("stable_worldmodel",),
+    ),
+    "tworoom-pldm": Row(
+        "tworoom with the objective of PLDM",
+        two_room(1000, "pldm"),
+        98,
+        "success",
+        _TWO_ROOM_PUBLISHED,
+        _PEER_DIFFERENCES,
         ("stable_worldmodel",),
     ),
     "cartpole": Row(
