@@ -130,7 +130,8 @@ class Model(Section):
         width: channels of the pixel encoder and decoder.
         hidden: width of the predictor's hidden layers.
         encoder: ``conv``, or ``keypoints`` where all there is to see is where things are (the
-            default of the double pendulum); ``mlp`` for vectors; or ``module:Name``.
+            default of the double pendulum); ``timm``, any backbone of timm by the ``name`` in
+            `encoder_kwargs`; ``mlp`` for vectors; or ``module:Name``.
         decoder: ``patches``, or ``module:Name``; models of vectors have none.
         predictor: ``residual``; for comparison ``direct`` (no residual connection) and
             ``identity`` (predicts no change); or ``module:Name``.
