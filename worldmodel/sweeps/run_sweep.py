@@ -218,6 +218,8 @@ def _run_trials(ray: Any, state: _State, trials: list[Trial], callbacks: Callbac
         (state.directory(trial) / LOG).unlink(missing_ok=True)
     total = len(state.plan.trials)
     kept = total - len(trials)
+    logs = state.plan.output_dir / "<trial>" / LOG
+    callbacks.on_message(f"Trials to run: {len(trials)} of {total}; the log of each is {logs}")
     with callbacks.task("trials", total, kept) as advance:
         tasks = _submit(ray, state.plan, trials)
         try:
