@@ -32,10 +32,11 @@ from worldmodel.data.lerobot_layout import (
     read_info,
 )
 from worldmodel.data.parquet_rows import ParquetRows, read_columns, to_array
-from worldmodel.data.reader import Reader, ReadOptions, require
+from worldmodel.data.reader import Reader, ReadOptions
 from worldmodel.data.rollout import Episode
 from worldmodel.data.video_files import VideoReader
 from worldmodel.errors import RunError
+from worldmodel.extras import require
 from worldmodel.files import read_json
 
 _PLACE = ("episode_index", "length", "dataset_from_index", "data/chunk_index", "data/file_index")
