@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from worldmodel import __version__
+from worldmodel.acting_commands import plan, play, rollout
 from worldmodel.agent_commands import rl_app
 from worldmodel.data_commands import collect, convert, info, repair, view
 from worldmodel.options import (
@@ -30,9 +32,7 @@ from worldmodel.options import (
     Set,
     StateKey,
     Trust,
-    Video,
     Wrappers,
-    given,
     open_run,
 )
 from worldmodel.registry import SEARCHED
@@ -52,7 +52,6 @@ from worldmodel.terminal import (
 
 app = typer.Typer(
     name="worldmodel",
-    help="Learn a world model of a Gymnasium environment from pixels, evaluate it, and step it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={
@@ -113,7 +112,10 @@ def train(
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Train a world model and evaluate it, by default in 6 to 10 minutes on two cores."""
+    """Train a world model and evaluate it, by default in 6 to 10 minutes on two cores.
+
+    Example: worldmodel train --env CartPole-v1 --policy random
+    """
     with user_errors():
         from worldmodel import training
         from worldmodel.config import build_config, from_options, parse_settings, read_yaml
@@ -175,6 +177,8 @@ def evaluate(
 ) -> None:
     """Evaluate on held-out episodes: probes, forecasts, energy and collapse, about 90 s.
 
+    Example: worldmodel evaluate results/pendulum_image_20260101_120000
+
     Writes metrics.json and report.html into each run; several runs are compared in one more report.
     """
     with user_errors():
@@ -189,146 +193,6 @@ def evaluate(
         )
         print_metrics(metrics, as_json)
         typer.echo("\n".join(f"Report: {run.path / 'report.html'}" for run in opened), err=True)
-
-
-@app.command()
-def rollout(
-    run: RunArgument,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Random seed; by default the first held-out seed.")
-    ] = 20_000,
-    state: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NUMBERS", help='True state to start in, as "3.1 3.1 0 0", where it can be set.'
-        ),
-    ] = None,
-    policy: Annotated[
-        str | None, typer.Option(help=f"{POLICY_HELP} Default: that of the run's data.")
-    ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Maximum imagined steps.")] = 100,
-    output: Video = None,
-    window: Annotated[bool, typer.Option("--window", help="Show it in a window instead.")] = False,
-    trust: Trust = False,
-    settings: Set = None,
-    device: Device = "auto",
-    as_json: Json = False,
-) -> None:
-    """Play one real episode and imagine it open loop, side by side, with the error below."""
-    with user_errors():
-        from worldmodel.viz.rollout import parse_state
-
-        result = open_run(run, device, settings).rollout(
-            policy=policy,
-            seed=seed,
-            state=None if state is None else parse_state(state),
-            steps=steps,
-            output=output,
-            window=window,
-            callbacks=[TerminalProgress()],
-        )
-        print_values(result, as_json)
-
-
-@app.command()
-def play(
-    run: RunArgument,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed of the first reset.")] = 20_000,
-    trust: Trust = False,
-    settings: Set = None,
-    device: Device = "auto",
-) -> None:
-    """Drive the real and the imagined environment together with the keyboard."""
-    with user_errors():
-        open_run(run, device, settings).play(seed=seed, callbacks=[TerminalProgress()])
-
-
-@app.command()
-def plan(
-    run: RunArgument,
-    goal: Annotated[
-        str | None, typer.Option(help="reward, the environment's own (upright), or an image.")
-    ] = None,
-    method: Annotated[
-        str | None, typer.Option(help="icem (default), cem, mppi, or module:Name.")
-    ] = None,
-    horizon: Annotated[int | None, typer.Option(min=1, help="Steps ahead (default: 20).")] = None,
-    samples: Annotated[int | None, typer.Option(min=2, help="Candidates per iteration.")] = None,
-    iterations: Annotated[int | None, typer.Option(min=1, help="Iterations per search.")] = None,
-    episodes: Annotated[
-        int | None, typer.Option(min=1, help="Number of episodes (default: 10; with --goals 50).")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Maximum steps per episode (default: 200).")
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Seed of the first episode (default: 20000), or of all tasks of --goals (0).",
-        ),
-    ] = None,
-    goals: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SOURCE",
-            help="Reach goals from heldout or validation episodes, or from a buffer.",
-        ),
-    ] = None,
-    goal_offset: Annotated[
-        int | None, typer.Option(min=1, help="Steps from start to goal (default: 25).")
-    ] = None,
-    budget: Annotated[
-        int | None, typer.Option(min=1, help="Maximum steps per goal (default: 50).")
-    ] = None,
-    success: Annotated[
-        str | None, typer.Option(help="terminated, distance, latent, or a key of info.")
-    ] = None,
-    tolerance: Annotated[
-        float | None, typer.Option(min=0, help="Largest distance (default: 0.25).")
-    ] = None,
-    start_option: Annotated[
-        str | None, typer.Option(metavar="KEY", help="Reset option that sets the start's state.")
-    ] = None,
-    goal_option: Annotated[
-        str | None, typer.Option(metavar="KEY", help="Reset option that sets the goal's state.")
-    ] = None,
-    output: Video = None,
-    trust: Trust = False,
-    settings: Set = None,
-    device: Device = "auto",
-    as_json: Json = False,
-) -> None:
-    """Act in the real environment by planning with the model; record success and a video."""
-    with user_errors():
-        for_goals = given(
-            goal_offset=goal_offset,
-            budget=budget,
-            success=success,
-            tolerance=tolerance,
-            start_option=start_option,
-            goal_option=goal_option,
-        )
-        for_one = given(goal=goal, steps=steps)
-        if wrong := for_goals if goals is None else for_one:
-            option = "--" + next(iter(wrong)).replace("_", "-")
-            reason = "requires" if goals is None else "cannot be used with"
-            fail(f"{option} {reason} --goals", WRONG_USAGE)
-        common = given(
-            method=method,
-            horizon=horizon,
-            samples=samples,
-            iterations=iterations,
-            episodes=episodes,
-            seed=seed,
-            output=output,
-        )
-        opened, watching = open_run(run, device, settings), [TerminalProgress()]
-        if goals is None:
-            result = opened.plan(**for_one, **common, callbacks=watching)
-        else:
-            result = opened.reach_goals(goals=goals, **for_goals, **common, callbacks=watching)
-        print_values(result, as_json)
 
 
 @app.command()
@@ -351,6 +215,9 @@ def export(
         print_values(result, as_json)
 
 
+app.command()(rollout)
+app.command()(play)
+app.command()(plan)
 app.command()(sweep)
 app.command()(collect)
 app.command()(convert)
@@ -360,13 +227,26 @@ app.command()(repair)
 app.command()(push)
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"worldmodel {__version__}")
+        raise typer.Exit()
+
+
 @app.callback()
 def common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version."),
+    ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the whole traceback of an error.")
     ] = False,
 ) -> None:
-    """Learn a world model of a Gymnasium environment from pixels, evaluate it, and step it."""
+    """Learn a world model of a Gymnasium environment from pixels, evaluate it, and step it.
+
+    Example: worldmodel train --preset smoke
+    """
     if debug:
         os.environ[DEBUG] = "1"
 

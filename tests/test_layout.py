@@ -21,8 +21,8 @@ LAYERS = [
     ("export",),
     ("model_card", "publish"),
     ("trackers", "rl", "training", "terminal"),
-    ("options", "sweeps"),
-    ("agent_commands", "data_commands", "sharing_commands", "sweep_commands"),
+    ("options", "sweeps", "installation"),
+    ("acting_commands", "agent_commands", "data_commands", "sharing_commands", "sweep_commands"),
 ]
 """Modules and packages, those that import nothing else first."""
 
