@@ -1,4 +1,4 @@
-.PHONY: check format lint types spell test slow fuzz lock audit
+.PHONY: check format lint types spell test slow fuzz package lock audit
 
 check: lint types spell test
 
@@ -24,6 +24,11 @@ fuzz:
 
 slow:
 	python -m pytest -n 2 -m slow
+
+package:
+	rm -rf build dist
+	python -m build
+	twine check --strict dist/*
 
 LOCK = .ci/constraints.txt
 

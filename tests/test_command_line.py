@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.testing import CliRunner
 
 import worldmodel
-from cli import app
+from worldmodel.cli import app
 from worldmodel.extras import EXTRAS, install_command
 from worldmodel.installation import describe_installation
 
@@ -60,12 +60,23 @@ def test_a_wrong_example_would_be_found(monkeypatch):
 def test_the_shell_completes_commands_options_and_choices(line, expected):
     asked = {"_WORLDMODEL_COMPLETE": "complete_bash", "COMP_WORDS": line}
     done = subprocess.run(
-        [sys.executable, "-c", "import sys, cli; sys.argv[0] = 'worldmodel'; cli.main()"],
+        [
+            sys.executable,
+            "-c",
+            "import sys; sys.argv[0] = 'worldmodel'; import worldmodel.__main__",
+        ],
         env={**os.environ, **asked, "COMP_CWORD": str(len(line.split()) - 1)},
         capture_output=True,
         text=True,
     )
     assert {*done.stdout.split()} == expected, done.stderr
+
+
+def test_a_module_cli_of_the_user_is_not_taken_for_the_command_line(tmp_path):
+    (tmp_path / "cli.py").write_text("raise SystemExit('the user's own')")
+    words = [sys.executable, "-m", "worldmodel", "--version"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (f"worldmodel {worldmodel.__version__}\n", "")
 
 
 def test_the_version_is_shown():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli import app
+from worldmodel.cli import app
 from worldmodel.errors import MissingLibraryError
 from worldmodel.extras import EXTRAS, install_command, require
 

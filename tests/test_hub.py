@@ -15,7 +15,7 @@ from hub_server import READ_TOKEN, TOKEN, Repo, serving
 from typer.testing import CliRunner
 
 import worldmodel
-from cli import app
+from worldmodel.cli import app
 from worldmodel.config import from_options, override
 from worldmodel.errors import RunError
 from worldmodel.extras import install_command

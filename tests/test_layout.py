@@ -23,6 +23,7 @@ LAYERS = [
     ("trackers", "rl", "training", "terminal"),
     ("options", "sweeps", "installation"),
     ("acting_commands", "agent_commands", "data_commands", "sharing_commands", "sweep_commands"),
+    ("cli",),
 ]
 """Modules and packages, those that import nothing else first."""
 

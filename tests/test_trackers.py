@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 import worldmodel
-from cli import app
 from worldmodel.callbacks import Callback, CallbackList, TrainingState
+from worldmodel.cli import app
 from worldmodel.config import build_config, from_options
 from worldmodel.errors import MissingLibraryError
 from worldmodel.extras import install_command

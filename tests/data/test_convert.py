@@ -15,7 +15,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from typer.testing import CliRunner
 
-from cli import app
+from worldmodel.cli import app
 from worldmodel.config import build_config
 from worldmodel.data import ReplayBuffer, convert
 from worldmodel.data.importers import open_source

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from untrained import TINY, untrained_run
 
 import worldmodel
-from cli import app
+from worldmodel.cli import app
 from worldmodel.extras import install_command
 from worldmodel.models import WorldModel
 
