@@ -42,7 +42,7 @@ from worldmodel.hyperparameters import Data
 from worldmodel.keywords import TrainOptions
 from worldmodel.models import ModelSpec, WorldModel, check_parts, choose_device
 from worldmodel.objectives import check_objective
-from worldmodel.optim import Phase, tune_cpu
+from worldmodel.optim import Phase, tuned_cpu
 from worldmodel.phases import decoder_heads_phase, extra_heads_phase, jepa_phase, refinement_phase
 from worldmodel.registry import READOUTS
 from worldmodel.run import Run
@@ -222,7 +222,11 @@ def _train(run: Run, watching: CallbackList) -> Run:
         watching.on_message(f"Training in {process_count()} processes")
     names = run.config.trackers if is_main_process() else ()
     try:
-        with tracking(names, watching) as watching, _opened(run, watching) as datasets:
+        with (
+            tracking(names, watching) as watching,
+            _opened(run, watching) as datasets,
+            tuned_cpu(),
+        ):
             if run.config.data.sources:
                 for text in describe_data(run.config, datasets):
                     watching.on_message(text)
@@ -295,7 +299,6 @@ def fit_horizon(run: Run, train: ReplayBuffer, callbacks: CallbackList) -> None:
 def run_phases(run: Run, datasets: Datasets, callbacks: CallbackList) -> WorldModel:
     """Train what is left to train; returns the model, frozen."""
     config, buffer = run.config, datasets.train
-    tune_cpu()
     torch.manual_seed(config.seed)
     spec = ModelSpec.of(config, buffer.frame_shape, buffer.action_space)
     run.save_spec(spec)

@@ -169,7 +169,7 @@ class LeRobotReader(Reader):
             place = ("chunk_index", "file_index", "from_timestamp")
             names += [f"videos/{self._key}/{name}" for name in place]
         files = sorted(inside(self.root, EPISODES).glob("*/*.parquet"))
-        paths = [inside(self.root, str(file.relative_to(self.root))) for file in files]
+        paths = [inside(self.root, file.relative_to(self.root).as_posix()) for file in files]
         found = read_columns(self._parquet, paths, names, self._info.total_episodes)
         order = np.argsort(found["episode_index"], kind="stable")
         found = {name: column[order] for name, column in found.items()}
