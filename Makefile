@@ -38,6 +38,7 @@ lock:
 	.lock/bin/pip install -e ".[dev]"
 	(head -1 $(LOCK); .lock/bin/pip freeze --exclude-editable | sed 's/+cpu//') > .lock/new
 	mv .lock/new $(LOCK) && rm -rf .lock
+	uv lock $$(sed '/^#/d; s/^/-P /' $(LOCK))
 
 audit:
 	pip install pip-audit
