@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 import worldmodel
 
@@ -65,6 +66,8 @@ def test_the_sdist_holds_sources_and_neither_tests_nor_data(built):
 
 def test_the_version_is_that_of_pyproject():
     assert f'\nversion = "{worldmodel.__version__}"\n' in (ROOT / "pyproject.toml").read_text()
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert str(citation["version"]) == worldmodel.__version__
 
 
 def test_a_clone_without_symbolic_links_finds_its_environments(tmp_path):

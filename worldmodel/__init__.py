@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from worldmodel.training import resume as resume
     from worldmodel.training import train as train
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 _PUBLIC = {
     "AgentConfig": "worldmodel.agent_config",
