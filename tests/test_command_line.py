@@ -79,6 +79,20 @@ def test_a_module_cli_of_the_user_is_not_taken_for_the_command_line(tmp_path):
     assert (done.stdout, done.stderr) == (f"worldmodel {worldmodel.__version__}\n", "")
 
 
+def test_characters_that_an_output_lacks_are_escaped(tmp_path):
+    (tmp_path / "results" / "θ").mkdir(parents=True)
+    (tmp_path / "results" / "θ" / "config.yaml").touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "worldmodel", "info"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "- \\u03b8" in done.stdout
+
+
 def test_the_version_is_shown():
     result = CliRunner().invoke(app, ["--version"])
     assert (result.exit_code, result.stdout) == (0, f"worldmodel {worldmodel.__version__}\n")

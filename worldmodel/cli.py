@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -251,10 +252,18 @@ def common(
         os.environ[DEBUG] = "1"
 
 
+def _write_every_character() -> None:
+    """Escape what an output cannot encode, as "θ" in a file on Windows, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main() -> None:
     """Run the command line; ``module:Name`` also finds modules of this directory."""
     SEARCHED[:] = [str(Path.cwd())]
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops like Ctrl-C
     threading.excepthook = report_thread_error
+    _write_every_character()
     words = sys.argv[1:]
     app([*["--debug"] * ("--debug" in words), *(word for word in words if word != "--debug")])
