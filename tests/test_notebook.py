@@ -7,6 +7,10 @@ import pytest
 
 NOTEBOOK = Path(__file__).parents[1] / "examples" / "worldmodel.ipynb"
 SMALL = 'PRESET, UPDATES = "smoke", None\nSTEPS, PLAN_STEPS, AGENT_STEPS = 12, 5, 512\n'
+MOVED = """
+before, slider.value = view.value, 3
+assert view.value == compare(3) != before
+"""
 
 
 def test_no_outputs_are_committed():
@@ -24,8 +28,9 @@ def test_it_runs_from_top_to_bottom(tmp_path):
     notebook = nbformat.read(NOTEBOOK, 4)
     (given,) = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", ())]
     given.source = SMALL
+    notebook.cells.append(nbformat.v4.new_code_cell(MOVED))
     client.NotebookClient(
-        notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
+        notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
     assert list((tmp_path / "results").glob("*/rl/*/agent.mp4"))
     shown = [output for cell in notebook.cells for output in cell.get("outputs", ())]
