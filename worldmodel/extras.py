@@ -19,6 +19,7 @@ EXTRAS: dict[str, dict[str, str]] = {
     "hub": {"huggingface_hub": "huggingface_hub>=1.0,<3", "safetensors": "safetensors>=0.4"},
     "wandb": {"wandb": "wandb>=0.17"},
     "trackio": {"trackio": "trackio>=0.20"},
+    "timm": {"timm": "timm>=1.0"},
 }
 """Name of an extra in pyproject.toml -> module -> requirement; a test compares them."""
 

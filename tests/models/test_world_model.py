@@ -7,7 +7,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from worldmodel.errors import ConfigError
+from worldmodel.errors import ConfigError, MissingLibraryError
 from worldmodel.models import ModelSpec, WorldModel, check_parts, describe_actions
 from worldmodel.models.encoders import ConvEncoder, KeypointEncoder, MotionStem, TimmEncoder
 from worldmodel.models.heads import PatchDecoder, to_patches
@@ -393,8 +393,8 @@ def test_a_name_that_timm_would_download_is_refused():
 
 
 def test_a_missing_timm_is_reported_with_its_installation(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="timm is not installed; install it with: pip install"):
+    monkeypatch.setattr("worldmodel.extras.is_installed", lambda name: False)
+    with pytest.raises(MissingLibraryError, match="timm is not installed; install it with"):
         TimmEncoder((32, 32, 3), 2, 8)
 
 

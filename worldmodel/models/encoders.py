@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from worldmodel.data.reader import require
+from worldmodel.extras import require
 
 PATCH = 4
 """Side of the first convolution's patches, in pixels."""
