@@ -240,3 +240,16 @@ def test_offsets_double_up_to_a_given_horizon(horizon, offsets):
 def test_the_former_name_of_a_key_is_still_read():
     config = build_config({"evaluation": {"domain_error_rate": 0.25}})
     assert config.evaluation.ood_false_positive_rate == 0.25
+
+
+@pytest.mark.parametrize("section", ["env", "data", "objective", "model"])
+@pytest.mark.parametrize("value", [None, [], False, 3, "text"])
+def test_a_section_that_is_no_section_is_named(section, value):
+    with pytest.raises(ConfigError, match=rf"{section}: expected a section"):
+        build_config({section: value})
+
+
+@pytest.mark.parametrize("value", [True, 3, [4], "nowhere", ["nowhere"]])
+def test_sources_that_are_no_data_are_an_error_of_the_configuration(value):
+    with pytest.raises(ConfigError, match=r"data"):
+        build_config({"data": {"sources": value}})

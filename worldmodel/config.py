@@ -180,7 +180,7 @@ class Config(Section):
         """Fill in defaults of the plug-in, and the encoder that fits the observation."""
         if not isinstance(values, dict):
             return values
-        sections = {name: values.get(name) or {} for name in ("env", "data", "objective", "model")}
+        sections = {name: values.get(name, {}) for name in ("env", "data", "objective", "model")}
         if not all(isinstance(section, dict) for section in sections.values()):
             return values  # reported by the validation of the section
         plugin = plugin_class(sections["env"].get("id", DEFAULT_ENV))
@@ -336,9 +336,10 @@ def build_config(*layers: Mapping[str, Any], preset: str = "quick") -> Config:
 def _adopt_env(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """Use the environment and policy recorded in own data, unless others are given."""
     data = values.get("data")
-    sources = data.get("sources") if isinstance(data, Mapping) else None
-    env = values.get("env") or {}
-    if not sources or not isinstance(env, Mapping):
+    given = data.get("sources") if isinstance(data, Mapping) else None
+    sources = list(given) if isinstance(given, list | tuple) else [given]
+    env, usable = values.get("env", {}), all(isinstance(each, str | Path) for each in sources)
+    if not (sources and usable and isinstance(env, Mapping)):
         return values
     if env.get("id") is not None:
         return merge({"data": {"policy": "recorded"}}, values)
@@ -346,11 +347,13 @@ def _adopt_env(values: Mapping[str, Any]) -> Mapping[str, Any]:
     from worldmodel.data.reader import ReadOptions
 
     options = ReadOptions(str(values.get("observation", "pixels")), env.get("observation_key"))
-    found = known_env([sources] if isinstance(sources, str) else sources, options)
-    keys = ("frame_skip", "observation_key")
-    adopted = {"id": found.get("id"), **{key: found[key] for key in keys if key in found}}
+    try:
+        found = known_env([str(source) for source in sources], options)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    kept = {key: found[key] for key in ("id", "frame_skip", "observation_key") if key in found}
     recorded = {"policy": found.get("policy") or "recorded", "env_kwargs": found.get("kwargs", {})}
-    return merge({"env": adopted, "data": recorded}, values)
+    return merge({"env": {"id": None, **kept}, "data": recorded}, values)
 
 
 def _import_env_module(values: Mapping[str, Any]) -> None:

@@ -80,11 +80,13 @@ def _as_sources(value: Any) -> Any:
     sources = [value] if isinstance(value, str | Path) else value
     if not isinstance(sources, list | tuple):
         return sources
-    paths = [Path(source) if isinstance(source, str | Path) else source for source in sources]
-    return [
-        str(path.absolute() if isinstance(path, Path) and path.exists() else source)
-        for path, source in zip(paths, sources)
-    ]
+    return [_as_source(source) for source in sources]
+
+
+def _as_source(value: Any) -> Any:
+    if not isinstance(value, str | Path):
+        return value
+    return str(Path(value).absolute() if Path(value).exists() else value)
 
 
 class Data(Section):

@@ -120,6 +120,16 @@ def test_a_buffer_with_one_bad_unsynced_episode_is_not_cut(tmp_path):
     assert "episode 0" in problem.what
 
 
+def test_several_listed_episodes_whose_data_is_lost_are_not_cut(tmp_path):
+    """A killed process leaves at most one; their frames are still there."""
+    buffer = fill(create(tmp_path / "open"), range(6))
+    shutil.copytree(tmp_path / "open", tmp_path / "lost")
+    buffer.close()
+    for name in ("rewards.bin", "states.bin"):
+        (tmp_path / "lost" / name).write_bytes(b"")
+    require_refused(tmp_path / "lost")
+
+
 @pytest.mark.parametrize("length", [0, 1, 2**41, 2**63])
 def test_records_with_impossible_lengths_are_damaged(tmp_path, length):
     """Their checksums match: somebody wrote them on purpose."""

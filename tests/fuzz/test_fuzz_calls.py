@@ -127,7 +127,7 @@ def test_the_pendulum_runs_or_says_what_is_wrong(kwargs, value):
 ARRAYS = st.one_of(
     st.sampled_from([np.nan, np.inf, 0.0, 1e30, 7, True, "text", None]),
     st.builds(
-        np.full,
+        lambda shape, value, dtype: np.full(shape, value).astype(dtype),
         st.lists(st.integers(0, 17), max_size=4).map(tuple),
         st.sampled_from([0, 1, -1, 255, np.nan, np.inf, 1e30]),
         st.sampled_from(["uint8", "int64", "float32", "float64", "bool"]),
@@ -140,6 +140,10 @@ ARRAYS = st.one_of(
 @pytest.fixture(scope="module")
 def wm(driven_run):
     return worldmodel.load(driven_run, "cpu")
+
+
+def is_finite(value):
+    return isinstance(value, str) or bool(np.isfinite(np.asarray(value, float)).all())
 
 
 @given(first=ARRAYS, second=ARRAYS, third=ARRAYS)
@@ -157,5 +161,4 @@ def test_the_model_gives_finite_numbers_or_names_the_argument(wm, first, second,
         except (ValueError, TypeError):
             continue
         for result in results if isinstance(results, tuple) else (results,):
-            finite_inputs = np.isfinite(np.asarray(third, float)).all()
-            assert result.isfinite().all() or not finite_inputs or np.abs(first).max() > 1e20
+            assert result.isfinite().all() or np.abs(first).max() > 1e20 or not is_finite(third)

@@ -282,8 +282,7 @@ class EpisodeLog:
         while kept < len(table) and is_whole(self.files, table, kept, crcs[kept]):
             kept += 1
         if kept < len(table):
-            later = range(kept + 1, len(table))
-            self._left_out += sum(is_whole(self.files, table, e, crcs[e]) for e in later)
+            self._left_out += len(table) - kept - 1  # a killed process leaves one unfinished
             _log.warning(
                 "%s: the last %d of %d episodes are left out, because their data is incomplete or "
                 "does not match its checksum",
