@@ -309,7 +309,7 @@ ROWS: dict[str, Row] = {
     ),
     "pendulum": Row(
         "Pendulum-v1, agent trained in the dream",
-        dream_agent("Pendulum-v1", {"size": 800}, {"steps": 200_000, "loop": {"rounds": 2}}),
+        dream_agent("Pendulum-v1", {"size": 800}, {"steps": 200_000}),
         -180,
         "return",
         (
