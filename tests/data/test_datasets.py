@@ -16,7 +16,8 @@ from tiny_training import tiny_config
 from worldmodel.callbacks import Callback
 from worldmodel.config import build_config
 from worldmodel.data import datasets
-from worldmodel.data.datasets import check_data, collect_to, open_datasets, wanted_size
+from worldmodel.data.collect_command import collect_to
+from worldmodel.data.datasets import check_data, open_datasets, wanted_size
 from worldmodel.registry import reference
 
 
