@@ -368,11 +368,11 @@ def _missing(buffer: ReplayBuffer, wanted: Sequence[int]) -> list[int]:
     Raises:
         ReplayBufferError: If it holds other seeds.
     """
-    stored = set(buffer.seeds.tolist())
-    others = sorted(stored - set(wanted))
-    if others:
+    others = np.setdiff1d(buffer.seeds, wanted)
+    if len(others):
         raise ReplayBufferError(
             f"{buffer.path} holds {len(others)} episodes with other seeds than the given ones, "
             f"the first with seed {others[0]}; pass another path, or seeds that include them"
         )
-    return [seed for seed in wanted if seed not in stored]
+    stored = np.isin(wanted, buffer.seeds).tolist()
+    return [seed for seed, is_stored in zip(wanted, stored, strict=True) if not is_stored]

@@ -85,7 +85,7 @@ def collect_to(
     recipe = resolve(**settings)
     recipe.require_images(env_id, observation)
     if compression in (None, "none"):  # how small compressed frames are is not known
-        hint = "lower --size, store less with --compression lz4, or choose another disk"
+        hint = "lower --size, or choose another disk, or compress frames with --compression lz4"
         recipe.require_space(path, size, hint)
     settings |= {"workers": workers, "compression": compression or "none"}
     seeds = range(first, first + size)

@@ -168,8 +168,8 @@ def check_data(
         ReplayBuffer.open(path).close()
     elif config.data.compression == "none":  # how small compressed frames are is not known
         hint = (
-            "lower --size, store less with --set data.compression=lz4, or choose another disk with "
-            "--set data.dir=PATH"
+            "lower --size, or choose another disk with --set data.dir=PATH, or compress frames "
+            "with --set data.compression=lz4"
         )
         recipe.require_space(config.data.dir, size, hint)
     return recipe.env.source.shape, recipe.env.action_space

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,6 @@ def _known_episodes(files: DataFiles, records: np.ndarray) -> np.ndarray:
 
 
 def _write_index(path: Path, records: np.ndarray) -> None:
-    content = np.append(records, make_record(SYNC, len(records)))
+    content = np.append(records, make_record(SYNC, len(records), crc=zlib.crc32(records.tobytes())))
     with replacing(path / "index.bin") as temporary:
         temporary.write_bytes(content.tobytes())

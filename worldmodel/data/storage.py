@@ -76,6 +76,7 @@ class EpisodeLog:
         if lock is not None:
             self.require_known()
             self._index.open_for_writing(self._num_records)
+            self._index_crc = _checksum([self._index.rows(self._num_records)])
             for name, file in self.files.items():
                 file.open_for_writing(self._committed_rows(name))
 
@@ -108,13 +109,13 @@ class EpisodeLog:
         length = len(rows["frames"])
         crc = _checksum(rows.values())
         record = make_record(EPISODE, len(self.episodes), length, seed, terminated, crc)
-        records = self._num_records
+        records, index_crc = self._num_records, self._index_crc
         try:
             for name, array in rows.items():
                 self.files[name].write(self._committed_rows(name), array)
             self._append_record(record)
         except BaseException as error:
-            self._num_records = records
+            self._num_records, self._index_crc = records, index_crc
             self._cut_to_committed()
             if not isinstance(error, OSError):
                 raise
@@ -140,7 +141,7 @@ class EpisodeLog:
         try:
             for file in (*self.files.values(), self._index):
                 file.sync()
-            self._append_record(make_record(SYNC, len(self.episodes)))
+            self._append_record(make_record(SYNC, len(self.episodes), crc=self._index_crc))
             self._index.sync()
         except OSError as error:
             raise ReplayBufferError(
@@ -176,6 +177,7 @@ class EpisodeLog:
     def _append_record(self, record: np.ndarray) -> None:
         self._index.write(self._num_records, record)
         self._num_records += 1
+        self._index_crc = _checksum([record], self._index_crc)
 
     def _require_open(self, *, writing: bool = False) -> None:
         if self._closed:
@@ -276,9 +278,8 @@ def is_whole(files: DataFiles, table: EpisodeTable, episode: int, crc: int) -> b
     return episode_checksum(files, table, episode) == crc
 
 
-def _checksum(arrays: Iterable[np.ndarray]) -> int:
-    """Compute the CRC-32 of the bytes of C-contiguous arrays, one after another."""
-    crc = 0
+def _checksum(arrays: Iterable[np.ndarray], crc: int = 0) -> int:
+    """Compute the CRC-32 of the bytes of C-contiguous arrays, after those of which it is `crc`."""
     for array in arrays:
         crc = zlib.crc32(bytes_of(array), crc)
     return crc
