@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import lz4.block
 import numpy as np
 import pytest
 from episodes import BOX, assert_intact, create, episode, fill
@@ -119,17 +120,33 @@ def test_damaged_offsets_are_an_error(ten, byte, mask):
     assert "episode 1" in check_buffer(ten)[0].what
 
 
-def test_nothing_is_cut_where_the_last_offset_is_damaged(ten):
-    frames = int(ReplayBuffer.open(ten).num_frames)
-    change(ten / "offsets.bin", 8 * (frames - 1), 1)
+@pytest.mark.parametrize("change", [lambda end: end + 1, lambda end: end - 1, lambda end: 100])
+def test_nothing_is_cut_where_the_last_offset_is_damaged(ten, change):
+    ends = np.fromfile(ten / "offsets.bin", "<u8")
+    ends[-1] = change(ends[-1])
+    (ten / "offsets.bin").write_bytes(ends.tobytes())
     before = contents(ten)
-    with pytest.raises(ReplayBufferError, match=rf"frame {frames - 1}|is truncated"):
+    with pytest.raises(ReplayBufferError, match=rf"frame {len(ends) - 1}|is truncated"):
         ReplayBuffer.open(ten, append=True)
     assert contents(ten) == before
     assert check_buffer(ten)
     assert "kept 9 episodes" in repair_buffer(ten, discard=True)
     with ReplayBuffer.open(ten, append=True) as buffer:
         assert_intact(fill(buffer, range(9, 11)))
+
+
+@pytest.mark.parametrize("size", [10, 71, 73])
+def test_a_block_of_another_size_than_a_frame_is_damage(tmp_path, size):
+    fill(create(tmp_path, compression="lz4"), range(1)).close()
+    ends = np.fromfile(tmp_path / "offsets.bin", "<u8")
+    block = lz4.block.compress(bytes(size), store_size=False)
+    content = (tmp_path / "frames.bin").read_bytes()[int(ends[0]) :]
+    (tmp_path / "frames.bin").write_bytes(block + content)
+    (tmp_path / "offsets.bin").write_bytes((ends - ends[0] + len(block)).tobytes())
+    with ReplayBuffer.open(tmp_path) as buffer:
+        assert (buffer.windows([0], [1], 1).frames[0] == episode(0, 2)["frames"][1:2]).all()
+        with pytest.raises(ReplayBufferError, match="damaged at frame 0"):
+            buffer.windows([0], [0], 2)
 
 
 def test_a_header_that_lies_about_the_size_of_a_frame_allocates_nothing(ten):
