@@ -1,4 +1,4 @@
-.PHONY: check format lint types spell test slow fuzz package lock audit
+.PHONY: check format lint types spell test slow fuzz bench package lock audit
 
 check: lint types spell test
 
@@ -21,6 +21,9 @@ test:
 
 fuzz:
 	HYPOTHESIS_PROFILE=fuzz python -m pytest -n 2 tests/fuzz
+
+bench:
+	OMP_NUM_THREADS=1 python -m benchmarks
 
 slow:
 	python -m pytest -n 2 -m slow

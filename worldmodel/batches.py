@@ -78,12 +78,16 @@ class WindowSampler:
 
     def batch(self, update: int, model: WorldModel, part: slice = slice(None)) -> Batch:
         """Read the batch of one update, or a part of its windows, on the model's device."""
+        return to_batch(self.windows(update, part), model)
+
+    def windows(self, update: int, part: slice = slice(None)) -> Windows:
+        """Read the windows of one update, or a part of them."""
         places = np.arange(update * self.batch_size, (update + 1) * self.batch_size)
         epochs, within = np.divmod(places, len(self.episodes))
         chosen = np.concatenate([self._order(e)[within[epochs == e]] for e in np.unique(epochs)])
         rng = np.random.default_rng([*self.seed, 1, update])
         starts = one_start_each(self.buffer.lengths[chosen], self.length, rng)
-        return to_batch(self.buffer.windows(chosen[part], starts[part], self.length), model)
+        return self.buffer.windows(chosen[part], starts[part], self.length)
 
 
 def to_batch(windows: Windows, model: WorldModel) -> Batch:

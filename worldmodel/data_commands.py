@@ -29,6 +29,11 @@ from worldmodel.terminal import (
     user_errors,
 )
 
+Compression = Annotated[
+    Literal["none", "lz4"] | None,
+    typer.Option(help="Compression of the frames, lossless (default: none, or as in the buffer)."),
+]
+
 
 def collect(
     path: Annotated[Path, typer.Argument(help="Directory of the replay buffer.")],
@@ -52,6 +57,7 @@ def collect(
     ray: Annotated[
         bool, typer.Option("--ray", help="Collect shards on a Ray cluster (RAY_ADDRESS, or local).")
     ] = False,
+    compression: Compression = None,
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
@@ -61,7 +67,7 @@ def collect(
     """
     with user_errors():
         from worldmodel.config import parse_settings
-        from worldmodel.data.datasets import collect_to
+        from worldmodel.data.collect_command import collect_to
 
         summary = collect_to(
             path,
@@ -79,6 +85,7 @@ def collect(
             frame_skip=frame_skip or 1,
             workers=workers,
             ray=ray,
+            compression=compression,
             callbacks=[TerminalProgress()],
         )
         print_values(summary, as_json)
@@ -110,6 +117,7 @@ def convert(
     fps: Annotated[
         float | None, typer.Option(min=0.1, help="To LeRobot: frames per second.")
     ] = None,
+    compression: Compression = None,
     as_json: Json = False,
 ) -> None:
     """Convert recorded episodes between replay buffers, Minari, HDF5 and LeRobot v3.
@@ -130,6 +138,7 @@ def convert(
             state_key=state_key or "state",
             lossless=lossless,
             fps=fps,
+            compression=compression,
             callbacks=[TerminalProgress()],
         )
         print_values(summary, as_json)

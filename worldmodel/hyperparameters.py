@@ -45,6 +45,9 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+Compression = Literal["none", "lz4"]
+"""How a replay buffer stores frames: as they are, or each one as an LZ4 block."""
+
 TrackerName = Literal["tensorboard", "wandb", "trackio"]
 
 
@@ -109,6 +112,8 @@ class Data(Section):
         dir: where datasets are cached, one folder per configuration.
         workers: processes that collect; None for one per usable core where that is faster. The data
             do not depend on it.
+        compression: of frames on disk, without loss: ``lz4``, or ``none``, which is faster. Data
+            that is cached already is used in the form that it has.
     """
 
     sources: Annotated[tuple[str, ...], BeforeValidator(_as_sources)] = ()
@@ -122,6 +127,7 @@ class Data(Section):
     state_key: str = "state"
     dir: Path = Path("data")
     workers: int | None = Field(default=None, ge=1)
+    compression: Compression = "none"
 
 
 class Model(Section):

@@ -311,9 +311,9 @@ def sample_windows(
     buffer: ReplayBuffer, rng: np.random.Generator, length: int, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw windows: states float64 (B, L, 4), and the actions (B, L-1, ...) in between."""
-    from worldmodel.data.windows import uniform_starts
+    from worldmodel.data.windows import count_windows, uniform_starts
 
-    episodes, starts = uniform_starts(buffer.lengths, length, count, rng)
+    episodes, starts = uniform_starts(count_windows(buffer.lengths, length), count, rng)
     states = buffer.states(episodes, starts, length)
     return states, buffer.actions(episodes, starts, length)
 

@@ -16,7 +16,8 @@ from tiny_training import tiny_config
 from worldmodel.callbacks import Callback
 from worldmodel.config import build_config
 from worldmodel.data import datasets
-from worldmodel.data.datasets import check_data, collect_to, open_datasets, wanted_size
+from worldmodel.data.collect_command import collect_to
+from worldmodel.data.datasets import check_data, open_datasets, wanted_size
 from worldmodel.registry import reference
 
 
@@ -162,6 +163,8 @@ def test_data_needs_free_space(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**27))
     with pytest.raises(OSError, match=r"no space for 24 episodes .* lower --size, or choose"):
         check_data(tiny_config(data={"dir": str(tmp_path)}))
+    config = tiny_config(data={"dir": str(tmp_path), "compression": "lz4"})
+    check_data(config)  # how small the frames become is not known
 
 
 def test_a_policy_and_an_environment_of_the_user_are_cached_by_name(tmp_path):

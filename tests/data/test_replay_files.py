@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import zlib
 from contextlib import contextmanager
 
 import gymnasium as gym
@@ -13,6 +14,7 @@ from full_disk import files_limited_to
 
 from worldmodel.data import ReplayBuffer, storage
 from worldmodel.data.header import VERSION
+from worldmodel.data.index import SYNC, make_record
 from worldmodel.data.repair import check_buffer
 from worldmodel.errors import ReplayBufferError
 
@@ -338,6 +340,19 @@ def test_after_a_failed_write_of_a_long_episode_the_buffer_stays_intact(
     assert check_buffer(tmp_path) == []
     with ReplayBuffer.open(tmp_path, append=True) as reopened:
         assert reopened.seeds.tolist() == [0, 1, 2, 3]
+
+
+def test_a_checksum_of_all_records_verifies_the_index_and_old_indexes_have_none(ten):
+    index, size = ten / "index.bin", storage.RECORD.itemsize
+    content = index.read_bytes()
+    assert content[-size:] == make_record(SYNC, 10, crc=zlib.crc32(content[:-size])).tobytes()
+    with ReplayBuffer.open(ten, append=True) as buffer:
+        fill(buffer, range(10, 12))
+    content = index.read_bytes()
+    assert content[-size:] == make_record(SYNC, 12, crc=zlib.crc32(content[:-size])).tobytes()
+    index.write_bytes(content[: 10 * size] + make_record(SYNC, 10).tobytes() + content[11 * size :])
+    assert_intact(ReplayBuffer.open(ten))
+    assert len(ReplayBuffer.open(ten)) == 12
 
 
 def test_sync_markers_between_episodes_change_nothing(tmp_path, monkeypatch):

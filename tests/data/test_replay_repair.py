@@ -12,10 +12,15 @@ from worldmodel.errors import ReplayBufferError
 
 
 @pytest.fixture(params=[True, False], ids=["synced", "unsynced"])
-def eight(request, tmp_path):
+def synced(request):
+    return request.param
+
+
+@pytest.fixture(params=["none", "lz4"])
+def eight(request, tmp_path, synced):
     """A buffer of eight episodes; unsynced, it is as a killed process left it."""
-    buffer = fill(create(tmp_path / "open"), range(8))
-    if request.param:
+    buffer = fill(create(tmp_path / "open", compression=request.param), range(8))
+    if synced:
         buffer.flush()
     shutil.copytree(tmp_path / "open", tmp_path / "eight")
     buffer.close()

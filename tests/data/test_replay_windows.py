@@ -218,6 +218,15 @@ def test_a_writer_reads_what_it_has_just_written(tmp_path):
             assert_intact(buffer)
 
 
+def test_samples_include_episodes_that_were_added_after_the_first_sample(tmp_path):
+    buffer, rng = fill(create(tmp_path), range(1)), np.random.default_rng(0)
+    first = buffer.sample(64, 2, rng).frames
+    fill(buffer, range(1, 4))
+    later = buffer.sample(64, 2, rng).frames
+    assert len(np.unique(later, axis=0)) > len(np.unique(first, axis=0))
+    assert buffer.sample(4, 3, rng).frames.shape[1] == 3
+
+
 def test_public_columns_cannot_be_changed(tmp_path):
     buffer = buffer_of(tmp_path, [5])
     for column in (buffer.lengths, buffer.seeds):

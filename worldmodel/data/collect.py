@@ -7,6 +7,7 @@ import pickle
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from worldmodel.data.replay import ReplayBuffer
 from worldmodel.data.rollout import Episode, Rollout
 from worldmodel.data.workers import TakenFrames, WorkerEnvs, choose_workers
 from worldmodel.errors import ReplayBufferError, naming_episode
+from worldmodel.hyperparameters import Compression
 
 NATIVE_BATCH = 32
 """Environments played at once in an environment's own vector form."""
@@ -45,6 +47,7 @@ def collect(
     frame_skip: int = 1,
     workers: int | None = None,
     append: bool = False,
+    compression: Compression = "none",
     progress: Callable[[int], None] | None = None,
 ) -> ReplayBuffer:
     """Play episodes and store each one as soon as it is complete.
@@ -85,6 +88,8 @@ def collect(
             16 episodes, or a few seconds of work. 1 is this process, which also plays what cannot
             be pickled, or by default what cannot be made in another process.
         append: add to an existing buffer that was collected in the same way.
+        compression: ``"lz4"`` stores frames compressed, without loss; ``"none"`` is faster. An
+            existing buffer keeps its form.
         progress: called after each episode with the number of episodes in the buffer.
 
     Returns:
@@ -127,7 +132,8 @@ def collect(
             )
         return wanted
 
-    return _collect(recipe, path, (num_envs, workers), episodes, append, unused, progress)
+    writer = partial(_writer, path, recipe, append, compression)
+    return _collect(recipe, writer, (num_envs, workers), episodes, append, unused, progress)
 
 
 def load_or_collect(
@@ -147,6 +153,7 @@ def load_or_collect(
     observation_key: str | None = None,
     frame_skip: int = 1,
     workers: int | None = None,
+    compression: Compression = "none",
     progress: Callable[[int], None] | None = None,
 ) -> ReplayBuffer:
     """Open the data that `collect` would make, collecting only the episodes that are missing.
@@ -187,7 +194,7 @@ def load_or_collect(
         buffer.close()
     return _collect(
         recipe,
-        path,
+        partial(_writer, path, recipe, exists, compression),
         (num_envs, workers),
         len(missing),
         exists,
@@ -210,7 +217,7 @@ def play_episode(recipe: Recipe, seed: int, options: dict[str, Any] | None = Non
 
 def _collect(
     recipe: Recipe,
-    path: str | Path,
+    writer: Callable[[], ReplayBuffer],
     at_once: tuple[int | None, int | None],
     episodes: int,
     append: bool,
@@ -221,7 +228,7 @@ def _collect(
 
     Args:
         recipe: how to collect.
-        path: the buffer's directory.
+        writer: opens the buffer to fill.
         at_once: `num_envs` and `workers`, see `collect`.
         episodes: how many are expected, to choose the number of environments.
         append: whether the buffer exists.
@@ -233,7 +240,7 @@ def _collect(
     """
     with (
         _player(recipe, *at_once, episodes) as player,
-        _removed_if_empty(_writer(path, recipe, append), new=not append) as buffer,
+        _removed_if_empty(writer(), new=not append) as buffer,
     ):
         for episode in player.play(choose_seeds(buffer)):
             with naming_episode(f"episode with seed {episode.seed} of {recipe.env.spec.id}"):
@@ -247,7 +254,7 @@ def _collect(
                 )
             if progress is not None:
                 progress(buffer.num_episodes)
-    return ReplayBuffer.open(path)
+    return ReplayBuffer.open(buffer.path)
 
 
 @contextmanager
@@ -311,7 +318,9 @@ def _make_envs(
     return recipe.make(math.ceil(episodes / rounds)), source
 
 
-def _writer(path: str | Path, recipe: Recipe, append: bool) -> ReplayBuffer:
+def _writer(
+    path: str | Path, recipe: Recipe, append: bool, compression: Compression
+) -> ReplayBuffer:
     """Open the buffer to fill: a new one, or an existing one of the same recipe."""
     if not append:
         return ReplayBuffer.create(
@@ -321,6 +330,7 @@ def _writer(path: str | Path, recipe: Recipe, append: bool) -> ReplayBuffer:
             action_space=recipe.env.action_space,
             state_dim=recipe.state_dim,
             metadata=recipe.metadata(),
+            compression=compression,
         )
     buffer = ReplayBuffer.open(path, append=True)
     try:
@@ -358,11 +368,11 @@ def _missing(buffer: ReplayBuffer, wanted: Sequence[int]) -> list[int]:
     Raises:
         ReplayBufferError: If it holds other seeds.
     """
-    stored = set(buffer.seeds.tolist())
-    others = sorted(stored - set(wanted))
-    if others:
+    others = np.setdiff1d(buffer.seeds, wanted)
+    if len(others):
         raise ReplayBufferError(
             f"{buffer.path} holds {len(others)} episodes with other seeds than the given ones, "
             f"the first with seed {others[0]}; pass another path, or seeds that include them"
         )
-    return [seed for seed in wanted if seed not in stored]
+    stored = np.isin(wanted, buffer.seeds).tolist()
+    return [seed for seed, is_stored in zip(wanted, stored, strict=True) if not is_stored]

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -28,6 +28,7 @@ from worldmodel.data.store import fit_episode, infer_action_space, stored_frames
 from worldmodel.data.writer import Contents, Writer
 from worldmodel.errors import naming_episode
 from worldmodel.files import sync
+from worldmodel.hyperparameters import Compression
 from worldmodel.plugins import find_plugin
 
 FPS, LOSSY = "fps", "lossy"
@@ -49,6 +50,7 @@ class BufferWriter(Writer):
             action_space=header.action_space,
             state_dim=header.state_dim,
             metadata=header.metadata,
+            compression=header.compression,
         )
 
     def add(self, episode: Episode) -> None:
@@ -89,6 +91,7 @@ def convert(
     state_key: str = "state",
     lossless: bool = False,
     fps: float | None = None,
+    compression: Compression | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Write the episodes of one dataset as a new one, in the same or in another format.
@@ -106,6 +109,8 @@ def convert(
         state_key: entry with the true state.
         lossless: to LeRobot: store images as PNG instead of mp4.
         fps: to LeRobot: frames per second; None for those of the source or of its environment.
+        compression: to a replay buffer: how frames are stored; None for ``"none"``, or as in the
+            replay buffer `src`.
         callbacks: receive progress and messages.
 
     Returns:
@@ -123,6 +128,8 @@ def convert(
     path = minari_dataset.local_path(str(dst)) if _is_minari_id(str(dst)) else Path(dst)
     if form != "lerobot" and (lossless or fps is not None):
         raise ValueError(f"lossless and fps are options of LeRobot datasets; {dst} is {form}")
+    if form != "buffer" and compression is not None:
+        raise ValueError(f"compression is an option of replay buffers; {dst} is {form}")
     _require_new(path, src)
     reader = open_episodes(src, observation, observation_key, state_key)
     if _is_minari_id(str(dst)):
@@ -134,7 +141,8 @@ def convert(
         _created(path) as unfinished,
         watching.task("converting episodes", reader.count) as advance,
     ):
-        conversion = _Conversion(reader, WRITERS[form], unfinished, name, lossless, fps)
+        options = _Options(name, lossless, fps, compression)
+        conversion = _Conversion(reader, WRITERS[form], unfinished, options)
         with closing(conversion.run()) as episodes:
             for done in episodes:
                 advance(done)
@@ -196,6 +204,15 @@ def frame_rate(reader: Reader) -> float:
     return 1.0 / (seconds * int(env.get("frame_skip", 1)))
 
 
+class _Options(NamedTuple):
+    """How the new dataset is written; see `convert`."""
+
+    name: str
+    lossless: bool
+    fps: float | None
+    compression: Compression | None
+
+
 class _Conversion:
     """Reads, fits and writes every episode.
 
@@ -204,17 +221,8 @@ class _Conversion:
         frames: number of frames written.
     """
 
-    def __init__(
-        self,
-        reader: Reader,
-        kind: type[Writer],
-        path: Path,
-        name: str,
-        lossless: bool,
-        fps: float | None,
-    ) -> None:
-        self._reader, self._kind, self._path, self._name = reader, kind, path, name
-        self._lossless, self._fps = lossless, fps
+    def __init__(self, reader: Reader, kind: type[Writer], path: Path, options: _Options) -> None:
+        self._reader, self._kind, self._path, self._options = reader, kind, path, options
         self._writer: Writer | None = None
         self.episodes, self.frames = 0, 0
 
@@ -250,8 +258,9 @@ class _Conversion:
             episode = episode._replace(frames=stored_frames(episode.frames, None))
         if self._writer is None:
             self._header = self._make_header(episode)
-            fps = self._fps or (frame_rate(self._reader) if self._kind is LeRobotWriter else 30.0)
-            contents = Contents(self._header, self._name, fps, self._lossless)
+            name, lossless, fps, _ = self._options
+            fps = fps or (frame_rate(self._reader) if self._kind is LeRobotWriter else 30.0)
+            contents = Contents(self._header, name, fps, lossless)
             self._writer = self._kind(self._path, contents)
         self._writer.add(fit_episode(self._header, episode))
         self.episodes += 1
@@ -265,6 +274,8 @@ class _Conversion:
             "frame_dtype": first.frames.dtype.name,
             "state_dim": 0 if states is None else int(np.prod(states.shape[1:])),
         }
+        if self._options.compression is not None:
+            fields["compression"] = self._options.compression
         if stored is not None:
             lossy = {LOSSY: "h264"} if reader.lossy else {}
             return replace(stored, **fields, metadata={**stored.metadata, **lossy})

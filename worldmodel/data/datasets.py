@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +21,6 @@ from worldmodel.data.adapters import env_options, require_env
 from worldmodel.data.collect import collect, load_or_collect
 from worldmodel.data.header import dataset_lock
 from worldmodel.data.policies import Policy
-from worldmodel.data.ray_collect import collect_on_ray
 from worldmodel.data.recipe import Recipe, resolve
 from worldmodel.data.replay import ReplayBuffer
 from worldmodel.data.shards import is_buffer
@@ -168,8 +166,11 @@ def check_data(
     path = config.data.dir / _folder(config, recipe, 0, size)
     if is_buffer(path):
         ReplayBuffer.open(path).close()
-    else:
-        hint = "lower --size, or choose another disk with --set data.dir=PATH"
+    elif config.data.compression == "none":  # how small compressed frames are is not known
+        hint = (
+            "lower --size, or choose another disk with --set data.dir=PATH, or compress frames "
+            "with --set data.compression=lz4"
+        )
         recipe.require_space(config.data.dir, size, hint)
     return recipe.env.source.shape, recipe.env.action_space
 
@@ -223,77 +224,12 @@ def evaluation_set(
                 episodes=count,
                 seeds=seeds,
                 workers=config.data.workers,
+                compression=config.data.compression,
                 progress=advance,
                 **settings,
             )
         with buffer:
             yield buffer
-
-
-def collect_to(
-    path: Path,
-    *,
-    env_id: str,
-    env_kwargs: Mapping[str, Any],
-    size: int,
-    steps: int,
-    policy: str | Path | Policy,
-    image_size: int,
-    state_key: str,
-    first_seed: int | None,
-    observation: str = "pixels",
-    workers: int | None = None,
-    ray: bool = False,
-    callbacks: Sequence[Callback] = (),
-    **env_options: Any,
-) -> dict[str, Any]:
-    """Collect episodes into a new buffer, or more of the same kind into an existing one.
-
-    Args:
-        path: the buffer's directory.
-        env_id: see `collect`.
-        env_kwargs: see `collect`.
-        size: number of episodes to collect.
-        steps: see `collect`.
-        policy: see `collect`.
-        image_size: see `collect`.
-        state_key: see `collect`.
-        observation: ``pixels`` or ``vector``.
-        first_seed: seed of the first episode; None continues after the largest seed in the buffer.
-        workers: see `collect`.
-        ray: use `collect_on_ray`, which completes a buffer but does not append to it.
-        callbacks: that show the progress of the collection.
-        env_options: `wrappers`, `observation_key` and `frame_skip`, see `collect`.
-
-    Returns:
-        The `ReplayBuffer.summary` of the buffer.
-    """
-    require_directory(path)
-    append, stored, largest = is_buffer(path) and not ray, 0, -1
-    if append:
-        with ReplayBuffer.open(path) as existing:
-            stored, largest = len(existing), int(max(existing.seeds, default=-1))
-    first = largest + 1 if first_seed is None else first_seed
-    settings: dict[str, Any] = {
-        "env_id": env_id,
-        "env_kwargs": env_kwargs,
-        "policy": policy,
-        "steps": steps,
-        "image_size": image_size,
-        "observation": "vector" if observation == "vector" else "auto",
-        "state_key": state_key,
-        **env_options,
-    }
-    recipe = resolve(**settings)
-    recipe.require_images(env_id, observation)
-    recipe.require_space(path, size, "lower --size, or choose another disk")
-    settings["workers"], seeds = workers, range(first, first + size)
-    play = collect_on_ray if ray else partial(collect, append=append)
-    with (
-        CallbackList(callbacks).task("collect", stored + size, stored) as advance,
-        play(path=path, episodes=size, seeds=seeds, progress=advance, **settings) as buffer,
-    ):
-        return buffer.summary()
 
 
 def wanted_size(lengths: np.ndarray, size: int, min_steps: int) -> int:
@@ -334,7 +270,7 @@ def _open(
 ) -> ReplayBuffer:
     path = path or config.data.dir / _folder(config, _recipe(config), seeds[0], len(seeds))
     settings = {**_recipe_kwargs(config), "path": path, "episodes": len(seeds), "seeds": seeds}
-    settings["workers"] = config.data.workers
+    settings |= {"workers": config.data.workers, "compression": config.data.compression}
     if len(_lengths(path)) == len(seeds):
         try:
             return load_or_collect(**settings)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -18,9 +18,12 @@ from filelock import FileLock, Timeout
 from worldmodel.callbacks import Callback, CallbackList
 from worldmodel.errors import ReplayBufferError
 from worldmodel.files import write_text
+from worldmodel.hyperparameters import Compression
 
 FORMAT = "worldmodel-replay"
-VERSION = 1
+VERSION = 2
+"""Of compressed buffers; others have version 1, which older programs read too."""
+
 HEADER_FILE = "header.json"
 _LOCK_FILE = "write.lock"
 _TEMPORARY = re.compile(r"\.header\.[0-9a-f]+\.json")
@@ -41,6 +44,7 @@ class Header:
         action_space: ``Box`` or ``Discrete``.
         state_dim: length of the true state stored beside each frame, 0 for none.
         metadata: how the data was collected; JSON values only.
+        compression: how frames are stored; it does not change them.
     """
 
     frame_shape: tuple[int, ...]
@@ -48,8 +52,13 @@ class Header:
     action_space: gym.Space[Any]
     state_dim: int = 0
     metadata: dict[str, Any] = field(default_factory=dict)
+    compression: Compression = "none"
 
     def __post_init__(self) -> None:
+        if self.compression not in get_args(Compression):
+            raise ValueError(
+                f"compression is {self.compression!r}; expected one of {get_args(Compression)}"
+            )
         if self.frame_dtype not in FRAME_DTYPES:
             raise ValueError(
                 f"frame_dtype is {self.frame_dtype!r}; frames are stored as uint8 (images) or "
@@ -119,6 +128,7 @@ class Header:
                 action_space=_space_from_json(content["action_space"]),
                 state_dim=int(content["state_dim"]),
                 metadata=dict(content["metadata"]),
+                compression=content.get("compression", "none"),
             )
         except KeyError as error:
             raise ValueError(f"{error} is missing") from error
@@ -127,14 +137,16 @@ class Header:
 
     def as_json(self) -> dict[str, Any]:
         """Return the content of ``header.json``."""
+        stored = {"compression": self.compression} if self.compression != "none" else {}
         return {
             "format": FORMAT,
-            "version": VERSION,
+            "version": VERSION if stored else 1,
             "frame_shape": list(self.frame_shape),
             "frame_dtype": self.frame_dtype,
             "action_space": _space_to_json(self.action_space),
             "state_dim": self.state_dim,
             "metadata": self.metadata,
+            **stored,
         }
 
 
@@ -172,10 +184,11 @@ def _read_json(directory: Path) -> dict[str, Any]:
             f'{path} lacks "format": "{FORMAT}", so {directory} is not a replay buffer; '
             "pass the directory that `collect` or `ReplayBuffer.create` made"
         )
-    if content.get("version") != VERSION:
+    if content.get("version") not in range(1, VERSION + 1):
         raise ReplayBufferError(
             f"{directory} has format version {content.get('version')!r}; this worldmodel reads "
-            f"version {VERSION}: update worldmodel, or collect the data again under another path"
+            f"version 1 to {VERSION}: update worldmodel, or collect the data again under another "
+            "path"
         )
     return content
 

@@ -251,8 +251,8 @@ def _store(path: Path, data: OwnData, callbacks: CallbackList) -> None:
         completing(path) as unfinished,
         callbacks.task("importing episodes", data.count) as advance,
     ):
-        space = data.action_space
-        write_episodes(unfinished, data.episodes(), space, metadata, advance).close()
+        space, compression = data.action_space, data.config.data.compression
+        write_episodes(unfinished, data.episodes(), space, metadata, advance, compression).close()
 
 
 def describe_data(config: Config, datasets: Datasets) -> Iterator[str]:

@@ -21,6 +21,7 @@ from worldmodel.data.shards import Manifest, is_sharded, shard_directory
 from worldmodel.data.workers import portable
 from worldmodel.errors import ReplayBufferError, RunError
 from worldmodel.extras import require
+from worldmodel.hyperparameters import Compression
 from worldmodel.registry import SEARCHED
 from worldmodel.trust import trust_all, trusts_all
 
@@ -42,6 +43,7 @@ def collect_on_ray(
     policy: str | Path | Policy = "passive",
     image_size: int = 64,
     observation: str = "auto",
+    compression: Compression = "none",
     **settings: Any,
 ) -> ReplayBuffer:
     """Collect episodes with the workers of a Ray cluster.
@@ -63,6 +65,7 @@ def collect_on_ray(
         policy: see `collect`.
         image_size: see `collect`.
         observation: see `collect`.
+        compression: see `collect`.
         settings: further arguments of `collect`, among them `steps`.
 
     Returns:
@@ -79,7 +82,7 @@ def collect_on_ray(
     recipe = resolve(env_id, env_kwargs, **settings)
     parts = [wanted[i : i + shard_episodes] for i in range(0, episodes, shard_episodes)]
     _begin(path, Manifest([len(part) for part in parts], wanted, recipe.metadata()))
-    settings["env_kwargs"] = env_kwargs
+    settings |= {"env_kwargs": env_kwargs, "compression": compression}
     with _removed_if_empty(path), cluster(ray, workers):
         fill = ray.remote(num_cpus=1, max_retries=RETRIES)(_fill)
         tasks = [

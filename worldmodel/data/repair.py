@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import numpy as np
 
 from worldmodel.data.header import Header, lock_for_writing
 from worldmodel.data.index import EPISODE, SYNC, EpisodeTable, make_record, read_records
+from worldmodel.data.row_files import data_files
 from worldmodel.data.shards import Manifest, directories, is_sharded, open_shards
-from worldmodel.data.storage import EpisodeLog, RowFile, data_files, episode_checksum, is_whole
+from worldmodel.data.storage import DataFiles, EpisodeLog, episode_checksum, is_whole
 from worldmodel.errors import Problem, ReplayBufferError
 from worldmodel.files import replacing
 
@@ -109,7 +111,7 @@ def repair_buffer(path: str | Path, *, discard: bool = False) -> str:
         lock.release()
 
 
-def _with_missing_record(files: dict[str, RowFile], records: np.ndarray) -> np.ndarray | None:
+def _with_missing_record(files: DataFiles, records: np.ndarray) -> np.ndarray | None:
     """Return all records, with a missing one rebuilt; None if that is not possible.
 
     Args:
@@ -121,26 +123,27 @@ def _with_missing_record(files: dict[str, RowFile], records: np.ndarray) -> np.n
     if len(gaps) > 1 or set(known) - set(range(len(known) + 1)):
         return None
     gap = gaps[0] if gaps else len(known)
-    frames = files["frames"]
-    length = frames.size() // frames.row_bytes - sum(int(r["length"]) for r in known.values())
+    length = files["frames"].surplus(0).rows - sum(int(r["length"]) for r in known.values())
     if length < 2:
         return None
     known[gap] = make_record(EPISODE, gap, length)[0]
     whole = np.array([known[n] for n in range(len(known))])
     table = EpisodeTable(whole)
-    ends = {name: table.num_rows(name, len(table)) * file.row_bytes for name, file in files.items()}
-    others = [n for n in range(len(table)) if n != gap]
-    if any(file.size() != ends[name] for name, file in files.items()) or not all(
-        is_whole(files, table, n, whole["data_crc"][n]) for n in others
+    found = {name: file.surplus(0) for name, file in files.items()}
+    if any(
+        part.partial or part.rows != table.num_rows(name, len(table))
+        for name, part in found.items()
     ):
         return None
+    others = [n for n in range(len(table)) if n != gap]
     crc = episode_checksum(files, table, gap)
-    assert crc is not None
+    if crc is None or not all(is_whole(files, table, n, whole["data_crc"][n]) for n in others):
+        return None
     whole[gap] = make_record(EPISODE, gap, length, crc=crc)[0]
     return whole
 
 
-def _known_episodes(files: dict[str, RowFile], records: np.ndarray) -> np.ndarray:
+def _known_episodes(files: DataFiles, records: np.ndarray) -> np.ndarray:
     """Return the records of the first episodes up to a gap, as far as the files have their rows.
 
     Episodes that do not match their checksum are kept; `check_buffer` reports them.
@@ -151,13 +154,17 @@ def _known_episodes(files: dict[str, RowFile], records: np.ndarray) -> np.ndarra
     table = EpisodeTable(records[:kept])
 
     def present(episodes: int) -> bool:
-        ends = {name: table.num_rows(name, episodes) * f.row_bytes for name, f in files.items()}
-        return all(files[name].size() >= end for name, end in ends.items())
+        try:
+            for name, file in files.items():
+                file.require_end(table.num_rows(name, episodes))
+        except ReplayBufferError:
+            return False
+        return True
 
     return records[: next(n for n in range(kept, -1, -1) if present(n))]
 
 
 def _write_index(path: Path, records: np.ndarray) -> None:
-    content = np.append(records, make_record(SYNC, len(records)))
+    content = np.append(records, make_record(SYNC, len(records), crc=zlib.crc32(records.tobytes())))
     with replacing(path / "index.bin") as temporary:
         temporary.write_bytes(content.tobytes())

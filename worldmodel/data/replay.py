@@ -3,7 +3,8 @@
 A buffer is a directory::
 
     header.json   shapes, dtypes, action space, metadata
-    frames.bin    every frame once, uint8 or float32, episode after episode
+    frames.bin    every frame once, uint8 or float32, episode after episode, compressed or not
+    offsets.bin   end of each frame in frames.bin, in compressed buffers only
     actions.bin   one row per transition
     rewards.bin   one row per transition
     states.bin    one row per frame, if the environment reports its true state
@@ -26,6 +27,7 @@ from worldmodel.data.shards import Manifest, ShardedLog, directories, open_shard
 from worldmodel.data.storage import EpisodeLog
 from worldmodel.data.windows import Indices, WindowReader, as_indices, existing_episodes
 from worldmodel.errors import ReplayBufferError
+from worldmodel.hyperparameters import Compression
 
 
 class ReplayBuffer(WindowReader):
@@ -77,6 +79,7 @@ class ReplayBuffer(WindowReader):
         action_space: gym.Space[Any],
         state_dim: int = 0,
         metadata: dict[str, Any],
+        compression: Compression = "none",
     ) -> ReplayBuffer:
         """Create an empty buffer, open for appending.
 
@@ -87,12 +90,15 @@ class ReplayBuffer(WindowReader):
             action_space: ``Box`` (actions are stored flat, float32) or ``Discrete`` (int64).
             state_dim: length of the true state stored beside each frame, 0 for none.
             metadata: how the data is collected, JSON values only; compared before it is reused.
+            compression: ``"lz4"`` compresses every frame, without loss; ``"none"`` is faster.
 
         Raises:
             ReplayBufferError: If the directory holds anything, or another process writes there.
             ValueError: If a shape, dtype, space or the metadata cannot be stored.
         """
-        header = Header(tuple(frame_shape), str(frame_dtype), action_space, state_dim, metadata)
+        header = Header(
+            tuple(frame_shape), str(frame_dtype), action_space, state_dim, metadata, compression
+        )
         path = Path(path)
         path.mkdir(parents=True, exist_ok=True)
         lock = lock_for_writing(path, new=True)
@@ -258,6 +264,7 @@ class ReplayBuffer(WindowReader):
             "frames": self.num_frames,
             "frame_shape": list(self.frame_shape),
             "frame_dtype": self.frame_dtype.name,
+            "compression": self._header.compression,
             "action_space": str(self.action_space),
             "seeds": [int(self.seeds.min()), int(self.seeds.max())] if len(self) else [],
             "metadata": self.metadata,

@@ -12,7 +12,7 @@ Opening a sharded buffer reads the index of each shard, not its frames.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -167,8 +167,13 @@ def open_shards(
     if not paths:
         raise ReplayBufferError("there are no buffers to open; give at least one")
     headers = [Header.read(path) for path in paths]
+
+    def uncompressed(header: Header) -> dict[str, Any]:
+        """Describe the data, in whatever form it is stored."""
+        return replace(header, compression="none").as_json()
+
     for path, header in zip(paths, headers, strict=True):
-        found = differences(header.as_json(), headers[0].as_json())
+        found = differences(uncompressed(header), uncompressed(headers[0]))
         if found:
             raise ReplayBufferError(
                 f"{path} differs from {paths[0]} ({'; '.join(found)}), so they are not one buffer"

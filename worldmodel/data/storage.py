@@ -1,8 +1,8 @@
 """The files of a replay buffer: rows of data, and the index that commits them.
 
-An episode is written in two steps: its rows go into ``frames.bin``, ``actions.bin``,
-``rewards.bin`` and ``states.bin``, then one record goes into ``index.bin``. Only the record makes
-the episode part of the buffer. This gives four promises:
+An episode is written in two steps: its rows go into ``frames.bin`` (in compressed buffers also
+``offsets.bin``), ``actions.bin``, ``rewards.bin`` and ``states.bin``, then one record goes into
+``index.bin``. Only the record makes the episode part of the buffer. This gives four promises:
 
 - A killed process loses at most the episode it was writing: the next writer cuts off all bytes
   beyond the last record.
@@ -20,12 +20,9 @@ the episode part of the buffer. This gives four promises:
 from __future__ import annotations
 
 import logging
-import math
-import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -41,74 +38,15 @@ from worldmodel.data.index import (
     make_record,
     read_index,
 )
+from worldmodel.data.row_files import CompressedRowFile, RowFile, Surplus, bytes_of, data_files
 from worldmodel.errors import ReplayBufferError
+
+DataFiles = Mapping[str, RowFile | CompressedRowFile]
+"""The data files of a buffer by name, in the order in which they are written."""
 
 SYNC_EVERY_BYTES = 256 * 2**20
 
 _log = logging.getLogger(__name__)
-
-
-class RowFile:
-    """Rows of ``(*shape)`` and ``dtype`` in one file.
-
-    Rows are written with `write` and not through a memory map: a full disk is then an OSError and
-    not a SIGBUS, and written pages do not count as memory of the process. Rows are read through a
-    read-only map.
-    """
-
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: str | np.dtype) -> None:
-        self.path = path
-        self.shape = shape
-        self.dtype = np.dtype(dtype).newbyteorder("<")
-        self.row_bytes = math.prod(shape) * self.dtype.itemsize
-        self._mapped = np.empty((0, *shape), self.dtype)
-        self._file: FileIO | None = None
-
-    def open_for_writing(self, rows: int) -> None:
-        """Open or create the file, unbuffered, and cut it to its first `rows` rows."""
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
-        self._file = FileIO(os.open(self.path, flags, 0o644), "r+")
-        self.cut(rows)
-
-    def cut(self, rows: int) -> None:
-        """Cut the file to its first `rows` rows."""
-        assert self._file is not None
-        self._file.truncate(rows * self.row_bytes)
-
-    def write(self, start: int, rows: np.ndarray) -> None:
-        """Write rows (N, *shape) at row `start`."""
-        assert self._file is not None
-        data = _bytes_of(np.ascontiguousarray(rows, self.dtype))
-        self._file.seek(start * self.row_bytes)
-        while data:  # one system call may take only a part
-            data = data[self._file.write(data) :]
-
-    def sync(self) -> None:
-        """Force what was written to the disk."""
-        assert self._file is not None
-        os.fsync(self._file.fileno())
-
-    def rows(self, count: int) -> np.ndarray:
-        """Return the first `count` rows, (count, *shape), read-only and memory-mapped."""
-        if len(self._mapped) < count:
-            mapped = np.memmap(self.path, self.dtype, mode="r", shape=(count, *self.shape))
-            self._mapped = mapped.view(np.ndarray)
-        return self._mapped[:count]
-
-    def unmap(self) -> None:
-        """Drop the map, and with it the open file, until rows are read again."""
-        self._mapped = np.empty((0, *self.shape), self.dtype)
-
-    def size(self) -> int:
-        """Return the number of bytes in the file, committed or not."""
-        return self.path.stat().st_size if self.path.exists() else 0
-
-    def close(self) -> None:
-        """Close the file and drop the map; arrays that were handed out stay valid."""
-        self.unmap()
-        if self._file is not None:
-            self._file.close()
-            self._file = None
 
 
 class EpisodeLog:
@@ -138,23 +76,18 @@ class EpisodeLog:
         if lock is not None:
             self.require_known()
             self._index.open_for_writing(self._num_records)
+            self._index_crc = _checksum([self._index.rows(self._num_records)])
             for name, file in self.files.items():
                 file.open_for_writing(self._committed_rows(name))
 
-    def rows(self, name: str) -> np.ndarray:
-        """Return all committed rows of one file, read-only and memory-mapped.
+    def gather(self, name: str, first: np.ndarray, length: int, out: np.ndarray) -> None:
+        """Copy `length` rows from each first row (B,) into `out` (B, length, ...).
 
         Raises:
-            ReplayBufferError: If the buffer is closed.
+            ReplayBufferError: If the buffer is closed, or compressed rows are damaged.
         """
         self._require_open()
-        return self.files[name].rows(self._committed_rows(name))
-
-    def gather(self, name: str, first: np.ndarray, length: int, out: np.ndarray) -> None:
-        """Copy `length` rows from each first row (B,) into `out` (B, length, ...)."""
-        # The rows are valid; with mode="clip" NumPy copies straight into `out`.
-        rows = self.rows(name)
-        np.take(rows, first[:, None] + np.arange(length), axis=0, out=out, mode="clip")
+        self.files[name].gather(first, length, out, self._committed_rows(name))
 
     def unmap(self) -> None:
         """Drop the maps of all files until rows are read again."""
@@ -176,13 +109,13 @@ class EpisodeLog:
         length = len(rows["frames"])
         crc = _checksum(rows.values())
         record = make_record(EPISODE, len(self.episodes), length, seed, terminated, crc)
-        records = self._num_records
+        records, index_crc = self._num_records, self._index_crc
         try:
             for name, array in rows.items():
                 self.files[name].write(self._committed_rows(name), array)
             self._append_record(record)
         except BaseException as error:
-            self._num_records = records
+            self._num_records, self._index_crc = records, index_crc
             self._cut_to_committed()
             if not isinstance(error, OSError):
                 raise
@@ -208,7 +141,7 @@ class EpisodeLog:
         try:
             for file in (*self.files.values(), self._index):
                 file.sync()
-            self._append_record(make_record(SYNC, len(self.episodes)))
+            self._append_record(make_record(SYNC, len(self.episodes), crc=self._index_crc))
             self._index.sync()
         except OSError as error:
             raise ReplayBufferError(
@@ -244,6 +177,7 @@ class EpisodeLog:
     def _append_record(self, record: np.ndarray) -> None:
         self._index.write(self._num_records, record)
         self._num_records += 1
+        self._index_crc = _checksum([record], self._index_crc)
 
     def _require_open(self, *, writing: bool = False) -> None:
         if self._closed:
@@ -268,12 +202,7 @@ class EpisodeLog:
             )
         table = EpisodeTable(index.records)
         for name, file in self.files.items():
-            needed = table.num_rows(name, index.durable) * file.row_bytes
-            if file.size() < needed:
-                raise ReplayBufferError(
-                    f"{file.path} is truncated: {needed} bytes expected, {file.size()} found; "
-                    "restore the file from a copy, or delete the directory and collect again"
-                )
+            file.require(table.num_rows(name, index.durable))
         return self._whole_episodes(table, index)
 
     def _whole_episodes(self, table: EpisodeTable, index: Index) -> tuple[EpisodeTable, int]:
@@ -299,70 +228,57 @@ class EpisodeLog:
         Raises:
             ReplayBufferError: If the files hold more, which appending would overwrite.
         """
+        for name, file in self.files.items():
+            file.require_end(self._committed_rows(name))
         unknown = {
-            name: file.size() - self._committed_rows(name) * file.row_bytes
-            for name, file in self.files.items()
+            name: file.surplus(self._committed_rows(name)) for name, file in self.files.items()
         }
-        no_index = any(unknown.values()) and not self._index.path.exists()
-        if self._left_out or no_index or not self._is_unfinished(unknown):
+        no_index = any(extra.size for extra in unknown.values()) and not self._index.path.exists()
+        if self._left_out or no_index or not _is_unfinished(unknown):
             raise ReplayBufferError(
                 f"{self.directory}: index.bin lists {len(self.episodes)} episodes, and the other "
-                f"files hold more data ({max(0, unknown['frames']):,} bytes of frames.bin), "
+                f"files hold more data ({unknown['frames'].size:,} bytes of frames), "
                 "which appending would overwrite; restore index.bin from a copy, or run "
                 f"`worldmodel repair {self.directory}`"
             )
 
-    def _is_unfinished(self, unknown: dict[str, int]) -> bool:
-        """Check whether unknown bytes of each file are those of one episode being written."""
-        files = iter(self.files.items())
-        name, file = next(files)
-        frames, partial = divmod(max(0, unknown[name]), file.row_bytes)
-        complete = not partial and frames > 1
-        for name, file in files:
-            size = max(0, unknown[name])
-            expected = (frames if name == "states" else frames - 1) * file.row_bytes
-            if size and not (complete and size <= expected):
-                return False
-            complete = complete and size == expected
-        return True
+
+def _is_unfinished(unknown: dict[str, Surplus]) -> bool:
+    """Check whether what the index does not know is one episode that was being written."""
+    frames = unknown["frames"]
+    complete = not frames.partial and frames.rows > 1
+    for name, extra in unknown.items():
+        if name == "frames":
+            continue
+        found, expected = (extra.rows, extra.partial), frames.rows - (name != "states")
+        if extra.size and not (complete and found <= (expected, False)):
+            return False
+        complete = complete and found == (expected, False)
+    return True
 
 
-def data_files(directory: Path, header: Header) -> dict[str, RowFile]:
-    """Return the files with the rows of a buffer, in the order in which they are written."""
-    files = {
-        "frames": RowFile(directory / "frames.bin", header.frame_shape, header.frame_dtype),
-        "actions": RowFile(directory / "actions.bin", header.action_shape, header.action_dtype),
-        "rewards": RowFile(directory / "rewards.bin", (), "float32"),
-    }
-    if header.state_dim:
-        files["states"] = RowFile(directory / "states.bin", (header.state_dim,), "float64")
-    return files
+def episode_checksum(files: DataFiles, table: EpisodeTable, episode: int) -> int | None:
+    """Compute the CRC-32 of an episode's rows, not compressed, one file after another.
+
+    Returns:
+        None if a file is too short for them, or they are damaged and do not decode.
+    """
+    ends = {name: [table.num_rows(name, n) for n in (episode, episode + 1)] for name in files}
+    try:
+        return _checksum(
+            part for name, file in files.items() for part in file.contents(*ends[name])
+        )
+    except ReplayBufferError:
+        return None
 
 
-def episode_checksum(files: dict[str, RowFile], table: EpisodeTable, episode: int) -> int | None:
-    """Compute the checksum of an episode's rows; None if a file is too short for them."""
-    arrays = []
-    for name, file in files.items():
-        first, stop = (table.num_rows(name, n) for n in (episode, episode + 1))
-        if file.size() < stop * file.row_bytes:
-            return None
-        arrays.append(file.rows(stop)[first:])
-    return _checksum(arrays)
-
-
-def is_whole(files: dict[str, RowFile], table: EpisodeTable, episode: int, crc: int) -> bool:
+def is_whole(files: DataFiles, table: EpisodeTable, episode: int, crc: int) -> bool:
     """Check whether the rows of an episode match the checksum of its record."""
     return episode_checksum(files, table, episode) == crc
 
 
-def _checksum(arrays: Iterable[np.ndarray]) -> int:
-    """Compute the CRC-32 of the bytes of C-contiguous arrays, one after another."""
-    crc = 0
+def _checksum(arrays: Iterable[np.ndarray], crc: int = 0) -> int:
+    """Compute the CRC-32 of the bytes of C-contiguous arrays, after those of which it is `crc`."""
     for array in arrays:
-        crc = zlib.crc32(_bytes_of(array), crc)
+        crc = zlib.crc32(bytes_of(array), crc)
     return crc
-
-
-def _bytes_of(array: np.ndarray) -> memoryview:
-    """View the bytes of a C-contiguous array, not copied."""
-    return array.reshape(-1).view(np.uint8).data

@@ -17,6 +17,7 @@ from worldmodel.data.reader import INFERRED, NO_REWARDS
 from worldmodel.data.replay import ReplayBuffer
 from worldmodel.data.rollout import Episode
 from worldmodel.errors import naming_episode
+from worldmodel.hyperparameters import Compression
 
 
 def store_episodes(
@@ -59,6 +60,7 @@ def write_episodes(
     action_space: gym.Space[Any],
     metadata: dict[str, Any],
     progress: Callable[[int], None] | None = None,
+    compression: Compression = "none",
 ) -> ReplayBuffer:
     """Write labelled episodes into a new buffer, and open it for reading."""
     buffer: ReplayBuffer | None = None
@@ -72,6 +74,7 @@ def write_episodes(
                 action_space=action_space,
                 state_dim=0 if episode.states is None else int(np.prod(episode.states.shape[1:])),
                 metadata=metadata,
+                compression=compression,
             )
         with naming_episode(label):
             _add(buffer, episode)

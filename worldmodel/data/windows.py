@@ -69,19 +69,8 @@ def check_out(out: Windows, like: dict[str, tuple[tuple[int, ...], np.dtype]]) -
 Indices = Sequence[int] | np.ndarray
 
 
-def uniform_starts(
-    lengths: np.ndarray, length: int, count: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw windows uniformly from all valid ones, the last of each episode included.
-
-    Args:
-        lengths: int64 (E,), frames per episode.
-        length: frames per window.
-        count: windows to draw, with replacement.
-        rng: random generator.
-
-    Returns:
-        Positions in `lengths` and first frames, both int64 (count,).
+def count_windows(lengths: np.ndarray, length: int) -> np.ndarray:
+    """Count the windows in the first episodes: int64 (E,), cumulative, for lengths int64 (E,).
 
     Raises:
         ValueError: If no episode is as long as a window.
@@ -92,6 +81,22 @@ def uniform_starts(
             f"no window of {length} frames fits: the longest of {len(lengths)} episodes has "
             f"{lengths.max(initial=0)} frames; ask for shorter windows or collect longer episodes"
         )
+    return ends
+
+
+def uniform_starts(
+    ends: np.ndarray, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw windows uniformly from all valid ones, the last of each episode included.
+
+    Args:
+        ends: from `count_windows`.
+        count: windows to draw, with replacement.
+        rng: random generator.
+
+    Returns:
+        Episodes and first frames, both int64 (count,).
+    """
     drawn = rng.integers(0, ends[-1], size=count)
     which = np.searchsorted(ends, drawn, side="right")
     before = np.where(which > 0, ends[which - 1], 0)
@@ -188,6 +193,7 @@ class WindowReader:
     _header: Header
     _log: EpisodeLog | ShardedLog
     _view: EpisodeTable | None
+    _counted: tuple[tuple[int, int], np.ndarray] | None = None
 
     @property
     def _episodes(self) -> EpisodeTable:
@@ -234,10 +240,20 @@ class WindowReader:
             ValueError: If no window of that length fits, or an argument is out of range.
         """
         require_length(length)
-        chosen = None if episodes is None else self._validated_episodes(episodes)
-        lengths = self._episodes.lengths if chosen is None else self._episodes.lengths[chosen]
-        which, starts = uniform_starts(lengths, length, batch_size, rng)
-        return self._read(which if chosen is None else chosen[which], starts, length, out)
+        if episodes is None:
+            which, starts = uniform_starts(self._window_ends(length), batch_size, rng)
+            return self._read(which, starts, length, out)
+        chosen = self._validated_episodes(episodes)
+        ends = count_windows(self._episodes.lengths[chosen], length)
+        which, starts = uniform_starts(ends, batch_size, rng)
+        return self._read(chosen[which], starts, length, out)
+
+    def _window_ends(self, length: int) -> np.ndarray:
+        """Return `count_windows` of all episodes, kept until there are more or another length."""
+        key = length, len(self._episodes)
+        if self._counted is None or self._counted[0] != key:
+            self._counted = key, count_windows(self._episodes.lengths, length)
+        return self._counted[1]
 
     def episodes_of_at_least(self, length: int) -> np.ndarray:
         """Find episodes long enough for a window of `length` frames, int64 (E',), ascending."""

@@ -25,7 +25,7 @@ RECORD, LOG = "trial.json", "trial.log"
 _WITHOUT_EFFECT: dict[str, Any] = {
     "output_dir": True,
     "device": True,
-    "data": {"dir", "workers"},
+    "data": {"dir", "workers", "compression"},
     "evaluation": {"split"},
 }
 """Settings that do not change the weights: a trained run need not be trained again for them."""

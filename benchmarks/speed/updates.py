@@ -1,0 +1,114 @@
+"""Updates of the weights, against the convolutions and matrix products that they consist of."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks.speed.sampling import pendulums
+from benchmarks.speed.table import Context, Functions, Row, duration, train_smoke
+from worldmodel.config import Config
+from worldmodel.data import ReplayBuffer
+from worldmodel.models import WorldModel
+from worldmodel.optim import Phase, tune_cpu
+from worldmodel.phases import decoder_heads_phase, jepa_phase
+
+_PRODUCTS = {
+    torch.ops.aten.convolution,
+    torch.ops.aten.convolution_backward,
+    torch.ops.aten.mm,
+    torch.ops.aten.addmm,
+    torch.ops.aten.bmm,
+    torch.ops.aten.baddbmm,
+}
+Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
+
+
+class Recorder(TorchDispatchMode):
+    """Keeps the convolutions and matrix products that run, forward and backward.
+
+    Attributes:
+        calls: each operator with its arguments.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Call] = []
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Run an operator, and keep it if it is a product."""
+        if func.overloadpacket in _PRODUCTS:
+            self.calls.append((func, args, kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def bare_products(phase: Phase) -> Callable[[], None]:
+    """Make a function that runs only the products of the loss and its gradients, as recorded."""
+    with Recorder() as recorder:
+        phase.loss(0)[0].backward()
+    calls = recorder.calls
+
+    @torch.no_grad()
+    def run() -> None:
+        for function, args, kwargs in calls:
+            function(*args, **kwargs)
+
+    return run
+
+
+def new_phase(
+    kind: Callable[[WorldModel, ReplayBuffer, Config], Phase],
+    context: Context,
+    buffer: ReplayBuffer,
+    batch: int | None = None,
+) -> Phase:
+    """Make a phase of a new model on a buffer, with the settings of the run."""
+    run, size = context.run, batch or context.size(128, 4)
+    sizes = {"batch_size": size, "updates": 1_000_000, "epochs": None}
+    config = run.config.model_copy(
+        update={
+            "phase1": run.config.phase1.model_copy(update=sizes),
+            "phase2": run.config.phase2.model_copy(update=sizes),
+        }
+    )
+    torch.manual_seed(0)
+    return kind(WorldModel(run.model.spec), buffer, config)
+
+
+def updates(context: Context) -> Iterator[Row]:
+    """Time updates of phase 1 and 2 on double pendulums, also from compressed frames."""
+    tune_cpu()
+    buffers = pendulums(context, context.run.config.image_size)
+    for name, kind in {"phase 1": jepa_phase, "phase 2": decoder_heads_phase}.items():
+        phases = {form: new_phase(kind, context, buffer) for form, buffer in buffers.items()}
+        functions: Functions = {form: phase.update for form, phase in phases.items()}
+        functions["products"] = bare_products(new_phase(kind, context, buffers["none"]))
+        times = context.measure(functions)
+        size = phases["none"].settings.batch_size
+        work = f"update of {name}, batch of {size}, {context.run.config.model.encoder} encoder"
+        limit = "its convolutions and matrix products alone"
+        yield duration("updates", work, times["none"], limit, times["products"])
+        compressed = times["lz4"], "uncompressed", times["none"]
+        yield duration("updates", f"{work}, lz4", *compressed)
+
+
+def train(context: Context) -> Iterator[Row]:
+    """Time a whole run of the preset smoke, from an empty directory to the report."""
+    folder, seconds = context.folder / "train", []
+    for number in range(min(context.repeats, 3)):
+        start = time.perf_counter()
+        train_smoke(folder / f"{number}", folder / f"data_{number}")
+        seconds.append(time.perf_counter() - start)
+    yield duration(
+        "train", "worldmodel train --preset smoke, data and evaluation included", seconds
+    )
