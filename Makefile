@@ -1,4 +1,4 @@
-.PHONY: check format lint types spell test slow fuzz lock audit
+.PHONY: check format lint types spell test slow fuzz docs linkcheck lock audit
 
 check: lint types spell test
 
@@ -24,6 +24,12 @@ fuzz:
 
 slow:
 	python -m pytest -n 2 -m slow
+
+docs:
+	python -m sphinx -b html -n -W --keep-going -j auto docs build/site
+
+linkcheck:
+	python -m sphinx -b linkcheck -j auto docs build/linkcheck
 
 LOCK = .ci/constraints.txt
 
