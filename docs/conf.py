@@ -67,6 +67,7 @@ if os.environ.get("READTHEDOCS") == "True":
 html_theme = "furo"
 html_title = "worldmodel"
 html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_js_files = ["site.js"]
 html_copy_source = False
 html_show_sourcelink = False
