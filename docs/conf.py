@@ -40,7 +40,6 @@ autodoc_class_signature = "mixed"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
-python_maximum_signature_line_length = 88
 
 nitpicky = True
 LIBRARIES = (
@@ -74,3 +73,16 @@ html_show_sourcelink = False
 
 linkcheck_timeout = 30
 linkcheck_retries = 2
+
+
+def name_levels(app, page, template, context, doctree):
+    """Give the captions of the navigation the level that a heading must have."""
+    navigation = context["furo_navigation_tree"]
+    context["furo_navigation_tree"] = navigation.replace(
+        'role="heading"', 'role="heading" aria-level="2"'
+    )
+
+
+def setup(app):
+    """Change pages after furo has prepared them."""
+    app.connect("html-page-context", name_levels, priority=900)
