@@ -1,4 +1,4 @@
-.PHONY: check format lint types spell test slow fuzz docs linkcheck lock audit
+.PHONY: check format lint types spell test slow fuzz docs linkcheck package lock audit
 
 check: lint types spell test
 
@@ -31,6 +31,11 @@ docs:
 linkcheck:
 	python -m sphinx -b linkcheck -j auto docs build/linkcheck
 
+package:
+	rm -rf build dist
+	python -m build
+	twine check --strict dist/*
+
 LOCK = .ci/constraints.txt
 
 lock:
@@ -39,6 +44,7 @@ lock:
 	.lock/bin/pip install -e ".[dev]"
 	(head -1 $(LOCK); .lock/bin/pip freeze --exclude-editable | sed 's/+cpu//') > .lock/new
 	mv .lock/new $(LOCK) && rm -rf .lock
+	uv lock $$(sed '/^#/d; s/^/-P /' $(LOCK))
 
 audit:
 	pip install pip-audit

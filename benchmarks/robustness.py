@@ -34,10 +34,10 @@ from pathlib import Path
 import psutil
 import torch
 
-import cli
 import worldmodel.evaluation.run_evaluation
 import worldmodel.rl.loop
 import worldmodel.training
+from worldmodel import cli
 from worldmodel.checks import check_path
 from worldmodel.data.index import read_index
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+if len(sys.argv) < 2:
+    sys.exit(__doc__)
 folder, steps = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 100
 world, rng = json.loads((folder / "world.json").read_text()), np.random.default_rng()
 size, channels = world["action"]["dim"], world["observation"]["frame_shape"][-1]

@@ -12,7 +12,6 @@ _CONFIG = tempfile.TemporaryDirectory(prefix="worldmodel-tests-")
 os.environ["XDG_CONFIG_HOME"] = _CONFIG.name  # where the key is that signs runs
 
 import pytest
-import torch
 from reported import reported
 
 import worldmodel
@@ -23,13 +22,6 @@ def _restore_flags(monkeypatch):
     """``--trust`` and ``--debug`` hold for the rest of their process."""
     for name in ("WORLDMODEL_TRUST", "WORLDMODEL_DEBUG"):
         monkeypatch.setenv(name, "")
-
-
-@pytest.fixture(autouse=True)
-def _restore_denormals():
-    """Training flushes denormal numbers in its whole process."""
-    yield
-    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

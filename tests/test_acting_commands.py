@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import worldmodel
-from cli import app
+from worldmodel.cli import app
 from worldmodel.planning.episodes import PlannedEpisode
 from worldmodel.viz.viewer import Window
 

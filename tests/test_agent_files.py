@@ -15,9 +15,9 @@ import torch
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from typer.testing import CliRunner
 
-from cli import app
 from worldmodel.agent_config import AgentConfig
 from worldmodel.agent_files import algorithm_of, load_agent_file
+from worldmodel.cli import app
 from worldmodel.errors import RunError
 from worldmodel.rl.agents import load_agent
 from worldmodel.rl.tuned import resolve_agent

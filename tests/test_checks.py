@@ -7,8 +7,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from cli import app
 from worldmodel.checks import check_path
+from worldmodel.cli import app
 from worldmodel.errors import RunError
 from worldmodel.run import Run
 

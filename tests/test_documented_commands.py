@@ -12,8 +12,7 @@ from documents import PAGES, ROOT, SHELL, blocks, commands, inline
 from typer.main import get_command
 from typer.testing import CliRunner
 
-import cli
-from worldmodel import build_config, training
+from worldmodel import build_config, cli, training
 from worldmodel.config import override, parse_settings, validate
 from worldmodel.data import collect
 from worldmodel.sweeps import read_sweep

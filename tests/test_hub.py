@@ -15,9 +15,10 @@ from hub_server import READ_TOKEN, TOKEN, Repo, serving
 from typer.testing import CliRunner
 
 import worldmodel
-from cli import app
+from worldmodel.cli import app
 from worldmodel.config import from_options, override
 from worldmodel.errors import RunError
+from worldmodel.extras import install_command
 from worldmodel.files import load_safetensors, save_safetensors
 from worldmodel.hub import MAX_BYTES
 from worldmodel.run import Run
@@ -386,7 +387,7 @@ def test_a_missing_extra_is_named(repo, driven_run, monkeypatch, library):
         status, _, stderr = invoke(*words)
         assert status == 1
         assert stderr.strip() == (
-            f"Error: {library} is not installed; install it with: pip install 'worldmodel[hub]'"
+            f"Error: {library} is not installed; install it with: {install_command('hub')}"
         )
 
 

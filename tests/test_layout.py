@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1] / "worldmodel"
 
 LAYERS = [
-    ("errors", "files", "hub", "registry"),
+    ("errors", "extras", "files", "hub", "keywords", "registry"),
     ("callbacks",),
     ("plugins", "hyperparameters", "agent_config", "config"),
     ("data",),
@@ -21,8 +21,9 @@ LAYERS = [
     ("export",),
     ("model_card", "publish"),
     ("trackers", "rl", "training", "terminal"),
-    ("options", "sweeps"),
-    ("agent_commands", "data_commands", "sharing_commands", "sweep_commands"),
+    ("options", "sweeps", "installation"),
+    ("acting_commands", "agent_commands", "data_commands", "sharing_commands", "sweep_commands"),
+    ("cli",),
 ]
 """Modules and packages, those that import nothing else first."""
 

@@ -9,7 +9,7 @@ from worldmodel.data.datasets import evaluation_set
 from worldmodel.evaluation import HeldOut, evaluate
 from worldmodel.evaluation.warnings import find_warnings
 from worldmodel.models import ModelSpec, WorldModel
-from worldmodel.optim import tune_cpu
+from worldmodel.optim import tuned_cpu
 from worldmodel.phases import decoder_heads_phase, jepa_phase
 from worldmodel.plugins import find_plugin
 
@@ -29,11 +29,11 @@ def train_buffer(tmp_path_factory):
 def train(buffer, **changes):
     epochs = UPDATES * 128 // buffer.num_episodes
     config = build_config({"phase1": {"epochs": epochs}, "phase2": {"epochs": epochs}}, changes)
-    tune_cpu()
     torch.manual_seed(0)
     model = WorldModel(ModelSpec.of(config, buffer.frame_shape, buffer.action_space))
-    for make_phase in (jepa_phase, decoder_heads_phase):
-        make_phase(model, buffer, config).run()
+    with tuned_cpu():
+        for make_phase in (jepa_phase, decoder_heads_phase):
+            make_phase(model, buffer, config).run()
     return model.eval()
 
 

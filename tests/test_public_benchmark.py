@@ -7,13 +7,18 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.public.__main__ import interval, main, summary
-from benchmarks.public.rows import ROWS, TwoRoomExpert
+from benchmarks.public.peers import PEERS, lewm, pldm
+from benchmarks.public.rows import ROWS, LastActionBar, TwoRoomExpert
+from worldmodel.hyperparameters import ObjectiveConfig
+from worldmodel.objectives import Forecast, check_objective
 
 ROOT = Path(__file__).parents[1]
 
@@ -101,6 +106,84 @@ def test_goals_in_two_room_are_drawn_from_the_expert(tmp_path, monkeypatch):
     assert min(asked["expert"]["seeds"]) >= 20_000
     assert asked["goals"] == tmp_path / "expert"
     assert (asked["goal_offset"], asked["budget"], asked["success"]) == (25, 50, "terminated")
+
+
+def test_the_last_action_of_cartpole_shows_in_its_frames():
+    env = LastActionBar(gym.make("CartPole-v1", render_mode="rgb_array"))
+    plain = gym.make("CartPole-v1", render_mode="rgb_array")
+
+    def bars():
+        changed = (env.render() != plain.render()).any(-1)
+        assert not changed[LastActionBar.HEIGHT :].any()
+        return changed[0, 0], changed[0, -1]
+
+    for each in (env, plain):
+        each.reset(seed=0)
+    assert bars() == (False, False)
+    for action, expected in ((0, (True, False)), (1, (False, True))):
+        for each in (env, plain):
+            each.step(action)
+        assert bars() == expected
+    for each in (env, plain):
+        each.reset(seed=1)
+    assert bars() == (False, False)
+
+
+@pytest.fixture
+def forecast():
+    z = torch.randn(4, 8, 5, generator=torch.Generator().manual_seed(0))
+    predictions = z + 0.1 * torch.arange(4.0)[:, None, None]
+    return Forecast(predictions, 0.7 * z, torch.zeros(3, 8, 2))
+
+
+def prediction_error(forecast):
+    return float(np.mean((forecast.predictions[1:].numpy() - forecast.targets[1:].numpy()) ** 2))
+
+
+def test_the_objective_of_lewm_is_its_formula(forecast):
+    loss, terms = lewm(forecast, ObjectiveConfig(), torch.Generator().manual_seed(3))
+    drawn = torch.randn(5, 1024, generator=torch.Generator().manual_seed(3)).numpy()
+    directions = drawn / np.linalg.norm(drawn, axis=0)
+    t = np.linspace(0, 3, 17)
+    statistics = []
+    for z in forecast.targets.numpy():
+        error = (
+            np.abs(np.exp(1j * (z @ directions)[..., None] * t).mean(0) - np.exp(-(t**2) / 2)) ** 2
+        )
+        statistics.append(8 * 2 * np.trapezoid(error * np.exp(-(t**2) / 2), t, axis=-1).mean())
+    assert float(terms["sigreg"]) == pytest.approx(np.mean(statistics), rel=1e-4)
+    expected = prediction_error(forecast) + 0.09 * np.mean(statistics)
+    assert float(loss) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_objective_of_pldm_is_its_formula(forecast):
+    loss, _ = pldm(forecast, ObjectiveConfig(), torch.Generator())
+    z = forecast.targets.numpy()
+    centred = z - z.mean(1, keepdims=True)
+    hinge = np.maximum(0, 1 - np.sqrt(z.var(1, ddof=1) + 1e-4)).mean()
+    over_time = np.maximum(0, 1 - np.sqrt(centred.var(0, ddof=1) + 1e-4)).mean()
+    covariances = [np.cov(step.T) for step in z]
+    pairs = ~np.eye(5, dtype=bool)
+    covariance = np.mean([matrix[pairs] ** 2 for matrix in covariances])
+    alignment = np.mean(np.diff(z, axis=0) ** 2)
+    expected = prediction_error(forecast) + 18 * hinge + 0.7 * over_time
+    assert float(loss) == pytest.approx(expected + 12 * covariance + 0.2 * alignment, rel=1e-6)
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_a_peer_changes_the_objective_and_nothing_else(peer, tmp_path, monkeypatch):
+    settings = ObjectiveConfig(**PEERS[peer])
+    check_objective(settings, latent_dim=6, action_dim=2)
+    assert not settings.stop_gradient
+
+    def asked(row):
+        train = Mock(side_effect=InterruptedError)
+        monkeypatch.setattr("worldmodel.train", train)
+        with pytest.raises(InterruptedError):
+            ROWS[row].measure(0, tmp_path, False)
+        return train.call_args.kwargs
+
+    assert asked(f"tworoom-{peer}") == {**asked("tworoom"), "settings": {"objective": PEERS[peer]}}
 
 
 @pytest.mark.slow

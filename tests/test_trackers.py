@@ -11,10 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 import worldmodel
-from cli import app
 from worldmodel.callbacks import Callback, CallbackList, TrainingState
+from worldmodel.cli import app
 from worldmodel.config import build_config, from_options
-from worldmodel.errors import RunError
+from worldmodel.errors import MissingLibraryError
+from worldmodel.extras import install_command
 from worldmodel.run import Run
 from worldmodel.trackers import TRACKERS, Tracker, WandbTracker, tracking
 from worldmodel.trust import named_by_config
@@ -65,7 +66,7 @@ class Recording(Tracker):
 def recording(monkeypatch):
     Recording.calls, Recording.failing = [], ()
     monkeypatch.setitem(TRACKERS, "recording", Recording)
-    monkeypatch.setitem(sys.modules, "recording", SimpleNamespace(init=None))
+    monkeypatch.setattr("worldmodel.trackers.require_installed", lambda *_: None)
     return Recording
 
 
@@ -130,8 +131,7 @@ def test_a_missing_extra_is_one_line_and_no_run_is_made(name, tmp_path, monkeypa
     result = CliRunner().invoke(app, ["train", "--preset", "smoke", "--tracker", name])
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1] == (
-        f"Error: the tracker {name} is not installed; install it with: "
-        f"pip install 'worldmodel[{name}]'"
+        f"Error: {name} is not installed; install it with: {install_command(name)}"
     )
     assert not (tmp_path / "results").exists()
 
@@ -184,10 +184,12 @@ def test_trackers_record_a_training_offline_and_change_no_weights(
         assert rows > 1
 
 
-def test_the_error_of_a_missing_library_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace())  # a directory of old runs
+def test_a_directory_of_old_runs_is_not_taken_for_the_library(tmp_path, monkeypatch):
+    (tmp_path / "wandb").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
     with (
-        pytest.raises(RunError, match=r"pip install 'worldmodel\[wandb\]'"),
+        pytest.raises(MissingLibraryError, match="wandb is not installed"),
         tracking(["wandb"], CallbackList()),
     ):
         pass

@@ -16,8 +16,8 @@ import torch
 from typer.testing import CliRunner
 
 import worldmodel
-from cli import app
 from worldmodel import training
+from worldmodel.cli import app
 from worldmodel.run import Run
 
 TINY = [
@@ -311,7 +311,7 @@ def test_the_original_command_line_means_what_it_says(monkeypatch):
 
 def test_importing_the_package_loads_nothing_heavy():
     code = (
-        "import sys, worldmodel, cli; "
+        "import sys, worldmodel.cli; "
         "print([m for m in ('torch', 'numba', 'pygame', 'matplotlib', 'ray') if m in sys.modules])"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -13,8 +13,8 @@ import yaml
 from typer.testing import CliRunner
 
 import worldmodel
-from cli import app
 from worldmodel.agent_config import AgentConfig
+from worldmodel.cli import app
 from worldmodel.config import build_config, override
 from worldmodel.errors import RunError
 from worldmodel.rl.agents import results_folder

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli import app
+from worldmodel.cli import app
 from worldmodel.data import collect
 from worldmodel.user_code import in_user_code, user_code_of
 

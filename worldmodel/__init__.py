@@ -7,6 +7,7 @@ public names are resolved on first use.
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gymnasium.envs.registration import register
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from worldmodel.training import resume as resume
     from worldmodel.training import train as train
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 _PUBLIC = {
     "AgentConfig": "worldmodel.agent_config",
@@ -94,6 +95,10 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     return sorted({*globals(), *_PUBLIC})
 
+
+# `worldmodel/envs` is a link to `envs` in a clone. Git on Windows makes a file of it by default.
+if (Path(__file__).parent / "envs").is_file():
+    __path__.append(str(Path(__file__).parents[1]))
 
 register(
     id="DoublePendulum-v0",

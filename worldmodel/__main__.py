@@ -1,5 +1,5 @@
 """`python -m worldmodel` is the command line."""
 
-from cli import main
+from worldmodel.cli import main
 
 main()

@@ -18,6 +18,8 @@ class _TrainByDefault(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         known = [*self.commands, *ctx.help_option_names]
+        if ctx.resilient_parsing and not args:  # the shell completes the word after `rl`
+            return super().parse_args(ctx, args)
         close = get_close_matches(args[0], known, cutoff=0.8) if args else []
         if not close or (args[0] not in self.commands and Path(args[0]).exists()):
             args = ["train", *args]
@@ -26,7 +28,8 @@ class _TrainByDefault(TyperGroup):
 
 rl_app = typer.Typer(
     cls=_TrainByDefault,
-    help="Train agents: worldmodel rl RUN --on dream, short for rl train RUN.",
+    help="Train agents; worldmodel rl RUN is short for worldmodel rl train RUN.\n\n"
+    "Example: worldmodel rl results/pendulum_image_20260101_120000 --on dream",
 )
 Steps = Annotated[
     int | None, typer.Option(min=1, help="Environment steps of training (default: 200000).")
@@ -72,7 +75,10 @@ def rl_train(
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Train a Stable-Baselines3 agent, and evaluate it in the real environment."""
+    """Train a Stable-Baselines3 agent, and evaluate it in the real environment.
+
+    Example: worldmodel rl train results/pendulum_image_20260101_120000 --on dream --algo ppo
+    """
     with user_errors():
         from worldmodel.rl.agents import result_summary
         from worldmodel.rl.tuned import parse_hyper
@@ -103,7 +109,10 @@ def rl_compare(
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Compare agents on latents, in the dream, on pixels and on the true state."""
+    """Compare agents on latents, in the dream, on pixels and on the true state.
+
+    Example: worldmodel rl compare results/pendulum_image_20260101_120000 --no-pixels
+    """
     with user_errors():
         from worldmodel.rl.compare import comparison_table
         from worldmodel.rl.tuned import parse_hyper

@@ -21,12 +21,12 @@ class Ensemble(Section):
         learning_rate: peak of each predictor's schedule.
     """
 
-    size: int = Field(0, ge=0)
-    penalty: float = Field(0.02, ge=0)
-    updates: int = Field(600, ge=1)
-    episodes: int = Field(2000, ge=1)
-    horizon: int = Field(4, ge=1)
-    learning_rate: float = Field(5e-3, gt=0)
+    size: int = Field(default=0, ge=0)
+    penalty: float = Field(default=0.02, ge=0)
+    updates: int = Field(default=600, ge=1)
+    episodes: int = Field(default=2000, ge=1)
+    horizon: int = Field(default=4, ge=1)
+    learning_rate: float = Field(default=5e-3, gt=0)
 
     @model_validator(mode="after")
     def _check_size(self) -> Self:
@@ -51,16 +51,16 @@ class Loop(Section):
         learning_rate: peak of their schedule.
     """
 
-    rounds: int = Field(0, ge=0)
-    patience: int = Field(2, ge=1)
-    min_improvement: float = Field(0.01, ge=0)
-    episodes: int = Field(20, ge=1)
-    max_steps: int = Field(1000, ge=1)
-    noise: float = Field(0.2, ge=0)
-    fresh_fraction: float = Field(0.5, gt=0, lt=1)
-    replay_episodes: int = Field(3000, ge=1)
-    updates: int = Field(400, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
+    rounds: int = Field(default=0, ge=0)
+    patience: int = Field(default=2, ge=1)
+    min_improvement: float = Field(default=0.01, ge=0)
+    episodes: int = Field(default=20, ge=1)
+    max_steps: int = Field(default=1000, ge=1)
+    noise: float = Field(default=0.2, ge=0)
+    fresh_fraction: float = Field(default=0.5, gt=0, lt=1)
+    replay_episodes: int = Field(default=3000, ge=1)
+    updates: int = Field(default=400, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
 
 
 class AgentConfig(Section):
@@ -86,16 +86,16 @@ class AgentConfig(Section):
 
     on: Literal["latent", "dream", "pixels", "state"] = "dream"
     algo: Literal["ppo", "a2c", "sac", "td3", "ddpg", "dqn"] = "ppo"
-    steps: int = Field(200_000, ge=1)
-    seed: int = Field(0, ge=0, lt=2**32)
-    num_envs: int | None = Field(None, ge=1)
-    gamma: float | None = Field(None, ge=0, lt=1)
+    steps: int = Field(default=200_000, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    num_envs: int | None = Field(default=None, ge=1)
+    gamma: float | None = Field(default=None, ge=0, lt=1)
     kwargs: dict[str, Any] = Field(default_factory=dict)
-    dream_steps: int = Field(50, ge=1)
+    dream_steps: int = Field(default=50, ge=1)
     leaving_terminates: bool = True
-    eval_points: int = Field(10, ge=1)
-    eval_episodes: int = Field(20, ge=1, le=10_000)
-    max_eval_steps: int = Field(10_000, ge=1)
+    eval_points: int = Field(default=10, ge=1)
+    eval_episodes: int = Field(default=20, ge=1, le=10_000)
+    max_eval_steps: int = Field(default=10_000, ge=1)
     ensemble: Ensemble = Ensemble()
     loop: Loop = Loop()
 

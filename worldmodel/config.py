@@ -158,9 +158,9 @@ class Config(Section):
 
     env: Env = Env()
     observation: Literal["pixels", "vector"] = "pixels"
-    image_size: int = Field(64, ge=16, le=256, multiple_of=16)
-    frame_stack: int = Field(FRAME_STACK, ge=1, le=8)
-    seed: int = Field(0, ge=0, lt=2**32)
+    image_size: int = Field(default=64, ge=16, le=256, multiple_of=16)
+    frame_stack: int = Field(default=FRAME_STACK, ge=1, le=8)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     device: str = "auto"
     output_dir: Path = Path("results")
     trackers: Trackers = ("tensorboard",)

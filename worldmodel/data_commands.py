@@ -21,7 +21,9 @@ from worldmodel.options import (
 )
 from worldmodel.terminal import (
     FAILED,
+    WRONG_USAGE,
     TerminalProgress,
+    fail,
     print_problems,
     print_values,
     user_errors,
@@ -53,7 +55,10 @@ def collect(
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Collect trajectories from any Gymnasium environment into a replay buffer."""
+    """Collect trajectories from any Gymnasium environment into a replay buffer.
+
+    Example: worldmodel collect data/mine --env CartPole-v1 --policy random --size 1000
+    """
     with user_errors():
         from worldmodel.config import parse_settings
         from worldmodel.data.datasets import collect_to
@@ -162,16 +167,33 @@ def view(
 
 def info(
     path: Annotated[
-        Path, typer.Argument(help="A run directory, hf://user/name, or a replay buffer.")
-    ],
+        Path | None,
+        typer.Argument(
+            help="A run directory, hf://user/name, or a replay buffer (default: the installation)."
+        ),
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Read everything and report what is damaged.")
     ] = False,
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Show what a run or a replay buffer holds."""
+    """Show what a run or a replay buffer holds, or without a path what is installed.
+
+    Example: worldmodel info
+
+    The versions, devices and optional libraries that it shows belong into a bug report.
+
+    Example: worldmodel info --check data/mine
+    """
     with user_errors():
+        if path is None:
+            if check:
+                fail("--check needs the path of a run or a replay buffer", WRONG_USAGE)
+            from worldmodel.installation import describe_installation
+
+            print_values(describe_installation(), as_json)
+            return
         from worldmodel.checks import check_path, describe
         from worldmodel.hub import local_path
 
@@ -191,7 +213,10 @@ def repair(
         bool, typer.Option("--discard", help="Delete what cannot be repaired.")
     ] = False,
 ) -> None:
-    """Repair the index of a replay buffer, so that it can be read and extended again."""
+    """Repair the index of a replay buffer, so that it can be read and extended again.
+
+    Example: worldmodel repair data/mine
+    """
     with user_errors():
         from worldmodel.data.repair import repair_buffer
 

@@ -31,6 +31,10 @@ class Problem:
     fix: str
 
 
+class MissingLibraryError(ImportError):
+    """An optional library is not installed; the message has the command that installs it."""
+
+
 class RunError(RuntimeError):
     """A run directory is missing, damaged, unfinished, or cannot be written."""
 

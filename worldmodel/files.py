@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from filelock import FileLock, Timeout
 
 from worldmodel.errors import RunError
+from worldmodel.extras import require
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +84,7 @@ def sync(path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file, completely or not at all."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -204,10 +205,11 @@ def save_safetensors(path: Path, content: Mapping[str, Any]) -> None:
     """Write nested dictionaries of tensors; the keys of each tensor are joined by dots.
 
     Raises:
-        RunError: If a value is not a tensor, or safetensors is not installed.
+        MissingLibraryError: If safetensors is not installed.
+        RunError: If a value is not a tensor.
     """
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in _flat(content)}
-    data = _safetensors().save(tensors, metadata={"format": "pt"})
+    data = require("safetensors.torch", "hub").save(tensors, metadata={"format": "pt"})
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 
@@ -216,24 +218,15 @@ def load_safetensors(path: Path) -> dict[str, torch.Tensor]:
     """Read the tensors of a file by their keys; nothing in the file is executed.
 
     Raises:
-        RunError: If it is not a safetensors file, or safetensors is not installed.
+        MissingLibraryError: If safetensors is not installed.
+        RunError: If it is not a safetensors file.
     """
-    library = _safetensors()
+    library = require("safetensors.torch", "hub")
     try:
         tensors: dict[str, torch.Tensor] = library.load(path.read_bytes())
     except Exception as error:  # the library raises several types for damaged files
         raise RunError(f"{path.name} is not an intact safetensors file ({error})") from error
     return tensors
-
-
-def _safetensors() -> Any:
-    try:
-        import safetensors.torch
-    except ImportError as error:
-        raise RunError(
-            "safetensors is not installed; install it with: pip install 'worldmodel[hub]'"
-        ) from error
-    return safetensors.torch
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:

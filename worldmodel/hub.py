@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worldmodel.errors import ConfigError, RunError
+from worldmodel.errors import ConfigError, MissingLibraryError, RunError
+from worldmodel.extras import require
 from worldmodel.files import load_safetensors, read_json, save_tensors, write_json
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def local_path(path: str | Path) -> Path:
     directory ``results/user--name--<commit>`` of the working directory, once for each commit.
 
     Raises:
+        MissingLibraryError: If `huggingface_hub` is not installed.
         RunError: If there is no such repository, it is no intact run, or it cannot be reached.
     """
     if not is_hub_reference(path):
@@ -122,7 +124,7 @@ def hub_api() -> HfApi:
     """Make a client; the environment variables of `huggingface_hub` apply.
 
     Raises:
-        RunError: If the library is not installed.
+        MissingLibraryError: If the library is not installed.
     """
     api: HfApi = _library().HfApi(
         endpoint=os.environ.get("HF_ENDPOINT") or None,
@@ -149,11 +151,12 @@ def hub_errors(reference: HubReference) -> Iterator[None]:
     """Turn the errors of `huggingface_hub` into one line that says what to do.
 
     Raises:
-        RunError: For any error.
+        MissingLibraryError: If it is not installed.
+        RunError: For any other error.
     """
     try:
         yield
-    except (RunError, ConfigError):
+    except (RunError, ConfigError, MissingLibraryError):
         raise
     except Exception as error:  # its HTTP library raises types of its own
         raise RunError(_explain(error, reference)) from error
@@ -193,13 +196,8 @@ def _first_line(error: Exception) -> str:
 
 def _library() -> Any:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    try:
-        import huggingface_hub.constants
-    except ImportError as error:
-        raise RunError(
-            "huggingface_hub is not installed; install it with: pip install 'worldmodel[hub]'"
-        ) from error
-    return huggingface_hub
+    require("huggingface_hub.constants", "hub")
+    return require("huggingface_hub", "hub")
 
 
 def _download(reference: HubReference) -> tuple[str, dict[str, Path]]:

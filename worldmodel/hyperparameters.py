@@ -72,7 +72,7 @@ class Env(Section):
     kwargs: dict[str, Any] = {}
     wrappers: tuple[Annotated[str, AfterValidator(WRAPPERS.check)], ...] = ()
     observation_key: str | None = None
-    frame_skip: int = Field(1, ge=1)
+    frame_skip: int = Field(default=1, ge=1)
 
 
 def _as_sources(value: Any) -> Any:
@@ -110,16 +110,16 @@ class Data(Section):
     """
 
     sources: Annotated[tuple[str, ...], BeforeValidator(_as_sources)] = ()
-    size: int = Field(1000, ge=0)
-    min_steps: int = Field(25_000, ge=0)
-    steps: int = Field(50, ge=2)
+    size: int = Field(default=1000, ge=0)
+    min_steps: int = Field(default=25_000, ge=0)
+    steps: int = Field(default=50, ge=2)
     policy: str = "passive"
     env_kwargs: dict[str, Any] = {}
-    validation_size: int = Field(128, ge=8, le=10_000)
-    heldout_size: int = Field(256, ge=4)
+    validation_size: int = Field(default=128, ge=8, le=10_000)
+    heldout_size: int = Field(default=256, ge=4)
     state_key: str = "state"
     dir: Path = Path("data")
-    workers: int | None = Field(None, ge=1)
+    workers: int | None = Field(default=None, ge=1)
 
 
 class Model(Section):
@@ -130,7 +130,8 @@ class Model(Section):
         width: channels of the pixel encoder and decoder.
         hidden: width of the predictor's hidden layers.
         encoder: ``conv``, or ``keypoints`` where all there is to see is where things are (the
-            default of the double pendulum); ``mlp`` for vectors; or ``module:Name``.
+            default of the double pendulum); ``timm``, any backbone of timm by the ``name`` in
+            `encoder_kwargs`; ``mlp`` for vectors; or ``module:Name``.
         decoder: ``patches``, or ``module:Name``; models of vectors have none.
         predictor: ``residual``; for comparison ``direct`` (no residual connection) and
             ``identity`` (predicts no change); or ``module:Name``.
@@ -138,9 +139,9 @@ class Model(Section):
             `predictor_kwargs`.
     """
 
-    latent_dim: int = Field(64, ge=2, le=4096)
-    width: int = Field(16, ge=4, le=256)
-    hidden: int = Field(512, ge=8, le=8192)
+    latent_dim: int = Field(default=64, ge=2, le=4096)
+    width: int = Field(default=16, ge=4, le=256)
+    hidden: int = Field(default=512, ge=8, le=8192)
     encoder: Annotated[str, AfterValidator(ENCODERS.check)] = "conv"
     decoder: Annotated[str, AfterValidator(DECODERS.check)] = "patches"
     predictor: Annotated[str, AfterValidator(PREDICTORS.check)] = "residual"
@@ -169,14 +170,14 @@ class ObjectiveConfig(Section):
     """
 
     name: Annotated[str, AfterValidator(OBJECTIVES.check)] = "vicreg"
-    horizon: int = Field(8, ge=1)
+    horizon: int = Field(default=8, ge=1)
     offsets: tuple[int, ...] = (0, 1, 2, 4, 8)
     stop_gradient: bool = True
-    variance_weight: float = Field(1.0, ge=0)
-    covariance_weight: float = Field(0.05, ge=0)
-    sigreg_weight: float = Field(0.0, ge=0)
-    directions: int = Field(256, ge=1)
-    inverse_weight: float = Field(1.0, ge=0)
+    variance_weight: float = Field(default=1.0, ge=0)
+    covariance_weight: float = Field(default=0.05, ge=0)
+    sigreg_weight: float = Field(default=0.0, ge=0)
+    directions: int = Field(default=256, ge=1)
+    inverse_weight: float = Field(default=1.0, ge=0)
 
     @model_validator(mode="before")
     @classmethod
@@ -214,13 +215,13 @@ class Optimization(Section):
         max_grad_norm: gradients are clipped to this norm; None for no clipping.
     """
 
-    batch_size: int = Field(128, ge=8)
+    batch_size: int = Field(default=128, ge=8)
     optimizer: Literal["muon", "adamw"] = "muon"
-    learning_rate: float = Field(5e-3, gt=0)
-    final_learning_rate: float = Field(0.02, ge=0, le=1)
-    warmup: int = Field(100, ge=0)
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float | None = Field(None, gt=0)
+    learning_rate: float = Field(default=5e-3, gt=0)
+    final_learning_rate: float = Field(default=0.02, ge=0, le=1)
+    warmup: int = Field(default=100, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float | None = Field(default=None, gt=0)
 
 
 class Budget(Optimization):
@@ -232,8 +233,8 @@ class Budget(Optimization):
             `updates`. Few or long trajectories make a pass short, so `updates` suits any data.
     """
 
-    updates: int | None = Field(1, ge=1)
-    epochs: int | None = Field(None, ge=1)
+    updates: int | None = Field(default=1, ge=1)
+    epochs: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -257,11 +258,11 @@ class Phase1(Budget):
         ema_end: last momentum of the target encoder; in between it follows a cosine.
     """
 
-    updates: int | None = Field(1563, ge=1)
-    weight_decay: float = Field(1e-2, ge=0)
-    max_grad_norm: float | None = Field(5.0, gt=0)
-    ema_start: float = Field(0.99, ge=0, le=1)
-    ema_end: float = Field(1.0, ge=0, le=1)
+    updates: int | None = Field(default=1563, ge=1)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    max_grad_norm: float | None = Field(default=5.0, gt=0)
+    ema_start: float = Field(default=0.99, ge=0, le=1)
+    ema_end: float = Field(default=1.0, ge=0, le=1)
 
 
 class Refinement(Optimization):
@@ -273,13 +274,13 @@ class Refinement(Optimization):
         horizon: steps unrolled, at most.
     """
 
-    updates: int = Field(600, ge=0)
-    episodes: int = Field(4000, ge=1)
-    horizon: int = Field(8, ge=1)
-    batch_size: int = Field(256, ge=8)
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(1e-2, ge=0)
-    max_grad_norm: float | None = Field(5.0, gt=0)
+    updates: int = Field(default=600, ge=0)
+    episodes: int = Field(default=4000, ge=1)
+    horizon: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=256, ge=8)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    max_grad_norm: float | None = Field(default=5.0, gt=0)
 
 
 class Phase2(Budget):
@@ -291,10 +292,10 @@ class Phase2(Budget):
         head_batch_size: transitions per further update.
     """
 
-    updates: int | None = Field(469, ge=1)
-    min_updates: int = Field(400, ge=0)
-    head_updates: int = Field(1000, ge=0)
-    head_batch_size: int = Field(256, ge=8)
+    updates: int | None = Field(default=469, ge=1)
+    min_updates: int = Field(default=400, ge=0)
+    head_updates: int = Field(default=1000, ge=0)
+    head_batch_size: int = Field(default=256, ge=8)
 
 
 class Probe(Section):
@@ -311,14 +312,14 @@ class Probe(Section):
         weight_decay: of AdamW.
     """
 
-    observations: int = Field(60_000, ge=16)
-    baseline_observations: int = Field(30_000, ge=16)
-    width: int = Field(256, ge=1)
-    updates: int = Field(1400, ge=1)
-    max_epochs: int = Field(100, ge=1)
-    batch_size: int = Field(512, ge=1)
-    learning_rate: float = Field(8e-3, gt=0)
-    weight_decay: float = Field(1e-2, ge=0)
+    observations: int = Field(default=60_000, ge=16)
+    baseline_observations: int = Field(default=30_000, ge=16)
+    width: int = Field(default=256, ge=1)
+    updates: int = Field(default=1400, ge=1)
+    max_epochs: int = Field(default=100, ge=1)
+    batch_size: int = Field(default=512, ge=1)
+    learning_rate: float = Field(default=8e-3, gt=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
 
 
 class Reference(Optimization):
@@ -330,11 +331,11 @@ class Reference(Optimization):
         hidden: width of its hidden layers.
     """
 
-    updates: int = Field(500, ge=1)
-    horizon: int = Field(8, ge=1)
-    hidden: int = Field(512, ge=1)
-    weight_decay: float = Field(1e-2, ge=0)
-    max_grad_norm: float | None = Field(5.0, gt=0)
+    updates: int = Field(default=500, ge=1)
+    horizon: int = Field(default=8, ge=1)
+    hidden: int = Field(default=512, ge=1)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    max_grad_norm: float | None = Field(default=5.0, gt=0)
 
 
 class Evaluation(Section):
@@ -355,17 +356,17 @@ class Evaluation(Section):
 
     split: Literal["heldout", "validation"] = "heldout"
     readout: Annotated[str, AfterValidator(READOUTS.check)] = "auto"
-    steps: int = Field(61, ge=1)
-    resamples: int = Field(1000, ge=1)
-    confidence: float = Field(0.95, gt=0, lt=1)
-    domain_observations: int = Field(20_000, ge=16)
+    steps: int = Field(default=61, ge=1)
+    resamples: int = Field(default=1000, ge=1)
+    confidence: float = Field(default=0.95, gt=0, lt=1)
+    domain_observations: int = Field(default=20_000, ge=16)
     ood_false_positive_rate: float = Field(
-        1e-3,
+        default=1e-3,
         gt=0,
         lt=1,
         validation_alias=AliasChoices("ood_false_positive_rate", "domain_error_rate"),
     )
-    starts: int = Field(4096, ge=1)
+    starts: int = Field(default=4096, ge=1)
     probe: Probe = Probe()
     reference: Reference = Reference()
 
@@ -385,9 +386,9 @@ class Planning(Section):
     """
 
     method: Annotated[str, AfterValidator(PLANNERS.check)] = "icem"
-    horizon: int = Field(20, ge=1)
-    samples: int | None = Field(None, ge=2)
-    iterations: int | None = Field(None, ge=1)
+    horizon: int = Field(default=20, ge=1)
+    samples: int | None = Field(default=None, ge=2)
+    iterations: int | None = Field(default=None, ge=1)
     kwargs: dict[str, Any] = {}
-    hold_seconds: float = Field(1.0, gt=0)
-    goal_quantile: float = Field(0.01, gt=0, lt=1)
+    hold_seconds: float = Field(default=1.0, gt=0)
+    goal_quantile: float = Field(default=0.01, gt=0, lt=1)

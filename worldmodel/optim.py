@@ -12,7 +12,8 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,11 +23,16 @@ from worldmodel.distributed import average_gradients
 from worldmodel.hyperparameters import Optimization
 
 _M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
 _M_MMAP_MAX = -4
+_KEPT = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1}
+_RETURNED = {_M_MMAP_MAX: 65_536, _M_MMAP_THRESHOLD: 2**25, _M_TRIM_THRESHOLD: 2**26}
+"""What glibc's own adjustment, which ends with the first call of mallopt, arrives at by itself."""
 
 
-def tune_cpu() -> None:
-    """Configure the process for training; call it before the first tensor is computed.
+@contextmanager
+def tuned_cpu() -> Iterator[None]:
+    """Configure the process for training, and restore it afterwards.
 
     Flushes denormal numbers to zero: the gradients of a head whose loss has vanished, such as
     termination in an environment that never terminates, become denormal, and a CPU then takes ten
@@ -35,13 +41,23 @@ def tune_cpu() -> None:
     Lets the C library keep freed memory. By default glibc maps every large tensor anew and the
     kernel clears its pages, which costs a quarter of an update.
     """
+    kept_denormals = bool((torch.full((8,), 2e-38) * 0.1).any())
+    libc = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+    glibc = libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
     torch.set_flush_denormal(True)
-    if not sys.platform.startswith("linux"):
-        return
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(_M_MMAP_MAX, 0)
-        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    _mallopt(glibc, _KEPT)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(not kept_denormals)
+        _mallopt(glibc, _RETURNED)
+        if glibc is not None:
+            glibc.malloc_trim(0)
+
+
+def _mallopt(glibc: Any, values: Mapping[int, int]) -> None:
+    for parameter, value in values.items() if glibc is not None else ():
+        glibc.mallopt(parameter, value)
 
 
 def cosine(start: float, end: float, progress: float) -> float:

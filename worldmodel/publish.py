@@ -60,6 +60,7 @@ def push(
         ``commit`` of an upload.
 
     Raises:
+        MissingLibraryError: If a library of the extra `hub` is not installed.
         RunError: If the run is not finished or damaged, the name is invalid, nobody is logged in,
             or the Hub refuses the upload or cannot be reached.
     """

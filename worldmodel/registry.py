@@ -145,6 +145,7 @@ ENCODERS = Registry(
     {
         "keypoints": "worldmodel.models.encoders:KeypointEncoder",
         "conv": "worldmodel.models.encoders:ConvEncoder",
+        "timm": "worldmodel.models.encoders:TimmEncoder",
         "mlp": "worldmodel.models.encoders:MLPEncoder",
     },
 )

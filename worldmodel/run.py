@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import gymnasium as gym
 import numpy as np
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from worldmodel.evaluation.metrics import Metrics
     from worldmodel.evaluation.probes import MLPProbe
     from worldmodel.imagination import Domain, LatentVectorEnv
+    from worldmodel.keywords import AgentOptions, GoalOptions, ImagineOptions
 
 
 class Run(RunDirectory):
@@ -38,9 +39,7 @@ class Run(RunDirectory):
     """
 
     def with_settings(self, values: dict[str, Any]) -> Run:
-        """Return the same run with some of its configuration changed, for this use only.
-
-        Nothing on disk changes.
+        """Return the same run with a changed configuration; nothing on disk changes.
 
         Raises:
             ConfigError: If a key is unknown or a value is invalid.
@@ -179,7 +178,7 @@ class Run(RunDirectory):
         self._require_fit(envs, envs.single_action_space, envs.single_observation_space)
         return envs
 
-    def imagine(self, num_envs: int = 1024, **settings: Any) -> LatentVectorEnv:
+    def imagine(self, num_envs: int = 1024, **settings: Unpack[ImagineOptions]) -> LatentVectorEnv:
         """Make the world model as a vector environment.
 
         Args:
@@ -188,7 +187,8 @@ class Run(RunDirectory):
         """
         from worldmodel.imagination import LatentVectorEnv
 
-        settings = {"starts": self.starts, **settings}
+        if "starts" not in settings:
+            settings["starts"] = self.starts
         return LatentVectorEnv(self.model, num_envs, **settings)
 
     def evaluate(
@@ -269,7 +269,9 @@ class Run(RunDirectory):
             callbacks=callbacks,
         )
 
-    def reach_goals(self, *, callbacks: Sequence[Callback] = (), **settings: Any) -> dict[str, Any]:
+    def reach_goals(
+        self, *, callbacks: Sequence[Callback] = (), **settings: Unpack[GoalOptions]
+    ) -> dict[str, Any]:
         """Reach goals of held-out episodes by planning.
 
         Args:
@@ -280,16 +282,15 @@ class Run(RunDirectory):
 
         return reach_goals(self, callbacks=callbacks, **settings)
 
-    def train_agent(self, *, callbacks: Sequence[Callback] = (), **settings: Any) -> dict[str, Any]:
-        """Train a Stable-Baselines3 agent and evaluate it in the real environment.
+    def train_agent(
+        self, *, callbacks: Sequence[Callback] = (), **settings: Unpack[AgentOptions]
+    ) -> dict[str, Any]:
+        """Train an agent, evaluate it in the real environment, and return ``results.json``.
 
         Args:
             callbacks: that show progress.
             settings: fields of `AgentConfig` that differ from the run's configuration, as
                 ``on="dream"``, ``algo="sac"``, ``loop={"rounds": 3}``.
-
-        Returns:
-            What is also in ``results.json``; see `worldmodel.rl.agents.train_agent`.
 
         Raises:
             ConfigError: If a setting is unknown or invalid.
@@ -308,7 +309,7 @@ class Run(RunDirectory):
         *,
         pixels: bool = True,
         callbacks: Sequence[Callback] = (),
-        **settings: Any,
+        **settings: Unpack[AgentOptions],
     ) -> dict[str, Any]:
         """Train agents on state, latents, dream and pixels with the same budget.
 
@@ -356,10 +357,8 @@ class Run(RunDirectory):
         }
         if self.finished:
             if (angle := self.metrics.forecast.angle) is not None:
-                description["forecast"] = {
-                    "angle_error": angle.error,
-                    "horizon_steps": angle.horizon.steps,
-                }
+                forecast = {"angle_error": angle.error, "horizon_steps": angle.horizon.steps}
+                description["forecast"] = forecast
             description["effective_rank"] = self.metrics.collapse.effective_rank
         return description
 

@@ -29,7 +29,9 @@ def push(
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Upload a run to the Hugging Face Hub: worldmodel push results/RUN user/name --private.
+    """Upload a run to the Hugging Face Hub.
+
+    Example: worldmodel push results/pendulum_image_20260101_120000 user/name --private
 
     Weights are uploaded as safetensors, with a model card made from metrics.json; the data is not.
     """

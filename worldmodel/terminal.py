@@ -164,7 +164,12 @@ def _report(error: Exception) -> None:
     """Print an error and exit; return if it is unexpected and not the user's."""
     from gymnasium.error import Error as GymnasiumError
 
-    from worldmodel.errors import InterruptedRunError, ReplayBufferError, RunError
+    from worldmodel.errors import (
+        InterruptedRunError,
+        MissingLibraryError,
+        ReplayBufferError,
+        RunError,
+    )
     from worldmodel.user_code import user_code_of
 
     where = user_code_of(error)
@@ -178,7 +183,7 @@ def _report(error: Exception) -> None:
         if not is_worker_process():
             typer.echo(str(error), err=True)
         raise typer.Exit(FAILED)
-    if isinstance(error, RunError | OSError):
+    if isinstance(error, RunError | MissingLibraryError | OSError):
         fail(str(error), FAILED)
     if isinstance(error, MemoryError):
         fail(f"not enough memory: {error}", FAILED)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worldmodel.callbacks import Callback, CallbackList, TrainingState, scalar_tags
-from worldmodel.errors import RunError
+from worldmodel.extras import require_installed
 from worldmodel.files import write_text
 
 if TYPE_CHECKING:
@@ -186,14 +186,11 @@ def require_trackers(names: Sequence[str]) -> None:
     """Check that the libraries of trackers are installed.
 
     Raises:
-        RunError: If one is not; the message names the extra.
+        MissingLibraryError: If one is not.
     """
     for name in names:
-        if name in TRACKERS and not _is_installed(name):
-            raise RunError(
-                f"the tracker {name} is not installed; install it with: "
-                f"pip install 'worldmodel[{name}]'"
-            )
+        if name in TRACKERS:
+            require_installed(name, name)
 
 
 @contextmanager
@@ -205,7 +202,7 @@ def tracking(names: Sequence[str], callbacks: CallbackList) -> Iterator[Callback
         callbacks: callbacks that are called before the trackers.
 
     Raises:
-        RunError: If a library is not installed.
+        MissingLibraryError: If a library is not installed.
     """
     require_trackers(names)
 
@@ -242,14 +239,6 @@ def _media(library: Any, run: Run, **video: Any) -> dict[str, Any]:
     if (run.path / "forecast.mp4").is_file():
         media["forecast_video"] = library.Video(str(run.path / "forecast.mp4"), **video)
     return media
-
-
-def _is_installed(name: str) -> bool:
-    """Whether a library can be imported; a directory ``wandb`` with old runs is not one."""
-    try:
-        return hasattr(importlib.import_module(name), "init")
-    except ImportError:
-        return False
 
 
 def _wandb_id(path: Path) -> str:

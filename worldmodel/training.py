@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import gymnasium as gym
 import numpy as np
@@ -39,9 +39,10 @@ from worldmodel.errors import InterruptedRunError, RunError
 from worldmodel.files import only_one_process, temporary_files
 from worldmodel.hub import HubReference, is_hub_reference
 from worldmodel.hyperparameters import Data
+from worldmodel.keywords import TrainOptions
 from worldmodel.models import ModelSpec, WorldModel, check_parts, choose_device
 from worldmodel.objectives import check_objective
-from worldmodel.optim import Phase, tune_cpu
+from worldmodel.optim import Phase, tuned_cpu
 from worldmodel.phases import decoder_heads_phase, extra_heads_phase, jepa_phase, refinement_phase
 from worldmodel.registry import READOUTS
 from worldmodel.run import Run
@@ -69,7 +70,7 @@ def train(
     settings: Mapping[str, Any] | None = None,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
-    **options: Any,
+    **options: Unpack[TrainOptions],
 ) -> Run:
     """Collect data, train a world model, and evaluate it on held-out episodes.
 
@@ -104,9 +105,9 @@ def train(
         >>> run = worldmodel.train(env="DoublePendulumPixels-v0", preset="quick")  # doctest: +SKIP
     """
     if config is None:
-        if data is not None:
-            options["data"] = as_sources(data, Path(options.get("data_dir") or Data().dir))
-        layers = from_options(env=env, **options)
+        place = Path(options.get("data_dir") or Data().dir)
+        sources = None if data is None else as_sources(data, place)
+        layers = from_options(env=env, data=sources, **options)
         config = build_config(layers, settings or {}, preset=preset)
     elif env is not None or data is not None or settings or options or preset != "quick":
         raise TypeError("config is a whole configuration: give it without other options")
@@ -221,7 +222,11 @@ def _train(run: Run, watching: CallbackList) -> Run:
         watching.on_message(f"Training in {process_count()} processes")
     names = run.config.trackers if is_main_process() else ()
     try:
-        with tracking(names, watching) as watching, _opened(run, watching) as datasets:
+        with (
+            tracking(names, watching) as watching,
+            _opened(run, watching) as datasets,
+            tuned_cpu(),
+        ):
             if run.config.data.sources:
                 for text in describe_data(run.config, datasets):
                     watching.on_message(text)
@@ -294,7 +299,6 @@ def fit_horizon(run: Run, train: ReplayBuffer, callbacks: CallbackList) -> None:
 def run_phases(run: Run, datasets: Datasets, callbacks: CallbackList) -> WorldModel:
     """Train what is left to train; returns the model, frozen."""
     config, buffer = run.config, datasets.train
-    tune_cpu()
     torch.manual_seed(config.seed)
     spec = ModelSpec.of(config, buffer.frame_shape, buffer.action_space)
     run.save_spec(spec)

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import gymnasium as gym
 import numpy as np
 
 import worldmodel
+from benchmarks.public.peers import PEERS
 from worldmodel import Policy
 from worldmodel.data import load_or_collect
 
+_ACTION_BAR = "benchmarks.public.rows:LastActionBar"
 TWO_ROOM = "stable_worldmodel.envs:swm/TwoRoom-v1"
 
 
@@ -111,7 +114,41 @@ class TwoRoomExpert(Policy):
         return target if np.linalg.norm(door - position) <= self.AT_DOOR else door
 
 
-def two_room(size: int) -> Callable[[int, Path, bool], Score]:
+class LastActionBar(gym.Wrapper[Any, int, Any, int]):
+    """Draws the last action of CartPole at the upper edge of its rendering.
+
+    CartPole integrates by the explicit Euler method: a step moves cart and pole by the velocities
+    from before the action. So the newest velocities, which the last action has changed, do not show
+    in any number of frames: with the frames alone, a network that is trained on the true state
+    reads the angular velocity with an error of 0.34 rad/s.
+    """
+
+    HEIGHT = 40  # of 400 pixels
+
+    def __init__(self, env: gym.Env[Any, int]) -> None:
+        super().__init__(env)
+        self._last: int | None = None
+
+    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
+        """Reset; there is no last action."""
+        self._last = None
+        return super().reset(**options)
+
+    def step(self, action: int) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step, and remember the action."""
+        self._last = int(action)
+        return super().step(action)
+
+    def render(self) -> Any:
+        """Render with a black bar on the left or the right half, or none after a reset."""
+        image = np.array(super().render())
+        if self._last is not None:
+            middle = image.shape[1] // 2
+            image[: self.HEIGHT, slice(middle) if self._last == 0 else slice(middle, None)] = 0
+        return image
+
+
+def two_room(size: int, peer: str | None = None) -> Callable[[int, Path, bool], Score]:
     """Return a function that measures goal reaching in TwoRoom.
 
     The tasks come from held-out episodes of `TwoRoomExpert`, another sample of starts and goals for
@@ -119,7 +156,9 @@ def two_room(size: int) -> Callable[[int, Path, bool], Score]:
 
     Args:
         size: random training trajectories, of 40 steps each.
+        peer: train with the objective of another method, see `PEERS`.
     """
+    settings = {"objective": PEERS[peer]} if peer else {}
 
     def measure(seed: int, folder: Path, smoke: bool) -> Score:
         run = worldmodel.train(
@@ -128,6 +167,7 @@ def two_room(size: int) -> Callable[[int, Path, bool], Score]:
             size=32 if smoke else size,
             steps=40,
             preset="smoke" if smoke else "quick",
+            settings=settings,
             seed=seed,
             data_dir=str(folder / "data"),
             output_dir=str(folder / "runs"),
@@ -200,6 +240,11 @@ _TWO_ROOM_PUBLISHED = (
     Published("PLDM", "97", _LEWM),
     Published("DINO-WM", "100", _LEWM),
 )
+_PEER_DIFFERENCES = (
+    "Only the objective is that of the method, with its own weights. Data, networks, optimizer, "
+    "number of updates and planner are those of tworoom, instead of a ViT, a transformer of three "
+    "frames, AdamW and 100 epochs."
+)
 _AGENT_DIFFERENCES = (
     "The published agents observe the true state and act in the real environment; ours learns from "
     "pixels, in the model, and its real steps include the model's training data."
@@ -226,9 +271,29 @@ ROWS: dict[str, Row] = {
         "As in tworoom, with 10,000 steps of training data.",
         ("stable_worldmodel",),
     ),
+    "tworoom-lewm": Row(
+        "tworoom with the objective of LeWM",
+        two_room(1000, "lewm"),
+        98,
+        "success",
+        _TWO_ROOM_PUBLISHED,
+        _PEER_DIFFERENCES,
+        ("stable_worldmodel",),
+    ),
+    "tworoom-pldm": Row(
+        "tworoom with the objective of PLDM",
+        two_room(1000, "pldm"),
+        98,
+        "success",
+        _TWO_ROOM_PUBLISHED,
+        _PEER_DIFFERENCES,
+        ("stable_worldmodel",),
+    ),
     "cartpole": Row(
         "CartPole-v1, agent trained in the dream",
-        dream_agent("CartPole-v1", {}, {"steps": 50_000, "loop": {"rounds": 3}}),
+        dream_agent(
+            "CartPole-v1", {"wrappers": [_ACTION_BAR]}, {"steps": 50_000, "loop": {"rounds": 3}}
+        ),
         490,
         "return",
         (Published("PPO, 100,000 steps", "500.0", _ZOO),),

@@ -59,7 +59,16 @@ ANIMATIONS = {
 
 def write_commands() -> None:
     """Write the reference of the command line, from the command line itself."""
-    command = [sys.executable, "-m", "typer", "cli", "utils", "docs", "--name", "worldmodel"]
+    command = [
+        sys.executable,
+        "-m",
+        "typer",
+        "worldmodel.cli",
+        "utils",
+        "docs",
+        "--name",
+        "worldmodel",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     body = done.stdout.partition("\n")[2]
     write("reference/cli", f"# Commands and options\n{body}")

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,13 +15,15 @@ import pytest
 from numpy.testing import assert_array_equal
 from typer.testing import CliRunner
 
-from cli import app
+from worldmodel.cli import app
 from worldmodel.config import build_config
 from worldmodel.data import ReplayBuffer, convert
 from worldmodel.data.importers import open_source
 from worldmodel.data.own_data import known_env, open_own_data
 from worldmodel.data.reader import NO_REWARDS, ReadOptions
 from worldmodel.data.shards import Manifest, shard_directory
+from worldmodel.errors import MissingLibraryError
+from worldmodel.extras import install_command
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:minari")
 
@@ -335,9 +338,9 @@ def test_minari_metadata_never_make_an_environment(tmp_path):
 
 def test_a_missing_library_is_reported_with_the_command_that_installs_it(tmp_path, monkeypatch):
     source = fill(tmp_path / "source", range(2))
-    monkeypatch.setattr("worldmodel.data.reader.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("worldmodel.extras.find_spec", lambda name: None)
     for to, file, _options in list(FORMATS.values())[1:]:
-        with pytest.raises(ValueError, match=r"pip install 'worldmodel\[data\]'"):
+        with pytest.raises(MissingLibraryError, match=re.escape(install_command("data"))):
             convert(source, tmp_path / file, to=to)
     assert [p.name for p in tmp_path.iterdir()] == ["source"]
 

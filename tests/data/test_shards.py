@@ -10,8 +10,8 @@ from episodes import create, fill
 from killing_policy import MARK
 from typer.testing import CliRunner
 
-from cli import app
 from worldmodel.checks import check_path, describe
+from worldmodel.cli import app
 from worldmodel.config import build_config
 from worldmodel.data import ReplayBuffer, collect
 from worldmodel.data import shards as shards_module

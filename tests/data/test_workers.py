@@ -58,7 +58,7 @@ class ProcessState(tiny_env.TinyEnv):
 
     def _observe(self):
         threads = {os.environ.get(name) for name in workers._THREADS} == {"1"}
-        state = [os.getpid(), threads, "torch" in sys.modules, "cli" in sys.modules]
+        state = [os.getpid(), threads, "torch" in sys.modules, "worldmodel.cli" in sys.modules]
         return super()._observe()[0], {"state": np.array(state, float)}
 
 

@@ -14,7 +14,7 @@ from tiny_env import SpacesEnv
 from typer.testing import CliRunner
 
 import worldmodel
-from cli import app
+from worldmodel.cli import app
 from worldmodel.config import build_config, dump, from_options, read_yaml
 from worldmodel.data import ReplayBuffer, make_env, make_vec_env, resolve
 from worldmodel.data.adapters import adapt

@@ -14,7 +14,7 @@ from mutations import SCALARS, VALUES, places
 from typer.testing import CliRunner
 
 import worldmodel
-from cli import app
+from worldmodel.cli import app
 from worldmodel.config import Config, build_config, from_options, parse_settings
 from worldmodel.errors import ConfigError, ReplayBufferError, RunError
 from worldmodel.rl.tuned import parse_hyper

@@ -5,7 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from cli import app
+from worldmodel.cli import app
 
 SMALL = ["--steps", 256, "--envs", 4]
 

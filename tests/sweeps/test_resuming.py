@@ -9,7 +9,7 @@ from tiny_sweep import tiny_sweep
 from typer.testing import CliRunner
 
 import worldmodel
-from cli import app
+from worldmodel.cli import app
 from worldmodel.data import reader
 from worldmodel.errors import RunError
 from worldmodel.run import Run

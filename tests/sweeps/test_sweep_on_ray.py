@@ -16,7 +16,7 @@ from tiny_sweep import tiny_sweep
 from typer.testing import CliRunner
 
 import worldmodel
-from cli import app
+from worldmodel.cli import app
 from worldmodel.sweeps import read_sweep
 
 pytestmark = pytest.mark.slow
@@ -136,7 +136,7 @@ def test_ctrl_c_saves_checkpoints_and_the_command_resumes(tmp_path):
     content = tiny_sweep(tmp_path, seeds=[0])
     content["base"]["phase1.updates"] = 600
     (tmp_path / "long.yaml").write_text(yaml.safe_dump(content))
-    words = [sys.executable, "-m", "cli", "sweep", "long.yaml", "--workers", "2", "--json"]
+    words = [sys.executable, "-m", "worldmodel", "sweep", "long.yaml", "--workers", "2", "--json"]
     log = tmp_path / "results" / "long" / "base_seed0" / "trial.log"
 
     def run(*, stopped):

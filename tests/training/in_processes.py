@@ -16,9 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tiny_training import new_model, tiny_config
 
-import cli
 import worldmodel
-from worldmodel import distributed, optim
+from worldmodel import cli, distributed, optim
 from worldmodel.config import read_yaml, validate
 from worldmodel.data import ReplayBuffer
 from worldmodel.errors import InterruptedRunError, RunError

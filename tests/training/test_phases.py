@@ -1,7 +1,9 @@
 """Both phases: they learn, they touch only what is theirs, and they resume exactly."""
 
 import copy
+import platform
 
+import psutil
 import pytest
 import torch
 from tiny_training import new_model, tiny_buffer, tiny_config
@@ -11,7 +13,7 @@ from torch.nn import functional as F
 from worldmodel.batches import WindowSampler
 from worldmodel.hyperparameters import Phase1
 from worldmodel.objectives import regularized_prediction
-from worldmodel.optim import tune_cpu
+from worldmodel.optim import tuned_cpu
 from worldmodel.phases import (
     decoder_heads_phase,
     evaluation_mode,
@@ -297,9 +299,27 @@ def test_measuring_changes_no_statistics(buffer):
 
 def test_numbers_below_the_normal_range_count_as_zero_in_training():
     tiny = torch.full((8,), 2e-38)
-    try:
-        tune_cpu()
+    with tuned_cpu():
         assert not (tiny * 0.1).any()
-    finally:
-        torch.set_flush_denormal(False)
+        with tuned_cpu():
+            pass
+        assert not (tiny * 0.1).any()
     assert (tiny * 0.1).all()
+
+
+def test_a_training_leaves_the_process_as_it_was(driven_run):
+    assert (torch.full((8,), 2e-38) * 0.1).all()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has mallopt")
+def test_freed_memory_is_kept_in_training_and_returned_afterwards():
+    resident = psutil.Process().memory_info
+    with tuned_cpu():
+        block = torch.ones(2**25)  # 128 MB
+        del block
+        kept = resident().rss
+    assert kept - resident().rss > 100 * 2**20
+    block = torch.ones(2**25)
+    used = resident().rss
+    del block
+    assert used - resident().rss > 100 * 2**20

@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 from typer.testing import CliRunner
 
-from cli import app
+from worldmodel.cli import app
 from worldmodel.data import ReplayBuffer, convert
 from worldmodel.data.convert import open_episodes
 from worldmodel.viz import viewer

@@ -113,8 +113,8 @@ def convert(
         another way or not at all.
 
     Raises:
-        ValueError: If the source cannot be read, the format is unknown or cannot hold the episodes,
-            or a library is missing.
+        MissingLibraryError: If a library is not installed.
+        ValueError: If the source cannot be read, the format is unknown or cannot hold the episodes.
         FileExistsError: If `dst` exists.
         OSError: If it cannot be written.
     """

@@ -11,9 +11,10 @@ import gymnasium as gym
 import numpy as np
 
 from worldmodel.data.header import Header
-from worldmodel.data.reader import Reader, ReadOptions, require
+from worldmodel.data.reader import Reader, ReadOptions
 from worldmodel.data.rollout import Episode
 from worldmodel.data.writer import Contents, Writer
+from worldmodel.extras import require
 
 _HEADER = "worldmodel"
 """Attributes ``worldmodel_0``, ... hold the header of the replay buffer that was converted."""

@@ -32,10 +32,11 @@ from worldmodel.data.lerobot_layout import (
     read_info,
 )
 from worldmodel.data.parquet_rows import ParquetRows, read_columns, to_array
-from worldmodel.data.reader import Reader, ReadOptions, require
+from worldmodel.data.reader import Reader, ReadOptions
 from worldmodel.data.rollout import Episode
 from worldmodel.data.video_files import VideoReader
 from worldmodel.errors import RunError
+from worldmodel.extras import require
 from worldmodel.files import read_json
 
 _PLACE = ("episode_index", "length", "dataset_from_index", "data/chunk_index", "data/file_index")
@@ -168,7 +169,7 @@ class LeRobotReader(Reader):
             place = ("chunk_index", "file_index", "from_timestamp")
             names += [f"videos/{self._key}/{name}" for name in place]
         files = sorted(inside(self.root, EPISODES).glob("*/*.parquet"))
-        paths = [inside(self.root, str(file.relative_to(self.root))) for file in files]
+        paths = [inside(self.root, file.relative_to(self.root).as_posix()) for file in files]
         found = read_columns(self._parquet, paths, names, self._info.total_episodes)
         order = np.argsort(found["episode_index"], kind="stable")
         found = {name: column[order] for name, column in found.items()}

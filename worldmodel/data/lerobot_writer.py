@@ -36,10 +36,11 @@ from worldmodel.data.lerobot_layout import (
     VIDEO_PATH,
 )
 from worldmodel.data.lerobot_stats import Stats, image_stats, merge_stats, number_stats
-from worldmodel.data.reader import collected_env, require
+from worldmodel.data.reader import collected_env
 from worldmodel.data.rollout import Episode
 from worldmodel.data.video_files import CODEC, VideoWriter, pixel_format
 from worldmodel.data.writer import Contents, Writer
+from worldmodel.extras import require
 from worldmodel.files import write_json
 
 _BUFFERED_EPISODES = 100

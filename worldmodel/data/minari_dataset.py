@@ -16,10 +16,11 @@ import gymnasium as gym
 import numpy as np
 
 from worldmodel.data.header import Header
-from worldmodel.data.reader import Reader, ReadOptions, collected_env, fits, require
+from worldmodel.data.reader import Reader, ReadOptions, collected_env, fits
 from worldmodel.data.rollout import Episode
 from worldmodel.data.writer import Contents, Writer
 from worldmodel.errors import RunError
+from worldmodel.extras import require
 from worldmodel.files import read_json
 
 PREFIX = "minari:"

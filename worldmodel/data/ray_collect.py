@@ -15,12 +15,12 @@ from worldmodel.data.collect import checked_seeds, load_or_collect
 from worldmodel.data.header import unknown_files
 from worldmodel.data.index import RECORD
 from worldmodel.data.policies import Policy
-from worldmodel.data.reader import require
 from worldmodel.data.recipe import differences, resolve
 from worldmodel.data.replay import ReplayBuffer
 from worldmodel.data.shards import Manifest, is_sharded, shard_directory
 from worldmodel.data.workers import portable
 from worldmodel.errors import ReplayBufferError, RunError
+from worldmodel.extras import require
 from worldmodel.registry import SEARCHED
 from worldmodel.trust import trust_all, trusts_all
 
@@ -69,6 +69,7 @@ def collect_on_ray(
         The buffer, open for reading.
 
     Raises:
+        MissingLibraryError: If Ray is not installed.
         ReplayBufferError: If the path holds something else, or the cluster fails.
         ValueError: If arguments do not fit the environment or each other.
     """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -162,16 +160,3 @@ def collected_env(metadata: Mapping[str, Any]) -> dict[str, Any]:
         "kwargs": kwargs,
         "policy": name if name in ("passive", "random", "mixed") else None,
     }
-
-
-def require(module: str, extra: str) -> Any:
-    """Import an optional library.
-
-    Raises:
-        ValueError: If it is not installed; the message says how to install it.
-    """
-    if importlib.util.find_spec(module) is None:
-        raise ValueError(
-            f"{module} is not installed; install it with: pip install 'worldmodel[{extra}]'"
-        )
-    return importlib.import_module(module)

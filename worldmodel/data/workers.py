@@ -355,7 +355,8 @@ def _starting_workers() -> Iterator[None]:
     """
     main = sys.modules["__main__"]
     before = {name: os.environ.get(name) for name in (*_THREADS, *_MALLOC)}
-    resource_tracker.ensure_running()  # its start would let SIGINT through again
+    if os.name == "posix":  # there is none elsewhere
+        resource_tracker.ensure_running()  # its start would let SIGINT through again
     blocked: Any = None
     try:
         if hasattr(signal, "pthread_sigmask"):

@@ -38,7 +38,8 @@ class Writer(ABC):
         notes: what the format does not hold, or holds in another way, in sentences.
 
     Raises:
-        ValueError: If the format cannot hold such episodes, or a library is missing.
+        MissingLibraryError: If a library is not installed.
+        ValueError: If the format cannot hold such episodes.
     """
 
     notes: tuple[str, ...] = ()

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from worldmodel.data.reader import require
 from worldmodel.errors import RunError
+from worldmodel.extras import require
 from worldmodel.files import replacing, write_json
 
 if TYPE_CHECKING:
@@ -99,8 +99,8 @@ def write_onnx(run: Run, path: Path) -> dict[str, Any]:
         `path`, `bytes`, and `deviation`: part -> largest absolute difference from PyTorch.
 
     Raises:
-        ValueError: If a library is missing, the directory holds other files, or a part cannot be
-            exported.
+        MissingLibraryError: If a library is not installed.
+        ValueError: If the directory holds other files, or a part cannot be exported.
         RunError: If onnxruntime gives another result than PyTorch.
         OSError: If the files cannot be written.
     """

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from worldmodel.extras import require
+
 PATCH = 4
 """Side of the first convolution's patches, in pixels."""
 
@@ -165,6 +167,49 @@ class ConvEncoder(nn.Module):
     def forward(self, observation: Tensor) -> Tensor:
         """Encode uint8 observations (B, H, W, S*C), oldest frame first, to float32 (B, D)."""
         latent: Tensor = self.net(observation.permute(0, 3, 1, 2).float())
+        return latent
+
+
+class TimmEncoder(nn.Module):
+    """A backbone of timm and a linear layer, untrained at first.
+
+    It needs the extra ``timm``. On a CPU even small backbones take ten times as long as `conv` or
+    more; use them on a GPU, or where `conv` is not enough.
+
+    Args:
+        frame_shape: (H, W, C) of one frame, H = W.
+        frame_stack: frames S per observation; they are the backbone's S*C input channels.
+        latent_dim: size D of the latent.
+        width: unused; there for the common signature.
+        name: of the model, one of ``timm.list_models()``.
+        options: further arguments of ``timm.create_model``, e.g. ``img_size`` and ``patch_size`` of
+            a vision transformer.
+    """
+
+    def __init__(
+        self,
+        frame_shape: tuple[int, ...],
+        frame_stack: int,
+        latent_dim: int,
+        width: int = 16,
+        *,
+        name: str = "resnet10t",
+        **options: object,
+    ) -> None:
+        super().__init__()
+        timm = require("timm", "timm")
+        if name not in timm.list_models():
+            raise ValueError(f"name is {name!r}; expected one of timm.list_models(), as resnet10t")
+        channels = frame_stack * frame_shape[2]
+        self.backbone = timm.create_model(
+            name, pretrained=False, in_chans=channels, num_classes=0, **options
+        )
+        self.output = nn.Linear(self.backbone.num_features, latent_dim)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Encode uint8 observations (B, H, W, S*C), oldest frame first, to float32 (B, D)."""
+        images = observation.permute(0, 3, 1, 2).float() / 127.5 - 1
+        latent: Tensor = self.output(self.backbone(images))
         return latent
 
 

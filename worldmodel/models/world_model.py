@@ -283,7 +283,7 @@ def _require_finite(name: str, values: Tensor) -> None:
         raise ValueError(f"{name} hold NaN or infinity, expected finite numbers")
 
 
-def _build(registry: Registry, name: str, *args: object, **kwargs: object) -> nn.Module:
+def _build(registry: Registry, name: str, /, *args: object, **kwargs: object) -> nn.Module:
     """Make a part by its name.
 
     Raises:

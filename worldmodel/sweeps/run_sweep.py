@@ -12,8 +12,8 @@ import yaml
 
 from worldmodel.callbacks import Callback, CallbackList
 from worldmodel.data.ray_collect import RETRIES, cancel, cluster
-from worldmodel.data.reader import require
 from worldmodel.errors import InterruptedRunError, RunError
+from worldmodel.extras import require
 from worldmodel.files import only_one_process, write_json, write_text
 from worldmodel.run import Run
 from worldmodel.sweeps.results import (
@@ -68,8 +68,9 @@ def sweep(
     Raises:
         ConfigError: If the sweep file is invalid; the message lists every error.
         InterruptedRunError: If the user stopped it.
+        MissingLibraryError: If Ray is not installed.
         RunError: If a trial was trained with other settings, or a file cannot be read or written.
-        ValueError: If Ray is not installed, or no machine has the resources of a trial.
+        ValueError: If no machine has the resources of a trial.
 
     Example:
         >>> result = worldmodel.sweep("learning_rates.yaml", workers=2)  # doctest: +SKIP
@@ -218,6 +219,8 @@ def _run_trials(ray: Any, state: _State, trials: list[Trial], callbacks: Callbac
         (state.directory(trial) / LOG).unlink(missing_ok=True)
     total = len(state.plan.trials)
     kept = total - len(trials)
+    logs = state.plan.output_dir / "<trial>" / LOG
+    callbacks.on_message(f"Trials to run: {len(trials)} of {total}; the log of each is {logs}")
     with callbacks.task("trials", total, kept) as advance:
         tasks = _submit(ray, state.plan, trials)
         try:

@@ -104,8 +104,8 @@ class Resources(Section):
         gpus: GPUs; a fraction shares one.
     """
 
-    cpus: int = Field(1, ge=1)
-    gpus: float = Field(0, ge=0)
+    cpus: int = Field(default=1, ge=1)
+    gpus: float = Field(default=0, ge=0)
 
 
 class SweepFile(Section):
@@ -123,12 +123,12 @@ class SweepFile(Section):
     """
 
     preset: Literal["smoke", "quick", "standard"] = "quick"
-    base: Settings = Field({})
-    variants: dict[Annotated[str, Field(min_length=1)], Settings] = Field({})
-    grid: dict[str, Values] = Field({})
-    seeds: Annotated[list[Seed], AfterValidator(_distinct)] = Field([0, 1, 2], min_length=1)
+    base: Settings = Field(default={})
+    variants: dict[Annotated[str, Field(min_length=1)], Settings] = Field(default={})
+    grid: dict[str, Values] = Field(default={})
+    seeds: Annotated[list[Seed], AfterValidator(_distinct)] = Field(default=[0, 1, 2], min_length=1)
     resources: Resources = Resources()
-    metrics: list[Metric] | None = Field(None, min_length=1)
+    metrics: list[Metric] | None = Field(default=None, min_length=1)
     evaluate_on: Literal["validation", "heldout"] = "validation"
 
 
