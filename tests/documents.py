@@ -21,6 +21,7 @@ PLACEHOLDERS = {
     "X": "0.1",
     "COMMAND": "info",
     "[RUN": "RUN",
+    "[PATH]": "PATH",
     "...]": "RUN",
 }
 """Words of documented commands that stand for others."""

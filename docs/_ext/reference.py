@@ -32,6 +32,7 @@ DOORS = (
 
 MODULES = (
     "worldmodel.hyperparameters",
+    "worldmodel.keywords",
     "worldmodel.objectives",
     "worldmodel.plugins",
     "worldmodel.registry",
