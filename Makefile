@@ -1,4 +1,4 @@
-.PHONY: check format lint types spell test slow fuzz bench package lock audit
+.PHONY: check format lint types spell test slow fuzz bench docs linkcheck package lock audit
 
 check: lint types spell test
 
@@ -27,6 +27,12 @@ bench:
 
 slow:
 	python -m pytest -n 2 -m slow
+
+docs:
+	python -m sphinx -b html -n -W --keep-going -j auto docs build/site
+
+linkcheck:
+	python -m sphinx -b linkcheck -j auto docs build/linkcheck
 
 package:
 	rm -rf build dist

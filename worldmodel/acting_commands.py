@@ -8,6 +8,7 @@ import typer
 
 from worldmodel.options import (
     POLICY_HELP,
+    SUCCESS_HELP,
     Device,
     Json,
     RunArgument,
@@ -119,11 +120,9 @@ def plan(
     budget: Annotated[
         int | None, typer.Option(min=1, help="Maximum steps per goal (default: 50).")
     ] = None,
-    success: Annotated[
-        str | None, typer.Option(help="terminated, distance, latent, or a key of info.")
-    ] = None,
+    success: Annotated[str | None, typer.Option(help=SUCCESS_HELP)] = None,
     tolerance: Annotated[
-        float | None, typer.Option(min=0, help="Largest distance (default: 0.25).")
+        float | None, typer.Option(min=0, help="Largest distance, in std (default: 0.25).")
     ] = None,
     start_option: Annotated[
         str | None, typer.Option(metavar="KEY", help="Reset option that sets the start's state.")

@@ -19,8 +19,10 @@ from worldmodel.data_commands import collect, convert, info, repair, view
 from worldmodel.options import (
     DEVICE_HELP,
     ENV_HELP,
+    IMAGE_SIZE_HELP,
     OBJECTIVE_HELP,
     POLICY_HELP,
+    PRESET_HELP,
     RUN_HELP,
     TRACKER_HELP,
     Device,
@@ -71,8 +73,10 @@ def train(
         typer.Option(metavar="SOURCE", help="Train on your own data; can be given several times."),
     ] = None,
     mode: Annotated[str | None, typer.Option(help="pendulum_image or pendulum (vectors).")] = None,
-    preset: Annotated[str, typer.Option(help="smoke, quick or standard.")] = "quick",
-    config: Annotated[Path | None, typer.Option(help="YAML file.", metavar="FILE")] = None,
+    preset: Annotated[str, typer.Option(help=PRESET_HELP)] = "quick",
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file of settings.", metavar="FILE")
+    ] = None,
     observation: Annotated[Observation | None, typer.Option(help="pixels or vector.")] = None,
     env_kwargs: KeyValues = None,
     wrapper: Wrappers = None,
@@ -97,8 +101,8 @@ def train(
     decoder_epochs: Annotated[
         int | None, typer.Option(help="Epochs of phase 2, instead of updates.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Batch size of both phases.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="Side of the frames in pixels.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Batch size (default: 128).")] = None,
+    image_size: Annotated[int | None, typer.Option(help=IMAGE_SIZE_HELP)] = None,
     encoder: Annotated[
         str | None, typer.Option(help="conv, keypoints (default: pendulum), or module:Name.")
     ] = None,
@@ -109,7 +113,9 @@ def train(
     output_dir: Annotated[Path | None, typer.Option(help="Parent of run directories.")] = None,
     tracker: Annotated[list[str] | None, typer.Option(metavar="NAME", help=TRACKER_HELP)] = None,
     settings: Set = None,
-    resume: Annotated[Path | None, typer.Option(help="Resume a run.", metavar="RUN")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Resume a stopped run.", metavar="RUN")
+    ] = None,
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:

@@ -83,13 +83,12 @@ def _as_sources(value: Any) -> Any:
     sources = [value] if isinstance(value, str | Path) else value
     if not isinstance(sources, list | tuple):
         return sources
-    return [_as_source(source) for source in sources]
-
-
-def _as_source(value: Any) -> Any:
-    if not isinstance(value, str | Path):
-        return value
-    return str(Path(value).absolute() if Path(value).exists() else value)
+    return [
+        str(Path(source).absolute() if Path(source).exists() else source)
+        if isinstance(source, str | Path)
+        else source
+        for source in sources
+    ]
 
 
 class Data(Section):
@@ -112,8 +111,7 @@ class Data(Section):
         dir: where datasets are cached, one folder per configuration.
         workers: processes that collect; None for one per usable core where that is faster. The data
             do not depend on it.
-        compression: of frames on disk, without loss: ``lz4``, or ``none``, which is faster. Data
-            that is cached already is used in the form that it has.
+        compression: of frames on disk, ``lz4`` or ``none``; cached data keeps the form it has.
     """
 
     sources: Annotated[tuple[str, ...], BeforeValidator(_as_sources)] = ()

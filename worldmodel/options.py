@@ -17,7 +17,12 @@ KWARGS_HELP = "Argument of the environment, e.g. start=uniform; can be given sev
 KEY_HELP = "Entry of a Dict observation to learn from (default: the only usable one)."
 SKIP_HELP = "Repeat each action N times (default: 1)."
 DEVICE_HELP = "auto, cpu, cuda, cuda:N or mps."
-OBJECTIVE_HELP = "vicreg, inverse, sigreg, variance, prediction, or module:Name."
+OBJECTIVE_HELP = (
+    "inverse (pixels), vicreg (vectors, pendulum), sigreg, variance, prediction, or module:Name."
+)
+PRESET_HELP = "smoke (half a minute), quick (6 to 10 minutes) or standard (an hour)."
+IMAGE_SIZE_HELP = "Side of the frames in pixels, a multiple of 16 (default: 64)."
+SUCCESS_HELP = "distance (with true states), latent, terminated, or a key of info."
 TRACKER_HELP = "Also log to wandb or trackio; can be given several times."
 RUN_HELP = "A run directory or hf://user/name."
 POLICY_HELP = (

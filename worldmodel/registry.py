@@ -149,6 +149,7 @@ ENCODERS = Registry(
         "mlp": "worldmodel.models.encoders:MLPEncoder",
     },
 )
+"""Encoders by their short names."""
 PREDICTORS = Registry(
     "predictor",
     {
@@ -157,7 +158,9 @@ PREDICTORS = Registry(
         "identity": "worldmodel.models.predictors:IdentityPredictor",
     },
 )
+"""Predictors by their short names."""
 DECODERS = Registry("decoder", {"patches": "worldmodel.models.heads:PatchDecoder"})
+"""Decoders by their short names."""
 OBJECTIVES = Registry(
     "objective",
     {
@@ -168,6 +171,7 @@ OBJECTIVES = Registry(
         "inverse": "worldmodel.objectives:InverseDynamics",
     },
 )
+"""Objectives by their short names."""
 POLICIES = Registry(
     "policy",
     {
@@ -178,6 +182,7 @@ POLICIES = Registry(
         "planner": "worldmodel.planning.policy:Planned",
     },
 )
+"""Policies that collect data, by their short names."""
 PLANNERS = Registry(
     "planner",
     {
@@ -186,8 +191,9 @@ PLANNERS = Registry(
         "mppi": "worldmodel.planning.planners:MPPI",
     },
 )
+"""Planners by their short names."""
 WRAPPERS = Registry("wrapper", {})
-"""Without short names: every wrapper is a ``module:Name``."""
+"""Without short names, so every wrapper is a ``module:Name``."""
 READOUTS = Registry(
     "state readout",
     {

@@ -16,7 +16,8 @@ def push(
     repo: Annotated[str, typer.Argument(help="Repository on the Hugging Face Hub: user/name.")],
     private: Annotated[bool, typer.Option("--private", help="Make a private repository.")] = False,
     revision: Annotated[
-        str | None, typer.Option(metavar="BRANCH", help="Branch (default: the main branch).")
+        str | None,
+        typer.Option(metavar="BRANCH", help="Branch, created if it is missing (default: main)."),
     ] = None,
     license: Annotated[
         str, typer.Option("--license", metavar="ID", help="Licence of the model, e.g. cc-by-4.0.")

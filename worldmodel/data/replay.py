@@ -238,7 +238,7 @@ class ReplayBuffer(WindowReader):
 
     @property
     def num_transitions(self) -> int:
-        """Transitions in all episodes: one less than frames in each."""
+        """Transitions in all episodes, one less than frames in each."""
         return self.num_frames - self.num_episodes
 
     @property

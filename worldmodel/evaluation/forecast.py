@@ -38,7 +38,7 @@ def open_loop(wm: WorldModel, frames: np.ndarray, actions: np.ndarray) -> torch.
         actions: (B, L-1, A), or (B, L-1) if discrete, as recorded.
 
     Returns:
-        float32 (K+1, B, D), K = L - S: latents at k = 0 (encoded) to K.
+        Latents at k = 0 (encoded) to K = L - S, float32 (K+1, B, D).
 
     Raises:
         ValueError: If the windows are too short for one step.
@@ -140,7 +140,7 @@ def wrap_angle(angle: np.ndarray) -> np.ndarray:
 
 
 def angle_errors(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Compute |wrap(predicted - true)| in rad of any shape, π where the prediction is NaN."""
+    """Compute `|wrap(predicted - true)|` in rad of any shape, π where the prediction is NaN."""
     errors: np.ndarray = np.nan_to_num(np.abs(wrap_angle(predicted - true)), nan=np.pi)
     return errors
 

@@ -2,7 +2,7 @@
 
 Conventions: angles are in rad, energies in J, PSNR in dB. Keys of step dictionaries are numbers of
 steps k as strings. An interval is [low, high], by bootstrap over held-out episodes. "Median error"
-is the median of |wrap(θ̂ − θ)| over episodes and angles.
+is the median of `|wrap(θ̂ − θ)|` over episodes and angles.
 
 To add a metric, add a field here or in ``forecast_metrics.py``, compute it in ``evaluate.py`` or
 ``dynamics.py``, show it in ``tables.py`` (terminal) and ``viz/assets/report.html``, and describe

@@ -108,7 +108,7 @@ class WorldModel(nn.Module):
             action: Box actions (..., A) within their bounds, or Discrete ones (...,).
 
         Returns:
-            float32 (..., A): Box actions scaled to [-1, 1], Discrete ones one-hot.
+            Box actions scaled to [-1, 1], Discrete ones one-hot, float32 (..., A).
         """
         actions = self.spec.actions
         action = torch.as_tensor(action, device=self.device)
@@ -189,7 +189,7 @@ class WorldModel(nn.Module):
             actions: (T, B, A), or (T, B) if Discrete.
 
         Returns:
-            float32 (T, B, D): the latents after each action; `z` itself is not part of it.
+            The latents after each action, float32 (T, B, D), without `z` itself.
 
         Raises:
             ValueError: As `predict`.

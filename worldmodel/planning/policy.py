@@ -129,7 +129,7 @@ class PlanningPolicy:
             episode_start: bool (B,), where the last plan is discarded.
 
         Returns:
-            The plans, float32 (H, B, A) in [-1, 1]: action vectors, or one number per discrete
+            The plans, float32 (H, B, A) in [-1, 1], as action vectors or one number per discrete
             action.
         """
 
@@ -213,7 +213,7 @@ class Planned(Policy):
 
     @property
     def uses_observations(self) -> bool:
-        """False: the policy sees stored frames, not the environment's own observations."""
+        """False, because the policy sees stored frames, not the environment's own observations."""
         return False
 
     @property

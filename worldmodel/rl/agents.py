@@ -44,6 +44,7 @@ ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
     "sac": SAC,
     "td3": TD3,
 }
+"""Algorithms of Stable-Baselines3 by their short names."""
 _CONTINUOUS, _DISCRETE = {"ddpg", "sac", "td3"}, {"dqn"}
 
 DREAM_ONLY: dict[str, Any] = {

@@ -99,7 +99,7 @@ class EpisodePlayer:
 
     @property
     def fps(self) -> float:
-        """Images per second: one per frame at normal speed, and at least 20."""
+        """Images per second, one per frame at normal speed, and at least 20."""
         return max(_MIN_FPS, self._recording.fps)
 
     def press(self, key: str) -> None:

@@ -245,7 +245,7 @@ class PlaySession:
 
     @property
     def fps(self) -> float:
-        """Images per second: one per step at normal speed, and at least 20."""
+        """Images per second, one per step at normal speed, and at least 20."""
         return max(_MIN_FPS, 1.0 / self._run.dt)
 
     def press(self, key: str) -> None:
