@@ -151,8 +151,8 @@ def is_quick(words):
 
 @pytest.mark.parametrize("words", list(filter(is_quick, COMMANDS)), ids=" ".join)
 def test_a_quick_command_does_what_the_docs_say(words, elsewhere):
-    if words[:2] == ("view", "robot"):
-        shutil.copytree("data/mine", "robot")
+    if words[:2] in (("view", "robot"), ("convert", "data/cartpole")):
+        shutil.copytree("data/mine", words[1])
     elif words[0] == "convert" and "recordings.h5" in words:
         (elsewhere / "recordings.h5").unlink()
     elif words[0] == "collect":
