@@ -23,8 +23,6 @@ def suite(monkeypatch, *arguments):
 def test_every_part_runs_and_the_table_holds_it(driven_run, tmp_path, monkeypatch, capsys):
     trained = []
     monkeypatch.setattr(updates, "train_smoke", lambda *folders: trained.append(folders))
-    monkeypatch.setattr(updates, "tune_cpu", lambda: None)  # of the whole process
-    monkeypatch.setattr("benchmarks.speed.growth.tune_cpu", lambda: None)
     output = tmp_path / "speed"
     suite(monkeypatch, *PARTS, "--smoke", "--run", driven_run, "--output", output)
     content = json.loads(output.with_suffix(".json").read_text())

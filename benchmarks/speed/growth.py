@@ -17,7 +17,7 @@ from benchmarks.speed.sampling import LENGTH, disk, fill, pendulums, sampler
 from benchmarks.speed.table import Context, Functions, Row, duration, rate
 from benchmarks.speed.updates import new_phase
 from worldmodel.data import ReplayBuffer
-from worldmodel.optim import tune_cpu
+from worldmodel.optim import tuned_cpu
 from worldmodel.phases import jepa_phase
 
 BATCHES, IMAGES, ENVS = (32, 64, 128, 256, 512), (32, 64, 96, 128), (1, 8, 64, 256, 1024)
@@ -39,13 +39,13 @@ def growth(context: Context) -> Iterator[Row]:
 
 def batches(context: Context) -> Iterator[Row]:
     """Windows per second in updates of phase 1."""
-    tune_cpu()
     sizes = BATCHES[: context.size(len(BATCHES), 2)]
     buffer = pendulums(context, context.run.config.image_size)["none"]
     functions: Functions = {
         str(size): new_phase(jepa_phase, context, buffer, size).update for size in sizes
     }
-    times, first = context.measure(functions), sizes[0]
+    with tuned_cpu():
+        times, first = context.measure(functions), sizes[0]
     for size in sizes:
         beside = (f"batch of {first}", times[str(first)], first)
         work = f"update of phase 1, batch of {size}"

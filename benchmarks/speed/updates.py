@@ -14,7 +14,7 @@ from benchmarks.speed.table import Context, Functions, Row, duration, train_smok
 from worldmodel.config import Config
 from worldmodel.data import ReplayBuffer
 from worldmodel.models import WorldModel
-from worldmodel.optim import Phase, tune_cpu
+from worldmodel.optim import Phase, tuned_cpu
 from worldmodel.phases import decoder_heads_phase, jepa_phase
 
 _PRODUCTS = {
@@ -87,13 +87,13 @@ def new_phase(
 
 def updates(context: Context) -> Iterator[Row]:
     """Time updates of phase 1 and 2 on double pendulums, also from compressed frames."""
-    tune_cpu()
     buffers = pendulums(context, context.run.config.image_size)
     for name, kind in {"phase 1": jepa_phase, "phase 2": decoder_heads_phase}.items():
         phases = {form: new_phase(kind, context, buffer) for form, buffer in buffers.items()}
         functions: Functions = {form: phase.update for form, phase in phases.items()}
         functions["products"] = bare_products(new_phase(kind, context, buffers["none"]))
-        times = context.measure(functions)
+        with tuned_cpu():
+            times = context.measure(functions)
         size = phases["none"].settings.batch_size
         work = f"update of {name}, batch of {size}, {context.run.config.model.encoder} encoder"
         limit = "its convolutions and matrix products alone"

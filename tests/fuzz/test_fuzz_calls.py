@@ -44,10 +44,10 @@ def _no_long_work(monkeypatch, tmp_path):
     for name in (
         *("training._train", "training.resume", "evaluation.evaluate_runs"),
         *("rl.agents.open_envs", "rl.compare.train_agent", "data.datasets.collect"),
+        *("data.collect_command.collect", "data.collect_command.collect_on_ray"),
         *("viz.viewer.play", "planning.episodes.act", "planning.goal_reaching.act"),
         *("viz.rollout.play_episode", "planning.goal_reaching.evaluation_set"),
-        *("data.datasets.collect_on_ray", "sweeps.run_sweep.cluster"),
-        *("export.target.write_dream", "export.target.write_onnx"),
+        *("export.target.write_dream", "export.target.write_onnx", "sweeps.run_sweep.cluster"),
     ):
         module, _, attribute = name.rpartition(".")
         monkeypatch.setattr(importlib.import_module(f"worldmodel.{module}"), attribute, stop)

@@ -10,8 +10,7 @@ from typer.testing import CliRunner
 
 import worldmodel
 from worldmodel.cli import app
-from worldmodel.data import reader
-from worldmodel.errors import RunError
+from worldmodel.errors import MissingLibraryError, RunError
 from worldmodel.run import Run
 from worldmodel.sweeps import run_sweep
 from worldmodel.sweeps.results import markdown_table
@@ -183,6 +182,6 @@ def test_minutes_of_all_attempts_are_added(cluster, tmp_path):
 
 
 def test_without_ray_the_error_says_how_to_install_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(reader.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install 'worldmodel\[ray\]'"):
+    monkeypatch.setattr("worldmodel.extras.is_installed", lambda name: name == "pip")
+    with pytest.raises(MissingLibraryError, match=r'ray is not installed.*pip install "ray>='):
         sweep(tmp_path)
