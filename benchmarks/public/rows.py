@@ -297,7 +297,7 @@ ROWS: dict[str, Row] = {
         490,
         "return",
         (Published("PPO, 100,000 steps", "500.0", _ZOO),),
-        _AGENT_DIFFERENCES,
+        _AGENT_DIFFERENCES + " The last action is drawn into the frames, see LastActionBar.",
     ),
     "acrobot": Row(
         "Acrobot-v1, agent trained in the dream",
