@@ -191,7 +191,7 @@ def info(
 
     Example: worldmodel info
 
-    The versions, devices and optional libraries that it shows belong into a bug report.
+    The versions, devices and optional libraries that it shows belong in a bug report.
 
     Example: worldmodel info --check data/mine
     """

@@ -107,7 +107,8 @@ def load_reference(target: str, kind: str = "object") -> Any:
     except (ImportError, AttributeError) as error:
         raise ConfigError(
             f"cannot load the {kind} {target!r} ({error}); expected module:Name of an importable "
-            f"module, as in mypackage.parts:my_{kind.replace(' ', '_')}"
+            f"module, as in mypackage.parts:my_{kind.replace(' ', '_')}: run the command where the "
+            "module is, or set PYTHONPATH"
         ) from error
 
 

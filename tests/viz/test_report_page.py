@@ -5,6 +5,7 @@ import html
 import io
 import json
 import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from PIL import Image
 from reported import run_summary
 
 from worldmodel.evaluation.metrics import ReturnMetrics
-from worldmodel.viz.media import sprite_sheet
+from worldmodel.viz.media import project, sprite_sheet
 from worldmodel.viz.report import ReportRun, insert_agents, write_report
 
 FIGURE = re.compile(r'<span data-metric="([^"]+)" data-form="([^"]+)">([^<]*)</span>')
@@ -273,3 +274,12 @@ def test_options_in_reasons_are_kept_on_one_line(run, tmp_path):
     write_report(tmp_path / "report.html", [shown])
     text = (tmp_path / "report.html").read_text()
     assert "name &lt;its&gt; key with <code>--state-key</code>" in text
+
+
+def test_clusters_of_equal_latents_are_mapped_without_warnings():
+    clusters = np.repeat(np.random.default_rng(0).normal(size=(5, 8)), 30, axis=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        xy = project(clusters)
+    assert np.isfinite(xy).all()
+    assert len(np.unique(xy.round(6), axis=0)) == 5

@@ -109,9 +109,13 @@ def _actions(metrics: Metrics) -> Iterator[RunWarning]:
             f"after {k} steps is {ratio:.2f} times that with the true ones.",
             "Train longer (--updates), on data with more varied actions."
             if _own_data(metrics)
-            else "Collect with actions that are held for some steps (--policy random), train "
-            "longer (--updates), or skip frames where one step changes little (--frame-skip).",
+            else ("" if _is_random(metrics) else "Collect with --policy random. ")
+            + "Train longer (--updates), or skip frames if one step changes little (--frame-skip).",
         )
+
+
+def _is_random(metrics: Metrics) -> bool:
+    return metrics.run is not None and metrics.run.policy == "random"
 
 
 def _action_effect(errors: ActionErrors) -> dict[str, float]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from scipy.sparse import SparseEfficiencyWarning
 from sklearn.manifold import Isomap
 
 from worldmodel.data import ReplayBuffer
@@ -125,7 +127,10 @@ def project(latents: np.ndarray) -> np.ndarray:
         return np.zeros((len(latents), 2))
     neighbors = min(_NEIGHBORS, len(latents) - 1)
     isomap = Isomap(n_neighbors=neighbors, n_components=2, eigen_solver="dense")
-    xy: np.ndarray = isomap.fit_transform(latents.astype(np.float64))
+    with warnings.catch_warnings():  # clusters of equal latents are connected, edge by edge
+        warnings.filterwarnings("ignore", "The number of connected components", UserWarning)
+        warnings.simplefilter("ignore", SparseEfficiencyWarning)
+        xy: np.ndarray = isomap.fit_transform(latents.astype(np.float64))
     spread = xy.std(axis=0)
     return xy / np.where(spread > 0.0, spread, 1.0)
 
