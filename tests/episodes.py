@@ -66,3 +66,10 @@ def assert_intact(buffer: ReplayBuffer) -> None:
         np.testing.assert_array_equal(found.rewards[0], expected["rewards"])
         np.testing.assert_array_equal(buffer.states([i], [0], int(length))[0], expected["states"])
         assert found.terminated[0].tolist() == [False] * (length - 2) + [expected["terminated"]]
+
+
+def change(path: Path, offset: int, mask: int = 1) -> None:
+    """Flip the bits of `mask` in the byte of a file at `offset`."""
+    content = bytearray(path.read_bytes())
+    content[offset] ^= mask
+    path.write_bytes(content)

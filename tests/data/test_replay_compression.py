@@ -6,7 +6,7 @@ import shutil
 import lz4.block
 import numpy as np
 import pytest
-from episodes import BOX, assert_intact, create, episode, fill
+from episodes import BOX, assert_intact, change, create, episode, fill
 from full_disk import files_limited_to
 from typer.testing import CliRunner
 
@@ -32,12 +32,6 @@ def ten(tmp_path):
 
 def contents(path):
     return {file.name: file.read_bytes() for file in path.glob("*.bin")}
-
-
-def change(path, offset, mask=1):
-    content = bytearray(path.read_bytes())
-    content[offset] ^= mask
-    path.write_bytes(content)
 
 
 def test_a_compressed_buffer_reads_like_the_same_one_uncompressed(ten, tmp_path):

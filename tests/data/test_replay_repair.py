@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from episodes import assert_intact, create, episode, fill, steps_of
+from episodes import assert_intact, change, create, episode, fill, steps_of
 
 from worldmodel.data import ReplayBuffer
 from worldmodel.data.index import EPISODE, RECORD, make_record
@@ -29,12 +29,6 @@ def eight(request, tmp_path, synced):
 
 def contents(path):
     return {file.name: file.read_bytes() for file in path.glob("*.*")}
-
-
-def change(path, offset, mask=1):
-    content = bytearray(path.read_bytes())
-    content[offset] ^= mask
-    path.write_bytes(content)
 
 
 def require_refused(path):
