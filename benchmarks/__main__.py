@@ -21,6 +21,8 @@ from pathlib import Path
 from benchmarks.machine import describe_machine
 from benchmarks.speed import dreams, envs, growth, sampling, updates
 from benchmarks.speed.table import CLOCKS, Context, Row, markdown, write
+from worldmodel import Run
+from worldmodel.errors import RunError
 
 PARTS: dict[str, Callable[[Context], Iterator[Row]]] = {
     "env": envs.env,
@@ -64,6 +66,11 @@ def parse() -> argparse.Namespace:
         parser.error(f"unknown part {sorted(unknown)[0]!r}; expected {', '.join(PARTS)}")
     if arguments.repeats < 1:
         parser.error(f"--repeats is {arguments.repeats}; expected 1 or more")
+    if arguments.run is not None:
+        try:
+            Run(arguments.run).require_decoder()
+        except (RunError, ValueError) as error:
+            parser.error(f"--run: {error}")
     return arguments
 
 

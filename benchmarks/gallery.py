@@ -23,6 +23,7 @@ from PIL import Image
 
 from worldmodel import Run
 from worldmodel.data import evaluation_set
+from worldmodel.errors import RunError
 from worldmodel.viz.canvas import compose, text_strip, to_rgb
 from worldmodel.viz.video import check_video_path, forecast_clip, write_video
 
@@ -128,6 +129,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     path = check_video_path(options.output)
     runs = [Run(each) for each in options.runs]
+    try:
+        for run in runs:
+            run.require_decoder()
+    except (RunError, ValueError) as error:
+        parser.error(str(error))
     clips = [clip(run, options.steps) for run in runs]
     names = [world_name(run) for run in runs]
     write_video(path, overview(names, clips, options.columns), options.fps)

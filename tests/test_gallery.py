@@ -65,3 +65,10 @@ def test_animations_of_the_environments_move_and_are_small(tmp_path):
             last = np.asarray(image.convert("RGB"))
         assert first.shape[1] > 250 * panels
         assert (first[50:300] != last[50:300]).any()
+
+
+def test_a_run_that_is_missing_is_a_line_and_nothing_is_written(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "missing"), "--output", str(tmp_path / "worlds.gif")])
+    assert "missing is not a run directory" in capsys.readouterr().err
+    assert not (tmp_path / "worlds.gif").exists()
