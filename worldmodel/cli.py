@@ -8,9 +8,10 @@ import sys
 import threading
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from worldmodel import __version__
 from worldmodel.acting_commands import plan, play, rollout
@@ -53,7 +54,25 @@ from worldmodel.terminal import (
     user_errors,
 )
 
+
+class _Commands(TyperGroup):
+    """All commands; a bad value of an option is reported in the words of the configuration."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            from pydantic import ValidationError
+
+            from worldmodel.config_errors import complaint
+
+            if isinstance(error.__cause__, ValidationError):
+                error.message = complaint(error.__cause__.errors()[0])
+            raise
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="worldmodel",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

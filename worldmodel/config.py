@@ -15,6 +15,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from worldmodel.agent_config import AgentConfig
+from worldmodel.config_errors import explain
 from worldmodel.errors import ConfigError
 from worldmodel.files import read_text
 from worldmodel.hub import is_hub_reference, local_path
@@ -380,18 +381,7 @@ def validate(values: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigError("; ".join(explain(item) for item in error.errors())) from error
-
-
-def explain(item: Any) -> str:
-    """Describe one error of a pydantic validation: the key, what is wrong, and the value."""
-    key = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        return f"unknown key {key!r}"
-    if item["type"] == "model_type":
-        return f"{key}: expected a section, {key}.KEY=VALUE for each setting, got {item['input']!r}"
-    message = item["msg"].removeprefix("Value error, ")
-    return f"{key}: {message}, got {item['input']!r}" if key else message
+        raise ConfigError(explain(error, Config)) from error
 
 
 def dump(config: Config) -> str:
