@@ -18,11 +18,11 @@ from worldmodel.acting_commands import plan, play, rollout
 from worldmodel.agent_commands import rl_app
 from worldmodel.data_commands import collect, convert, info, repair, view
 from worldmodel.options import (
+    COLLECT_POLICY_HELP,
     DEVICE_HELP,
     ENV_HELP,
     IMAGE_SIZE_HELP,
     OBJECTIVE_HELP,
-    POLICY_HELP,
     PRESET_HELP,
     RUN_HELP,
     TRACKER_HELP,
@@ -107,7 +107,7 @@ def train(
     steps: Annotated[
         int | None, typer.Option(help="Steps of each (default: 50; pendulum: 30).")
     ] = None,
-    policy: Annotated[str | None, typer.Option(help=POLICY_HELP)] = None,
+    policy: Annotated[str | None, typer.Option(help=COLLECT_POLICY_HELP)] = None,
     updates: Annotated[
         int | None, typer.Option(min=1, help="Updates of phase 1 (default: 1563).")
     ] = None,
@@ -140,7 +140,7 @@ def train(
 ) -> None:
     """Train a world model and evaluate it, by default in 6 to 10 minutes on two cores.
 
-    Example: worldmodel train --env CartPole-v1 --policy random
+    Example: worldmodel train --env CartPole-v1
     """
     with user_errors():
         from worldmodel import training

@@ -178,9 +178,13 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _fill_defaults(cls, values: Any) -> Any:
-        """Fill in defaults of the plug-in, and the encoder that fits the observation."""
+        """Fill in defaults of the plug-in, and those that fit the observation and own data."""
         if not isinstance(values, dict):
             return values
+        values = {
+            name: value.model_dump(exclude_unset=True) if isinstance(value, Section) else value
+            for name, value in values.items()
+        }
         sections = {name: values.get(name, {}) for name in ("env", "data", "objective", "model")}
         if not all(isinstance(section, dict) for section in sections.values()):
             return values  # reported by the validation of the section
@@ -198,7 +202,9 @@ class Config(Section):
             objective["horizon"] = min(wanted, longest)
         filled["objective"] = {**objective, **sections["objective"]}
         if sections["data"].get("sources"):
-            filled["data"] = {**filled["data"], "size": sections["data"].get("size", 0)}
+            own = {"size": 0, "policy": "recorded"}
+            given = {name: sections["data"].get(name, own[name]) for name in own}
+            filled["data"] = {**filled["data"], **given}
         if vectors:
             filled["model"] = {"encoder": "mlp", **sections["model"]}
         return filled
@@ -340,10 +346,8 @@ def _adopt_env(values: Mapping[str, Any]) -> Mapping[str, Any]:
     given = data.get("sources") if isinstance(data, Mapping) else None
     sources = list(given) if isinstance(given, list | tuple) else [given]
     env, usable = values.get("env", {}), all(isinstance(each, str | Path) for each in sources)
-    if not (sources and usable and isinstance(env, Mapping)):
+    if not (sources and usable and isinstance(env, Mapping) and env.get("id") is None):
         return values
-    if env.get("id") is not None:
-        return merge({"data": {"policy": "recorded"}}, values)
     from worldmodel.data.own_data import known_env
     from worldmodel.data.reader import ReadOptions
 
