@@ -1,4 +1,4 @@
-"""How well `worldmodel train --env ID --policy random` learns public environments.
+"""How well `worldmodel train --env ID` learns public environments from random actions.
 
     python -m benchmarks.environments ENV [ENV ...] [--seeds 0 1 2] [--set KEY=VALUE] [--validation]
 

@@ -104,6 +104,21 @@ def test_plan_acts_in_the_real_environment_and_records_it(driven_run, tmp_path):
         assert other["successes"] is None
 
 
+def test_plan_says_what_its_figures_mean(driven_run):
+    few = ("--episodes", 2, "--horizon", 2, "--samples", 4, "--iterations", 1)
+    for words, sentence in (
+        (("--steps", 3), "The goal 'upright' was reached in 0 of 2 episodes; steps_to_success is"),
+        (("--steps", 3, "--goal", "reward"), "The goal 'reward' has no test of success, so succ"),
+        (
+            ("--goals", "validation", "--goal-offset", 3, "--budget", 2, "--tolerance", 100),
+            "Planning reached 2 of 2 goals and uniform random actions 2; 2 were reached at the st",
+        ),
+    ):
+        result = invoke("plan", driven_run, *few, *words)
+        assert result.exit_code == 0, result.output
+        assert result.stderr.splitlines()[-1].startswith(sentence)
+
+
 def test_a_model_of_one_action_is_reported_before_planning(run_path, tmp_path):
     worldmodel.Run(run_path).change_config({"data": {"policy": "passive"}})
     few = ("--episodes", 1, "--steps", 2, "--horizon", 1, "--samples", 2, "--iterations", 1)

@@ -134,6 +134,21 @@ def test_info_reports_a_torch_that_cannot_be_imported(monkeypatch):
     assert describe_installation()["devices"].startswith("torch cannot be imported (Module")
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("train --observation image", "'image' is not one of 'pixels', 'vector'"),
+        ("convert a b --to zip", "'zip' is not one of 'buffer', 'minari', 'hdf5', 'lerobot'"),
+        ("collect a --size many", "integer, got 'many'"),
+    ],
+)
+def test_a_wrong_choice_is_answered_with_the_value_and_the_choices(line, message):
+    result = CliRunner().invoke(app, line.split(), env={"COLUMNS": "300"})
+    assert result.exit_code == 2
+    assert message in result.output
+    assert not re.search("Value error|Input should", result.output)
+
+
 def test_a_check_needs_a_path():
     result = CliRunner().invoke(app, ["info", "--check"])
     assert result.exit_code == 2

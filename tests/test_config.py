@@ -42,8 +42,71 @@ def test_all_errors_are_reported_together():
     message = str(caught.value)
     assert "image_size" in message
     assert "multiple of 16, got 33" in message
-    assert "unknown key 'phase1.epoch'" in message
+    assert "unknown key 'phase1.epoch' (did you mean 'phase1.epochs'?)" in message
     assert "data.size" in message
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("modle.encoder", "did you mean 'model.encoder'?"),
+        ("modle.latent_dmi", "did you mean 'model.latent_dim'?"),
+        ("agent.ensmble.size", "did you mean 'agent.ensemble.size'?"),
+        ("modle", "did you mean 'model'?"),
+        ("encoder", "did you mean 'model.encoder'?"),
+        ("updates", "'phase1.updates' or 'refinement.updates' or 'phase2.updates'?"),
+        ("phase1.lr", "expected one of batch_size, optimizer, learning_rate,"),
+        ("no.such.key", "expected one of env, observation, image_size,"),
+    ],
+)
+def test_an_unknown_key_comes_with_those_that_may_be_meant(key, hint):
+    with pytest.raises(ConfigError) as caught:
+        build_config(parse_setting(f"{key}=1"))
+    assert f"unknown key {key!r} (" in str(caught.value)
+    assert hint in str(caught.value)
+
+
+def test_every_key_of_an_unknown_section_is_named():
+    with pytest.raises(ConfigError) as caught:
+        build_config({"modle": {"encoder": "conv", "widht": 4}})
+    assert str(caught.value) == (
+        "unknown key 'modle.encoder' (did you mean 'model.encoder'?); "
+        "unknown key 'modle.widht' (did you mean 'model.width'?)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"trackers": ["wandbb"]},
+            "trackers: expected 'tensorboard', 'wandb' or 'trackio', got 'wandbb'",
+        ),
+        (
+            {"agent": {"on": "x"}},
+            "agent.on: expected 'latent', 'dream', 'pixels' or 'state', got 'x'",
+        ),
+        (
+            {"objective": {"offsets": ["x"]}},
+            "objective.offsets.0: expected a valid integer, got 'x'",
+        ),
+        ({"data": {"size": 0.5}}, "data.size: expected a valid integer, got 0.5"),
+        ({"seed": -1}, "seed: expected a number greater than or equal to 0, got -1"),
+        (
+            {"model": {"encoder": "vit"}},
+            "model.encoder: unknown encoder 'vit'; expected one of keypoints, conv, timm, mlp, or "
+            "module:Name",
+        ),
+        (
+            {"phase1": {"updates": 7, "epochs": 3}},
+            "phase1: updates=7 and epochs=3: set one of the two",
+        ),
+    ],
+)
+def test_an_error_has_the_key_what_was_expected_and_the_value_once(changes, message):
+    with pytest.raises(ConfigError) as caught:
+        build_config(changes)
+    assert str(caught.value) == message
 
 
 def test_later_layers_win_and_leave_the_rest():

@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1] / "worldmodel"
 
 LAYERS = [
-    ("errors", "extras", "files", "hub", "keywords", "registry"),
+    ("errors", "config_errors", "extras", "files", "hub", "keywords", "registry"),
     ("callbacks",),
     ("plugins", "hyperparameters", "agent_config", "config"),
     ("data",),

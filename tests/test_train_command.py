@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -179,7 +180,10 @@ def test_coordinates_train_without_a_decoder():
 
 
 def test_another_environment_trains_through_its_rendering():
-    run, metrics = train("--env", "CartPole-v1", "--policy", "random")
+    run, metrics = train("--env", "CartPole-v1")
+    assert metrics["run"]["policy"] == "random"
+    page = re.sub(r"<[^>]+>", "", (run.path / "report.html").read_text())
+    assert "Environment CartPole-v1, policy random, objective inverse" in page
     assert metrics["probes"] is None
     assert "state" in metrics["reasons"]["probes"]
     assert (run.path / "forecast.mp4").exists()
@@ -213,8 +217,8 @@ def test_a_real_interrupt_saves_and_says_how_to_resume(tmp_path, sent):
         (["--set", "phase1.epoch=3"], 2, "unknown key 'phase1.epoch'"),
         (["--set", "phase1"], 2, "write key=value"),
         (["--env", "NoSuchEnv-v0"], 2, "NoSuchEnv"),
-        (["--env", "CartPole-v1"], 2, "use policy 'random'"),
-        (["--env", "FrozenLake-v1", "--observation", "vector", "--policy", "random"], 2, "vector"),
+        (["--env", "CartPole-v1", "--policy", "passive"], 2, "use policy 'random'"),
+        (["--env", "FrozenLake-v1", "--observation", "vector"], 2, "vector"),
         (["--preset", "fast"], 2, "unknown preset 'fast'"),
         (["--config", "missing.yaml"], 2, "missing.yaml"),
         (["--device", "cuda:77"], 2, "cuda:77"),

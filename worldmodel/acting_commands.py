@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -169,3 +170,24 @@ def plan(
         else:
             result = opened.reach_goals(goals=goals, **for_goals, **common, callbacks=watching)
         print_values(result, as_json)
+        typer.echo(_outcome(result), err=True)
+
+
+def _outcome(result: Mapping[str, Any]) -> str:
+    """Say in one sentence how often the goals of `plan.json` or `goals.json` were reached."""
+    count, reached = len(result["attempts"]), result["successes"]
+    if "goals" in result:
+        random, at_start = result["random_successes"], result["successes_at_start"]
+        return (
+            f"Planning reached {reached} of {count} goals and uniform random actions {random}; "
+            f"{at_start} were reached at the start."
+        )
+    if reached is None:
+        return (
+            f"The goal {result['goal']!r} has no test of success, so successes and "
+            "steps_to_success are null; compare return_mean with that of other policies."
+        )
+    return (
+        f"The goal {result['goal']!r} was reached in {reached} of {count} episodes; "
+        "steps_to_success is null in the others."
+    )

@@ -8,20 +8,21 @@ import sys
 import threading
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from worldmodel import __version__
 from worldmodel.acting_commands import plan, play, rollout
 from worldmodel.agent_commands import rl_app
 from worldmodel.data_commands import collect, convert, info, repair, view
 from worldmodel.options import (
+    COLLECT_POLICY_HELP,
     DEVICE_HELP,
     ENV_HELP,
     IMAGE_SIZE_HELP,
     OBJECTIVE_HELP,
-    POLICY_HELP,
     PRESET_HELP,
     RUN_HELP,
     TRACKER_HELP,
@@ -53,7 +54,25 @@ from worldmodel.terminal import (
     user_errors,
 )
 
+
+class _Commands(TyperGroup):
+    """All commands; a bad value of an option is reported in the words of the configuration."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            from pydantic import ValidationError
+
+            from worldmodel.config_errors import complaint
+
+            if isinstance(error.__cause__, ValidationError):
+                error.message = complaint(error.__cause__.errors()[0])
+            raise
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="worldmodel",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -88,7 +107,7 @@ def train(
     steps: Annotated[
         int | None, typer.Option(help="Steps of each (default: 50; pendulum: 30).")
     ] = None,
-    policy: Annotated[str | None, typer.Option(help=POLICY_HELP)] = None,
+    policy: Annotated[str | None, typer.Option(help=COLLECT_POLICY_HELP)] = None,
     updates: Annotated[
         int | None, typer.Option(min=1, help="Updates of phase 1 (default: 1563).")
     ] = None,
@@ -121,7 +140,7 @@ def train(
 ) -> None:
     """Train a world model and evaluate it, by default in 6 to 10 minutes on two cores.
 
-    Example: worldmodel train --env CartPole-v1 --policy random
+    Example: worldmodel train --env CartPole-v1
     """
     with user_errors():
         from worldmodel import training

@@ -15,6 +15,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from worldmodel.agent_config import AgentConfig
+from worldmodel.config_errors import explain
 from worldmodel.errors import ConfigError
 from worldmodel.files import read_text
 from worldmodel.hub import is_hub_reference, local_path
@@ -177,9 +178,13 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _fill_defaults(cls, values: Any) -> Any:
-        """Fill in defaults of the plug-in, and the encoder that fits the observation."""
+        """Fill in defaults of the plug-in, and those that fit the observation and own data."""
         if not isinstance(values, dict):
             return values
+        values = {
+            name: value.model_dump(exclude_unset=True) if isinstance(value, Section) else value
+            for name, value in values.items()
+        }
         sections = {name: values.get(name, {}) for name in ("env", "data", "objective", "model")}
         if not all(isinstance(section, dict) for section in sections.values()):
             return values  # reported by the validation of the section
@@ -197,7 +202,9 @@ class Config(Section):
             objective["horizon"] = min(wanted, longest)
         filled["objective"] = {**objective, **sections["objective"]}
         if sections["data"].get("sources"):
-            filled["data"] = {**filled["data"], "size": sections["data"].get("size", 0)}
+            own = {"size": 0, "policy": "recorded"}
+            given = {name: sections["data"].get(name, own[name]) for name in own}
+            filled["data"] = {**filled["data"], **given}
         if vectors:
             filled["model"] = {"encoder": "mlp", **sections["model"]}
         return filled
@@ -339,10 +346,8 @@ def _adopt_env(values: Mapping[str, Any]) -> Mapping[str, Any]:
     given = data.get("sources") if isinstance(data, Mapping) else None
     sources = list(given) if isinstance(given, list | tuple) else [given]
     env, usable = values.get("env", {}), all(isinstance(each, str | Path) for each in sources)
-    if not (sources and usable and isinstance(env, Mapping)):
+    if not (sources and usable and isinstance(env, Mapping) and env.get("id") is None):
         return values
-    if env.get("id") is not None:
-        return merge({"data": {"policy": "recorded"}}, values)
     from worldmodel.data.own_data import known_env
     from worldmodel.data.reader import ReadOptions
 
@@ -380,18 +385,7 @@ def validate(values: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigError("; ".join(explain(item) for item in error.errors())) from error
-
-
-def explain(item: Any) -> str:
-    """Describe one error of a pydantic validation: the key, what is wrong, and the value."""
-    key = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        return f"unknown key {key!r}"
-    if item["type"] == "model_type":
-        return f"{key}: expected a section, {key}.KEY=VALUE for each setting, got {item['input']!r}"
-    message = item["msg"].removeprefix("Value error, ")
-    return f"{key}: {message}, got {item['input']!r}" if key else message
+        raise ConfigError(explain(error, Config)) from error
 
 
 def dump(config: Config) -> str:

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from worldmodel.options import (
+    COLLECT_POLICY_HELP,
     ENV_HELP,
-    POLICY_HELP,
     FrameSkip,
     Json,
     KeyValues,
@@ -40,7 +40,7 @@ def collect(
     env: Annotated[str, typer.Option(help=ENV_HELP)] = "DoublePendulumPixels-v0",
     size: Annotated[int, typer.Option(min=1, help="Number of trajectories.")] = 10_000,
     steps: Annotated[int, typer.Option(min=1, help="Maximum steps per trajectory.")] = 30,
-    policy: Annotated[str, typer.Option(help=POLICY_HELP)] = "passive",
+    policy: Annotated[str | None, typer.Option(help=COLLECT_POLICY_HELP)] = None,
     observation: Annotated[Observation, typer.Option(help="pixels or vector.")] = "pixels",
     image_size: Annotated[int, typer.Option(min=8, help="Side of the frames in pixels.")] = 64,
     seed: Annotated[
@@ -63,7 +63,7 @@ def collect(
 ) -> None:
     """Collect trajectories from any Gymnasium environment into a replay buffer.
 
-    Example: worldmodel collect data/mine --env CartPole-v1 --policy random --size 1000
+    Example: worldmodel collect data/mine --env CartPole-v1 --size 1000
     """
     with user_errors():
         from worldmodel.config import parse_settings

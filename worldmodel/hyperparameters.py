@@ -101,9 +101,9 @@ class Data(Section):
         min_steps: further trajectories are collected until they have this many steps in all; 0 if
             `size` is given.
         steps: transitions per trajectory; the environment may end it earlier.
-        policy: ``passive``, ``random`` (held actions), ``mixed``, the path of an agent saved by
-            Stable-Baselines3, a run directory (its model plans), or ``module:Name``; ``recorded``
-            for own data of an unknown policy.
+        policy: ``random`` (held actions), ``passive`` (zero action, the default of the double
+            pendulum), ``mixed``, the path of an agent saved by Stable-Baselines3, a run directory
+            (its model plans), or ``module:Name``; ``recorded``, the default of own data.
         env_kwargs: override the environment's own while collecting.
         validation_size: trajectories with validation seeds, to monitor training.
         heldout_size: trajectories to evaluate the trained model on, see `evaluation.split`.
@@ -118,7 +118,7 @@ class Data(Section):
     size: int = Field(default=1000, ge=0)
     min_steps: int = Field(default=25_000, ge=0)
     steps: int = Field(default=50, ge=2)
-    policy: str = "passive"
+    policy: str = "random"
     env_kwargs: dict[str, Any] = {}
     validation_size: int = Field(default=128, ge=8, le=10_000)
     heldout_size: int = Field(default=256, ge=4)

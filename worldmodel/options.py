@@ -28,6 +28,7 @@ RUN_HELP = "A run directory or hf://user/name."
 POLICY_HELP = (
     "passive, random, mixed, a saved SB3 agent's .zip, RUN (its model plans), or module:Name."
 )
+COLLECT_POLICY_HELP = f"{POLICY_HELP} Default: random; for the pendulum passive."
 Observation = Literal["pixels", "vector"]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 StateKey = Annotated[

@@ -97,7 +97,12 @@ class DoublePendulum(EnvPlugin):
     """
 
     config_defaults: ClassVar[Mapping[str, Any]] = {
-        "data": {"size": 10_000, "steps": 30, "env_kwargs": {"start": "uniform"}},
+        "data": {
+            "size": 10_000,
+            "steps": 30,
+            "policy": "passive",
+            "env_kwargs": {"start": "uniform"},
+        },
         "frame_stack": 2,
         "model": {"encoder": "keypoints"},
         "objective": {"name": "vicreg", "horizon": 16},

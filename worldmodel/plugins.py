@@ -103,7 +103,8 @@ class EnvPlugin:
 
     Attributes:
         config_defaults: nested defaults of the configuration, e.g.
-            ``{"objective": {"horizon": 16}}``; the user's values take precedence.
+            ``{"objective": {"horizon": 16}}``; the user's values take precedence. `collect` uses
+            ``data.policy`` of them.
         default_goal: goal of `Run.plan` if none is given.
         state_dim: size d of the states that the plug-in knows; None for any size.
         energy: function from states (N, d) to energies (N,) in J; None if there is no energy.

@@ -10,6 +10,7 @@ from episodes import create, fill
 from killing_policy import MARK
 from typer.testing import CliRunner
 
+from worldmodel import plugins
 from worldmodel.checks import check_path, describe
 from worldmodel.cli import app
 from worldmodel.config import build_config
@@ -217,12 +218,25 @@ def test_an_error_in_a_worker_is_the_error_of_the_collection(cluster, tmp_path):
     assert not (tmp_path / "bad").exists()
 
 
+def test_the_default_policy_is_that_of_the_process_that_collects(cluster, tmp_path, monkeypatch):
+    class Driven(plugins.EnvPlugin):
+        config_defaults = {"data": {"policy": "random"}}  # noqa: RUF012
+
+    env_id = "DoublePendulumPixels-v0"
+    plugins.plugin_class(env_id)
+    monkeypatch.setitem(plugins._plugins, env_id, Driven)
+    settings = {"episodes": 2, "seeds": range(2), "steps": 3, "image_size": 16}
+    with collect_on_ray(env_id, tmp_path / "data", **settings) as buffer:
+        assert buffer.windows([0, 1], [0, 0], 4).actions.any()
+
+
 def test_the_command_collects_shards_that_training_takes_as_they_are(cluster, tmp_path):
-    words = ["collect", str(tmp_path / "data"), "--env", "CartPole-v1", "--policy", "random"]
+    words = ["collect", str(tmp_path / "data"), "--env", "CartPole-v1"]
     words += ["--size", "4", "--steps", "5", "--ray", "--json"]
     for _ in range(2):  # the second call finds it complete
         result = CliRunner().invoke(app, words)
         assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["episodes"] == 4
+    assert json.loads(result.stdout)["metadata"]["policy"]["name"] == "random"
     config = build_config({"data": {"sources": [str(tmp_path / "data")]}}, preset="smoke")
     assert OwnData.of(config).in_place() == tmp_path / "data"

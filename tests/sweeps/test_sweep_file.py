@@ -67,7 +67,7 @@ def test_the_resolved_copy_gives_the_same_trials(tmp_path):
             {"seeds": [0, 0], "resources": {"cpus": 0}, "epochs": 3, "metrics": ["probes.lin.r2"]},
             [
                 "seeds: a value is listed twice",
-                "resources.cpus: Input should be greater than or equal to 1, got 0",
+                "resources.cpus: expected a number greater than or equal to 1, got 0",
                 "unknown key 'epochs'",
                 "metrics.0: probes has no 'lin'; expected one of train_observations",
             ],
@@ -79,7 +79,7 @@ def test_the_resolved_copy_gives_the_same_trials(tmp_path):
             {"variants": {"a": {"phase1.lr": 1}, "b": {"model": {"width": 1}}, "c": {}}},
             [
                 "variants.a: unknown key 'phase1.lr'",
-                "variants.b: model.width: Input should be greater than or equal to 4, got 1",
+                "variants.b: model.width: expected a number greater than or equal to 4, got 1",
             ],
         ),
         ({"base": {"x": 1}, "variants": {"a": {}, "b": {}}}, ["sweep: base: unknown key 'x'"]),

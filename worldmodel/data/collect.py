@@ -36,7 +36,7 @@ def collect(
     episodes: int,
     seeds: Sequence[int],
     steps: int,
-    policy: str | Path | Policy = "passive",
+    policy: str | Path | Policy | None = None,
     num_envs: int | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
     image_size: int = 64,
@@ -62,10 +62,11 @@ def collect(
         episodes: number of episodes.
         seeds: at least as many different seeds, 0 or more; the first `episodes` are used.
         steps: longest episode; the environment may end it earlier.
-        policy: ``"passive"`` (zero action), ``"random"`` (uniform actions, each held for 1 to 8
-            steps), ``"mixed"`` (each episode is passive or random), the ``module:Name`` of a
+        policy: ``"random"`` (uniform actions, each held for 1 to 8 steps), ``"passive"`` (zero
+            action), ``"mixed"`` (each episode is one of the two), the ``module:Name`` of a
             `Policy`, the path of an agent saved by Stable-Baselines3, a run directory (its model
-            plans), or a `Policy` object.
+            plans), or a `Policy` object. By default that of the environment's plug-in, which is
+            ``"passive"`` for the double pendulum, else ``"random"``.
         num_envs: environments played at once, at most; by default 32 if the environment has its
             own vector form, else one per worker. Each keeps an episode in memory until it is
             complete.
@@ -102,9 +103,7 @@ def collect(
     Example:
         >>> import tempfile
         >>> folder = tempfile.TemporaryDirectory()
-        >>> buffer = collect(
-        ...     "CartPole-v1", folder.name, episodes=4, seeds=range(4), steps=5, policy="random"
-        ... )
+        >>> buffer = collect("CartPole-v1", folder.name, episodes=4, seeds=range(4), steps=5)
         >>> buffer.num_frames, buffer.frame_shape, buffer.action_space
         (24, (64, 64, 3), Discrete(2))
         >>> folder.cleanup()
@@ -143,7 +142,7 @@ def load_or_collect(
     episodes: int,
     seeds: Sequence[int],
     steps: int,
-    policy: str | Path | Policy = "passive",
+    policy: str | Path | Policy | None = None,
     num_envs: int | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
     image_size: int = 64,

@@ -26,7 +26,7 @@ def collect_to(
     env_kwargs: Mapping[str, Any],
     size: int,
     steps: int,
-    policy: str | Path | Policy,
+    policy: str | Path | Policy | None,
     image_size: int,
     state_key: str,
     first_seed: int | None,

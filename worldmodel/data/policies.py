@@ -254,7 +254,8 @@ def _uniform(space: Space) -> Draw:
         return lambda rng, count: rng.uniform(low, high, (count, *box.shape)).astype(box.dtype)
     raise ValueError(
         f"policy 'random' draws within the bounds of a Box or Discrete space, not {space}; "
-        "bound them with gymnasium.wrappers.TransformAction, or use a saved agent"
+        "bound them with gymnasium.wrappers.TransformAction, or use a saved agent, or policy "
+        "'passive' if zero is an action"
     )
 
 

@@ -15,7 +15,7 @@ from worldmodel.data.collect import checked_seeds, load_or_collect
 from worldmodel.data.header import unknown_files
 from worldmodel.data.index import RECORD
 from worldmodel.data.policies import Policy
-from worldmodel.data.recipe import differences, resolve
+from worldmodel.data.recipe import default_policy, differences, resolve
 from worldmodel.data.replay import ReplayBuffer
 from worldmodel.data.shards import Manifest, is_sharded, shard_directory
 from worldmodel.data.workers import portable
@@ -40,7 +40,7 @@ def collect_on_ray(
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
-    policy: str | Path | Policy = "passive",
+    policy: str | Path | Policy | None = None,
     image_size: int = 64,
     observation: str = "auto",
     compression: Compression = "none",
@@ -78,6 +78,7 @@ def collect_on_ray(
     """
     ray = require("ray", "ray")
     wanted, path = checked_seeds(seeds, episodes), Path(path).resolve()
+    policy = default_policy(env_id) if policy is None else policy
     settings |= {"policy": policy, "image_size": image_size, "observation": observation}
     recipe = resolve(env_id, env_kwargs, **settings)
     parts = [wanted[i : i + shard_episodes] for i in range(0, episodes, shard_episodes)]

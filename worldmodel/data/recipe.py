@@ -14,10 +14,12 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
-from worldmodel.data.adapters import EnvAdapter, adapt
+from worldmodel.data.adapters import EnvAdapter, adapt, find_spec
 from worldmodel.data.env_wrappers import Wrapper
 from worldmodel.data.policies import Policy, resolve_policy, source_digest
 from worldmodel.files import require_space
+from worldmodel.hyperparameters import Data
+from worldmodel.plugins import plugin_class
 
 MADE_WITH = "made_with"
 STATE_KEY = "state"
@@ -100,7 +102,7 @@ def resolve(
     env_id: str,
     env_kwargs: Mapping[str, Any] | None,
     *,
-    policy: str | Path | Policy,
+    policy: str | Path | Policy | None,
     steps: int,
     image_size: int,
     observation: str,
@@ -117,7 +119,7 @@ def resolve(
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}; an episode has at least 1")
-    actor = resolve_policy(policy)
+    actor = resolve_policy(default_policy(env_id) if policy is None else policy)
     env = adapt(
         env_id,
         env_kwargs,
@@ -135,6 +137,20 @@ def resolve(
             f"be stored in shape {env.source.shape}; use the same image_size and observation"
         )
     return Recipe(env, actor, steps, state_key, _state_dim(env, state_key))
+
+
+def default_policy(env_id: str) -> str:
+    """Name the policy that collects data of an environment by default.
+
+    Args:
+        env_id: see `find_spec`.
+
+    Returns:
+        What its plug-in says, else ``"random"``.
+    """
+    find_spec(env_id)  # imports the module of module:id, which may register a plug-in
+    defaults: dict[str, Any] = plugin_class(env_id).config_defaults.get("data", {})
+    return str(defaults.get("policy", Data().policy))
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

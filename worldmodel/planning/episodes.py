@@ -117,7 +117,8 @@ def plan(
         What is also written to ``plan.json`` in the run directory: `goal`, `method`, `optimizer`
         (its settings), `horizon`, `steps`, `seed`, `video` (a path; None for a model of vectors),
         `criterion` and `successes` (None without a test), `return_mean`, `decision_ms` (median),
-        and for each of `attempts` its `seed`, `return`, `steps` and `steps_to_success`.
+        and for each of `attempts` its `seed`, `return`, `steps` and `steps_to_success` (None if
+        the goal was not reached).
 
     Raises:
         RunError: If there is no finished run.

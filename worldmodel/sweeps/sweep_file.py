@@ -17,12 +17,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from worldmodel.config import (
     Config,
     build_config,
-    explain,
     merge,
     nested,
     override,
     read_yaml,
 )
+from worldmodel.config_errors import explain
 from worldmodel.errors import ConfigError
 from worldmodel.evaluation.metrics import Metrics
 from worldmodel.hyperparameters import Section
@@ -188,7 +188,7 @@ def read_sweep(source: str | Path | Mapping[str, Any], output_dir: str | Path | 
     try:
         file = SweepFile.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{name}: " + "; ".join(map(explain, error.errors()))) from error
+        raise ConfigError(f"{name}: {explain(error, SweepFile)}") from error
     if misplaced := list(_misplaced(file)):
         raise ConfigError(f"{name}: " + "; ".join(misplaced))
     variants = dict(_expand(file))
