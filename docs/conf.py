@@ -19,6 +19,7 @@ extensions = [
     "sphinx_copybutton",
     "repository",
     "reference",
+    "tables",
 ]
 exclude_patterns = ["_ext"]
 root_doc = "index"
