@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.public.__main__ import interval, main, summary
 from benchmarks.public.peers import PEERS, lewm, pldm
-from benchmarks.public.rows import ROWS, LastActionBar, TwoRoomExpert
+from benchmarks.public.rows import ROWS, TwoRoomExpert
 from worldmodel.hyperparameters import ObjectiveConfig
 from worldmodel.objectives import Forecast, check_objective
 
@@ -106,27 +106,6 @@ def test_goals_in_two_room_are_drawn_from_the_expert(tmp_path, monkeypatch):
     assert min(asked["expert"]["seeds"]) >= 20_000
     assert asked["goals"] == tmp_path / "expert"
     assert (asked["goal_offset"], asked["budget"], asked["success"]) == (25, 50, "terminated")
-
-
-def test_the_last_action_of_cartpole_shows_in_its_frames():
-    env = LastActionBar(gym.make("CartPole-v1", render_mode="rgb_array"))
-    plain = gym.make("CartPole-v1", render_mode="rgb_array")
-
-    def bars():
-        changed = (env.render() != plain.render()).any(-1)
-        assert not changed[LastActionBar.HEIGHT :].any()
-        return changed[0, 0], changed[0, -1]
-
-    for each in (env, plain):
-        each.reset(seed=0)
-    assert bars() == (False, False)
-    for action, expected in ((0, (True, False)), (1, (False, True))):
-        for each in (env, plain):
-            each.step(action)
-        assert bars() == expected
-    for each in (env, plain):
-        each.reset(seed=1)
-    assert bars() == (False, False)
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import gymnasium as gym
 import numpy as np
 
 import worldmodel
@@ -19,7 +18,6 @@ from benchmarks.public.peers import PEERS
 from worldmodel import Policy
 from worldmodel.data import load_or_collect
 
-_ACTION_BAR = "benchmarks.public.rows:LastActionBar"
 TWO_ROOM = "stable_worldmodel.envs:swm/TwoRoom-v1"
 
 
@@ -112,40 +110,6 @@ class TwoRoomExpert(Policy):
             return target
         door = doors[np.linalg.norm(doors - position, axis=1).argmin()]
         return target if np.linalg.norm(door - position) <= self.AT_DOOR else door
-
-
-class LastActionBar(gym.Wrapper[Any, int, Any, int]):
-    """Draws the last action of CartPole at the upper edge of its rendering.
-
-    CartPole integrates by the explicit Euler method: a step moves cart and pole by the velocities
-    from before the action. So the newest velocities, which the last action has changed, do not show
-    in any number of frames: with the frames alone, a network that is trained on the true state
-    reads the angular velocity with an error of 0.34 rad/s.
-    """
-
-    HEIGHT = 40  # of 400 pixels
-
-    def __init__(self, env: gym.Env[Any, int]) -> None:
-        super().__init__(env)
-        self._last: int | None = None
-
-    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
-        """Reset; there is no last action."""
-        self._last = None
-        return super().reset(**options)
-
-    def step(self, action: int) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Step, and remember the action."""
-        self._last = int(action)
-        return super().step(action)
-
-    def render(self) -> Any:
-        """Render with a black bar on the left or the right half, or none after a reset."""
-        image = np.array(super().render())
-        if self._last is not None:
-            middle = image.shape[1] // 2
-            image[: self.HEIGHT, slice(middle) if self._last == 0 else slice(middle, None)] = 0
-        return image
 
 
 def two_room(size: int, peer: str | None = None) -> Callable[[int, Path, bool], Score]:
@@ -291,13 +255,11 @@ ROWS: dict[str, Row] = {
     ),
     "cartpole": Row(
         "CartPole-v1, agent trained in the dream",
-        dream_agent(
-            "CartPole-v1", {"wrappers": [_ACTION_BAR]}, {"steps": 50_000, "loop": {"rounds": 3}}
-        ),
+        dream_agent("CartPole-v1", {}, {"steps": 50_000, "loop": {"rounds": 3}}),
         490,
         "return",
         (Published("PPO, 100,000 steps", "500.0", _ZOO),),
-        _AGENT_DIFFERENCES + " The last action is drawn into the frames, see LastActionBar.",
+        _AGENT_DIFFERENCES,
     ),
     "acrobot": Row(
         "Acrobot-v1, agent trained in the dream",
