@@ -94,6 +94,17 @@ def test_seed_decides_where_episodes_start_and_options_set_the_start():
     assert_array_equal(single.reset(options={"latent": at[0]})[0], at[0])
 
 
+def test_many_resets_without_a_step_leave_no_trace():
+    env, fresh = one(), one()
+    for seed in range(200):
+        observation, _ = env.reset(seed=seed)
+        assert env.observation_space.contains(observation)
+    assert_array_equal(observation, fresh.reset(seed=199)[0])
+    action = np.array([1.0, -1.0], np.float32)
+    for ours, theirs in zip(env.step(action)[:4], fresh.step(action)[:4], strict=True):
+        assert_array_equal(ours, theirs)
+
+
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_ended_episodes_reset_as_the_autoreset_mode_says(mode):
     env = many(max_episode_steps=2, autoreset_mode=mode)
