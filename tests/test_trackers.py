@@ -121,7 +121,7 @@ def test_tensorboard_is_always_on_and_names_are_checked():
     assert [*named_by_config(config)] == ["trackers: trackio", "trackers: wandb"]
     result = CliRunner().invoke(app, ["train", "--tracker", "excel"])
     assert result.exit_code == 2
-    assert "trackers.0" in result.stderr
+    assert "trackers: expected 'tensorboard', 'wandb' or 'trackio', got 'excel'" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
