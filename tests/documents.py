@@ -58,6 +58,13 @@ def blocks(path: Path) -> list[Block]:
     return found
 
 
+def saved_file(name: str) -> str:
+    """Return the block of a page that its reader saves as a file; its first line is ``# name``."""
+    found = [b.text for path in PAGES for b in blocks(path) if b.text.startswith(f"# {name}\n")]
+    (text,) = found
+    return text
+
+
 def inline(path: Path, kind: str) -> Iterator[Token]:
     """Yield the parts of a page's text that have a type, such as ``code_inline``."""
     for token in tokens(path):

@@ -8,7 +8,7 @@ from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
-from documents import PAGES, ROOT, SHELL, blocks, commands, inline
+from documents import PAGES, ROOT, SHELL, blocks, commands, inline, saved_file
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -92,6 +92,7 @@ def workspace(tmp_path_factory):
     (folder / "mypackage").mkdir()
     (folder / "mypackage" / "__init__.py").touch()
     (folder / "mypackage" / "envs.py").write_text("from tiny_env import TinyEnv as MyEnv\nCrop = 1")
+    (folder / "dot.py").write_text(saved_file("dot.py"))
     (folder / "RUN").mkdir()
     (folder / "RUN" / "config.yaml").write_text("seed: 3\n")
     return folder
@@ -104,7 +105,7 @@ def elsewhere(workspace, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
     yield folder
-    for name in ("mypackage", "mypackage.envs"):
+    for name in ("mypackage", "mypackage.envs", "dot"):
         sys.modules.pop(name, None)
 
 

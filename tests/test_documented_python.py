@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from documents import PAGES, ROOT, blocks
+from documents import PAGES, ROOT, blocks, saved_file
 from stable_baselines3 import PPO
 
 import worldmodel
@@ -53,6 +53,7 @@ def small_budgets(monkeypatch):
     def train(run, watching):
         config = run.config
         own = config.data.sources or config.env.wrappers or ":" in config.model.encoder
+        own = own or ":" in (config.env.id or "")
         watched = any(type(each).__module__ == "python.md" for each in watching.callbacks)
         return loop(run, watching) if own or watched else Run("results/run")
 
@@ -73,6 +74,8 @@ def workspace(small_budgets, driven_run, tmp_path, monkeypatch):
     """A working directory with what the pages open."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(ROOT)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("dot.py").write_text(saved_file("dot.py"))
     shutil.copytree(driven_run, "results/run")
     collect(
         "DoublePendulumPixels-v0",
@@ -84,7 +87,8 @@ def workspace(small_budgets, driven_run, tmp_path, monkeypatch):
     ).close()
     worldmodel.data.convert("data/recorded", "recordings.h5")
     yield
-    sys.modules.pop("examples.own_encoder", None)
+    for name in ("examples.own_encoder", "dot"):
+        sys.modules.pop(name, None)
 
 
 def execute(block, names):
