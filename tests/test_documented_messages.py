@@ -1,4 +1,4 @@
-"""Messages that docs/own_environment.md quotes are those of the toolkit, for the mistakes it names."""
+"""The messages that docs/own_environment.md quotes for common mistakes are those of the toolkit."""
 
 import sys
 

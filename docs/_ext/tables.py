@@ -1,4 +1,4 @@
-"""Tables of results stay readable: numbers do not wrap, and wide tables are marked for the style."""
+"""Keep tables of results readable: numbers do not wrap, wide tables are marked for the style."""
 
 from __future__ import annotations
 
