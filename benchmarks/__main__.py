@@ -1,8 +1,9 @@
 """The speed suite: what the package does, beside a peer or the limit of the machine.
 
-    OMP_NUM_THREADS=1 python -m benchmarks                   # all parts but train
+    OMP_NUM_THREADS=1 python -m benchmarks                   # all parts but train and device
     OMP_NUM_THREADS=1 python -m benchmarks sampling updates  # some of them
     python -m benchmarks growth --run results/<run>
+    python -m benchmarks device                              # updates on a GPU
     python -m benchmarks --smoke                             # every part in a tiny form
 
 Functions that are compared take turns, so that other load on the machine affects all of them. The
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.machine import describe_machine
-from benchmarks.speed import dreams, envs, growth, sampling, updates
+from benchmarks.speed import device, dreams, envs, growth, sampling, updates
 from benchmarks.speed.table import CLOCKS, Context, Row, markdown, write
 from worldmodel import Run
 from worldmodel.errors import RunError
@@ -34,8 +35,9 @@ PARTS: dict[str, Callable[[Context], Iterator[Row]]] = {
     "planning": dreams.planning,
     "growth": growth.growth,
     "train": updates.train,
+    "device": device.device,
 }
-OPTIONAL = ("train",)
+OPTIONAL = ("train", "device")
 REPEATS = 9
 
 
@@ -47,7 +49,10 @@ def parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all but train)"
+        "parts",
+        nargs="*",
+        metavar="PART",
+        help=f"{', '.join(PARTS)} (default: all but {' and '.join(OPTIONAL)})",
     )
     parser.add_argument(
         "--run", type=Path, help="run of the double pendulum (default: train one, smoke)"

@@ -8,10 +8,10 @@ ROOT = Path(__file__).parents[1] / "worldmodel"
 LAYERS = [
     ("errors", "config_errors", "extras", "files", "hub", "keywords", "registry"),
     ("callbacks",),
-    ("plugins", "hyperparameters", "agent_config", "config"),
+    ("plugins", "hyperparameters", "agent_config", "training_config", "config"),
     ("data",),
     ("models",),
-    ("batches", "latents", "objectives", "optim"),
+    ("accelerator", "device_buffer", "batches", "prefetch", "latents", "objectives", "optim"),
     ("phases",),
     ("run_directory", "run"),
     ("pendulum", "imagination"),

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from worldmodel.accelerator import to_device
 from worldmodel.data import ReplayBuffer, Windows
 from worldmodel.data.windows import one_start_each
+from worldmodel.device_buffer import DeviceReplayBuffer
 from worldmodel.hyperparameters import Budget
 from worldmodel.models import WorldModel
 
@@ -78,24 +80,41 @@ class WindowSampler:
 
     def batch(self, update: int, model: WorldModel, part: slice = slice(None)) -> Batch:
         """Read the batch of one update, or a part of its windows, on the model's device."""
-        return to_batch(self.windows(update, part), model)
+        if isinstance(self.buffer, DeviceReplayBuffer):
+            return Batch(*self.buffer.gather(*self._draw(update, part), self.length))
+        return to_batch(self.windows(update, part, pinned=model.device.type == "cuda"), model)
 
-    def windows(self, update: int, part: slice = slice(None)) -> Windows:
-        """Read the windows of one update, or a part of them."""
+    def windows(self, update: int, part: slice = slice(None), *, pinned: bool = False) -> Windows:
+        """Read the windows of one update, or a part of them, into pinned memory if needed."""
+        episodes, starts = self._draw(update, part)
+        out = _pinned_windows(self.buffer, len(episodes), self.length) if pinned else None
+        return self.buffer.windows(episodes, starts, self.length, out)
+
+    def _draw(self, update: int, part: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Draw a part of the windows of one update: episodes and first frames, int64 (B,)."""
         places = np.arange(update * self.batch_size, (update + 1) * self.batch_size)
         epochs, within = np.divmod(places, len(self.episodes))
         chosen = np.concatenate([self._order(e)[within[epochs == e]] for e in np.unique(epochs)])
         rng = np.random.default_rng([*self.seed, 1, update])
         starts = one_start_each(self.buffer.lengths[chosen], self.length, rng)
-        return self.buffer.windows(chosen[part], starts[part], self.length)
+        return chosen[part], starts[part]
+
+
+def _pinned_windows(buffer: ReplayBuffer, count: int, length: int) -> Windows:
+    """Allocate windows in pinned memory, from which copies to a GPU need not be waited for."""
+    parts = [torch.from_numpy(array) for array in buffer.empty_windows(count, length)]
+    return Windows(*(torch.empty_like(part, pin_memory=True).numpy() for part in parts))
 
 
 def to_batch(windows: Windows, model: WorldModel) -> Batch:
     """Move windows to the model's device, with actions as the model takes them."""
-    frames, actions, rewards, terminated = (torch.from_numpy(array) for array in windows)
+    device = model.device
+    frames, actions, rewards, terminated = (
+        to_device(torch.from_numpy(array), device) for array in windows
+    )
     return Batch(
-        frames.to(model.device),
+        frames,
         model.action_vector(actions.transpose(0, 1)),
-        rewards.T.to(model.device),
-        terminated.T.float().to(model.device),
+        rewards.T,
+        terminated.T.float(),
     )

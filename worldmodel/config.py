@@ -36,10 +36,11 @@ from worldmodel.hyperparameters import (
 )
 from worldmodel.plugins import plugin_class
 from worldmodel.registry import import_named, reference
+from worldmodel.training_config import TrainingConfig
 
 MIN_SIZE = 8
-_MAX_BYTES = 2**20
 """Fewest training trajectories."""
+_MAX_BYTES = 2**20
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
@@ -171,6 +172,7 @@ class Config(Section):
     phase1: Phase1 = Phase1()
     refinement: Refinement = Refinement()
     phase2: Phase2 = Phase2()
+    training: TrainingConfig = TrainingConfig()
     evaluation: Evaluation = Evaluation()
     planning: Planning = Planning()
     agent: AgentConfig = AgentConfig()
@@ -277,8 +279,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
-    if values is None:
-        return {}
+    values = {} if values is None else values
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds {type(values).__name__}, expected sections and keys")
     return values
@@ -366,9 +367,8 @@ def _import_env_module(values: Mapping[str, Any]) -> None:
     env = values.get("env")
     if not isinstance(env, Mapping) or ":" not in str(env.get("id", "")):
         return
-    module = str(env["id"]).rpartition(":")[0]
     try:
-        import_named(module)
+        import_named(str(env["id"]).rpartition(":")[0])
     except ImportError as error:
         raise ConfigError(
             f"env.id: cannot import the module of {env['id']!r} ({error}); expected module:id or "

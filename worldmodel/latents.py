@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from worldmodel.accelerator import to_device
 from worldmodel.batches import to_batch
 from worldmodel.data import ReplayBuffer
 from worldmodel.models import WorldModel
@@ -72,7 +73,7 @@ class LatentEpisodes:
 
     def windows(self, starts: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
         """Read latents (horizon + 1, B, D) and action vectors (horizon, B, A) from rows (B,)."""
-        rows = starts + torch.arange(horizon + 1)[:, None]
+        rows = starts + torch.arange(horizon + 1, device=starts.device)[:, None]
         return self.z[rows], self.actions[rows[:-1]]
 
     def episodes(self) -> np.ndarray:
@@ -83,6 +84,10 @@ class LatentEpisodes:
     def terminal(self) -> Tensor:
         """Return which rows are terminal states, bool (N,)."""
         return F.pad(self.terminated[:-1], (1, 0)) > 0
+
+    def to(self, device: torch.device) -> LatentEpisodes:
+        """Return the same episodes on a device."""
+        return LatentEpisodes(*(getattr(self, field.name).to(device) for field in fields(self)))
 
     def starts(self, horizon: int) -> Tensor:
         """Return the rows that are followed by at least `horizon` latents, int64 (M,)."""
@@ -150,6 +155,7 @@ class LatentSampler:
         batch_size: windows per update, over all parts.
         seed: of the draws.
         fractions: of each part in a batch; by the number of windows if not given.
+        device: where the windows are gathered; the episodes are copied there.
 
     Raises:
         ValueError: If no episode is long enough.
@@ -162,9 +168,12 @@ class LatentSampler:
         batch_size: int,
         seed: int,
         fractions: Sequence[float] | None = None,
+        device: torch.device | None = None,
     ) -> None:
-        self.parts, self.horizon, self.batch_size, self.seed = parts, horizon, batch_size, seed
-        self.starts = [part.starts(horizon) for part in parts]
+        self.horizon, self.batch_size, self.seed = horizon, batch_size, seed
+        self.device = torch.device("cpu") if device is None else device
+        self.parts = [part.to(self.device) for part in parts]
+        self.starts = [part.starts(horizon).cpu() for part in parts]
         counts = torch.tensor([float(len(starts)) for starts in self.starts])
         if not counts.sum():
             raise ValueError(f"no episode has the {horizon + 1} latents that a window needs")
@@ -196,4 +205,5 @@ class LatentSampler:
         for part, starts, fraction in zip(self.parts, self.starts, self.fractions, strict=True):
             count = round(self.batch_size * fraction)
             if count:
-                yield part, starts[torch.randint(len(starts), (count,), generator=generator)]
+                drawn = starts[torch.randint(len(starts), (count,), generator=generator)]
+                yield part, to_device(drawn, self.device)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from worldmodel.accelerator import to_device
 from worldmodel.errors import ConfigError
 from worldmodel.hyperparameters import ObjectiveConfig
 from worldmodel.registry import OBJECTIVES
@@ -217,6 +218,6 @@ def random_directions(
     dim: int, count: int, generator: torch.Generator, device: torch.device
 ) -> Tensor:
     """Draw (D, M) unit directions, uniform on the sphere."""
-    directions = torch.randn(dim, count, generator=generator).to(device)
+    directions = to_device(torch.randn(dim, count, generator=generator), device)
     unit: Tensor = directions / directions.norm(dim=0, keepdim=True)
     return unit

@@ -121,7 +121,13 @@ class Muon(torch.optim.Optimizer):
         lr: learning rate; values that suit AdamW are suitable.
         momentum: momentum of the (Nesterov) average of gradients.
         weight_decay: decoupled weight decay, multiplied by `lr`.
+
+    Attributes:
+        found_inf: 0-d tensor on the device of the parameters; if it is not 0, `step` changes
+            nothing, as in fused optimizers of PyTorch. None for updates without this test.
     """
+
+    found_inf: Tensor | None = None
 
     def __init__(
         self,
@@ -142,13 +148,24 @@ class Muon(torch.optim.Optimizer):
 
     def _update(self, p: nn.Parameter, gradient: Tensor, group: dict[str, Any]) -> None:
         average = self.state[p].setdefault("momentum", torch.zeros_like(p))
+        skip = None if self.found_inf is None else self.found_inf > 0
+        if skip is not None:
+            gradient = torch.where(skip, average, gradient)
         average.lerp_(gradient, 1 - group["momentum"])
         step = gradient.lerp(average, group["momentum"]).flatten(1)
         tall = step.shape[0] > step.shape[1]
         step = orthogonalize(step.mT).mT if tall else orthogonalize(step)
         scale = 0.2 * max(step.shape) ** 0.5
-        p.mul_(1 - group["lr"] * group["weight_decay"])
+        decay = group["lr"] * group["weight_decay"]
+        if skip is not None:
+            step, decay = step.masked_fill(skip, 0.0), decay * ~skip
+        p.mul_(1 - decay)
         p.add_(step.reshape(p.shape), alpha=-group["lr"] * scale)
+
+
+def skips_on_device(parameters: Sequence[nn.Parameter]) -> bool:
+    """Whether optimizers test on the device if an update is skipped; reading it would wait."""
+    return all(parameter.is_cuda for parameter in parameters)
 
 
 def make_optimizers(
@@ -156,21 +173,30 @@ def make_optimizers(
 ) -> list[torch.optim.Optimizer]:
     """Make Muon for matrices and kernels and AdamW for the rest, or AdamW for all.
 
+    On CUDA, AdamW is fused, so that it can skip an update as Muon does (`Muon.found_inf`).
+
     Args:
         parameters: all trained parameters.
         name: ``muon`` or ``adamw``.
         weight_decay: weight decay of matrices and kernels.
     """
+    fused = skips_on_device(parameters)
     if name == "adamw":
-        return [torch.optim.AdamW(parameters, weight_decay=weight_decay, foreach=True)]
+        return [_adamw(parameters, weight_decay, fused)]
     matrices = [p for p in parameters if p.ndim > 1]
     rest = [p for p in parameters if p.ndim <= 1]
     optimizers: list[torch.optim.Optimizer] = []
     if matrices:
         optimizers.append(Muon(matrices, weight_decay=weight_decay))
     if rest:
-        optimizers.append(torch.optim.AdamW(rest, weight_decay=0.0, foreach=True))
+        optimizers.append(_adamw(rest, 0.0, fused))
     return optimizers
+
+
+def _adamw(
+    parameters: Sequence[nn.Parameter], weight_decay: float, fused: bool
+) -> torch.optim.AdamW:
+    return torch.optim.AdamW(parameters, weight_decay=weight_decay, foreach=not fused, fused=fused)
 
 
 Terms = dict[str, Tensor]
@@ -212,7 +238,8 @@ class Phase:
         self.optimizers = make_optimizers(
             self.parameters, settings.optimizer, settings.weight_decay
         )
-        self.skipped = 0
+        self.on_device = skips_on_device(self.parameters)
+        self.skipped: int | Tensor = 0
 
     def update(self) -> Terms:
         """Update the weights once.
@@ -242,20 +269,27 @@ class Phase:
                     group["lr"] = rate
                 optimizer.step()
         if settings.max_grad_norm is not None:
-            terms = {**terms, "skipped": torch.tensor(float(self.skipped))}
+            terms = {**terms, "skipped": torch.as_tensor(self.skipped, dtype=torch.float32)}
         if self.after_update is not None:
             self.after_update(self.step)
         self.step += 1
         return terms
 
     def _clip(self) -> bool:
-        """Clip the gradients; returns whether they are finite.
+        """Clip the gradients; returns whether the optimizers have to run.
 
-        Clipping an infinite norm would turn the gradients, and then the weights, into NaN.
+        Clipping an infinite norm would turn the gradients, and then the weights, into NaN. On CUDA
+        the optimizers run in any case, but change nothing then.
         """
         if self.settings.max_grad_norm is None:
             return True
         norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+        if self.on_device:
+            found_inf = norm.isfinite().logical_not().float()
+            self.skipped = self.skipped + found_inf
+            for optimizer in self.optimizers:
+                optimizer.found_inf = found_inf  # type: ignore[attr-defined]
+            return True
         finite = bool(norm.isfinite())
         self.skipped += not finite
         return finite
@@ -269,7 +303,7 @@ class Phase:
         """Return everything that exact resumption needs, except for the weights."""
         return {
             "step": self.step,
-            "skipped": self.skipped,
+            "skipped": int(self.skipped),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "generator": None if self.generator is None else self.generator.get_state(),
             "module": None if self.module is None else self.module.state_dict(),
@@ -279,8 +313,18 @@ class Phase:
         """Continue from `state_dict`."""
         self.step, self.skipped = state["step"], state["skipped"]
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+            optimizer.load_state_dict(_with_kind(saved, optimizer))
         if self.generator is not None:
             self.generator.set_state(state["generator"])
         if self.module is not None:
             self.module.load_state_dict(state["module"])
+
+
+_KINDS = {"fused", "foreach"}
+"""Arguments of AdamW that choose its implementation."""
+
+
+def _with_kind(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Give a saved state the implementation of `optimizer`, which may be on another device."""
+    kind = {key: optimizer.defaults[key] for key in _KINDS & optimizer.defaults.keys()}
+    return {**saved, "param_groups": [{**group, **kind} for group in saved["param_groups"]]}

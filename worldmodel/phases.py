@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from worldmodel.accelerator import Accelerator
 from worldmodel.batches import Batch, WindowSampler
 from worldmodel.config import Config
 from worldmodel.data import ReplayBuffer
@@ -33,6 +34,7 @@ from worldmodel.models import WorldModel, unroll
 from worldmodel.models.heads import HEADS, Transition, reconstruction_loss
 from worldmodel.objectives import Forecast, make_objective
 from worldmodel.optim import Phase, Terms, cosine
+from worldmodel.prefetch import batch_reader
 
 MIN_VALIDATION_WINDOWS = 16
 
@@ -43,7 +45,7 @@ def jepa_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -> Phase
     Args:
         model: trained in place.
         buffer: training trajectories.
-        config: uses `phase1`, `objective` and `seed`.
+        config: uses `phase1`, `objective`, `training` and `seed`.
     """
     settings, phase = config.objective, config.phase1
     spec = model.spec
@@ -55,11 +57,16 @@ def jepa_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -> Phase
     length = model.frames.window(settings.horizon)
     sampler = WindowSampler(buffer, length, phase.batch_size, seed=(config.seed, 1))
     updates = sampler.updates(phase)
+    accelerator = Accelerator.of(config.training, model.device)
+    read = batch_reader(sampler, model, updates, prefetch=accelerator.prefetch)
+
+    def predict(batch: Batch) -> Forecast:
+        return predict_targets(model, batch, settings)
+
+    prepared = accelerator.prepare(predict)
 
     def loss(update: int) -> tuple[Tensor, Terms]:
-        batch = sampler.batch(update, model, batch_slice(phase.batch_size))
-        parts = predict_targets(model, batch, settings)
-        forecast = Forecast(*(all_gather(part, dim=1) for part in parts))
+        forecast = Forecast(*(all_gather(part, dim=1) for part in prepared(read(update))))
         total, terms = objective(forecast, settings, generator)
         return total, terms
 
@@ -76,13 +83,15 @@ def jepa_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -> Phase
 def predict_targets(model: WorldModel, batch: Batch, objective: ObjectiveConfig) -> Forecast:
     """Compute predictions and EMA targets of a batch at the objective's offsets."""
     frames, first = model.frames, model.frames.first
-    z = model.encoder(frames.observe(batch.frames, first))
+    z = model.encoder(frames.observe(batch.frames, first)).float()
     actions = batch.actions[first : first + objective.horizon]
     unrolled = torch.cat((z[None], unroll(model.predictor, z, actions)))  # (1 + horizon, B, D)
+    steps = unrolled.unbind()  # indices would be copied to the device, which waits for it
+    predictions = torch.stack([steps[k] for k in objective.offsets])
     encoder = model.target_encoder if objective.stop_gradient else model.encoder
     with torch.set_grad_enabled(torch.is_grad_enabled() and not objective.stop_gradient):
         targets = [encoder(frames.observe(batch.frames, first + k)) for k in objective.offsets]
-    return Forecast(unrolled[list(objective.offsets)], torch.stack(targets), actions)
+    return Forecast(predictions, torch.stack(targets).float(), actions)
 
 
 @torch.no_grad()
@@ -109,7 +118,7 @@ def refinement_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) ->
     Args:
         model: its predictor is trained in place.
         buffer: training trajectories.
-        config: uses `refinement` and `seed`.
+        config: uses `refinement`, `training` and `seed`.
 
     Returns:
         None if there is nothing to train: no updates, or a predictor without weights.
@@ -128,6 +137,7 @@ def refinement_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) ->
         updates=settings.updates,
         horizon=min(settings.horizon, int(latents.remaining.max())),
         seed=config.seed,
+        accelerator=Accelerator.of(config.training, model.device),
     )
 
 
@@ -141,6 +151,7 @@ def predictor_phase(
     horizon: int,
     seed: int,
     fractions: Sequence[float] | None = None,
+    accelerator: Accelerator | None = None,
 ) -> Phase:
     """Minimize the squared error of an unrolled predictor at every step.
 
@@ -153,18 +164,24 @@ def predictor_phase(
         horizon: steps unrolled.
         seed: of the windows.
         fractions: of each part in a batch; by size if not given.
+        accelerator: how the predictor runs; by default in float32.
 
     Raises:
         ValueError: If no episode is long enough.
     """
-    sampler = LatentSampler(parts, horizon, settings.batch_size, seed, fractions)
     parameters = list(predictor.parameters())
+    device = parameters[0].device
+    sampler = LatentSampler(parts, horizon, settings.batch_size, seed, fractions, device)
+
+    def forecast(windows: tuple[Tensor, Tensor]) -> Tensor:
+        z, actions = windows
+        return unroll(predictor, z[0], actions).float()
+
+    prepared = (accelerator or Accelerator(device)).prepare(forecast)
 
     def loss(update: int) -> tuple[Tensor, Terms]:
-        device = parameters[0].device
-        part = batch_slice(settings.batch_size)
-        z, actions = (rows.to(device) for rows in sampler.windows(update, part))
-        error = F.mse_loss(unroll(predictor, z[0], actions), z[1:])
+        windows = sampler.windows(update, batch_slice(settings.batch_size))
+        error = F.mse_loss(prepared(windows), windows[0][1:])
         return error, {"prediction": error.detach()}
 
     return Phase(name, parameters, loss, settings, updates)
@@ -176,28 +193,31 @@ def decoder_heads_phase(model: WorldModel, buffer: ReplayBuffer, config: Config)
     Args:
         model: trained in place; encoder, target encoder and predictor are frozen.
         buffer: training trajectories.
-        config: uses `phase2` and `seed`.
+        config: uses `phase2`, `training` and `seed`.
     """
     for part in (model.encoder, model.target_encoder, model.predictor):
         freeze(part)
     phase, frames = config.phase2, model.frames
     sampler = _transition_sampler(model, buffer, config)
+    accelerator = Accelerator.of(config.training, model.device)
+    updates = sampler.updates(phase)
+    read = batch_reader(sampler, model, updates, prefetch=accelerator.prefetch)
 
-    def loss(update: int) -> tuple[Tensor, Terms]:
-        batch = sampler.batch(update, model, batch_slice(phase.batch_size))
+    def losses(batch: Batch) -> Terms:
         first = frames.first
         observation = frames.observe(batch.frames, first)
         with torch.no_grad():
-            z = model.encoder(observation)
-            z_next = model.encoder(frames.observe(batch.frames, first + 1))
+            z = model.encoder(observation).float()
+            z_next = model.encoder(frames.observe(batch.frames, first + 1)).float()
         outcome = batch.rewards[first], batch.terminated[first]
         terms = head_losses(model, Transition(z, batch.actions[first], z_next, *outcome))
         if model.decoder is not None:
             terms["pixels"] = reconstruction_loss(model.decoder, z, observation)
-        return _sum(terms)
+        return terms
 
+    prepared = accelerator.prepare(losses)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    return Phase("phase 2", parameters, loss, phase, sampler.updates(phase))
+    return Phase("phase 2", parameters, lambda i: _sum(prepared(read(i))), phase, updates)
 
 
 def extra_heads_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -> Phase | None:
@@ -223,6 +243,7 @@ def extra_heads_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -
         phase.model_copy(update={"batch_size": phase.head_batch_size}),
         updates=phase.head_updates,
         seed=config.seed,
+        accelerator=Accelerator.of(config.training, model.device),
     )
 
 
@@ -234,6 +255,7 @@ def heads_phase(
     updates: int,
     seed: int,
     fractions: Sequence[float] | None = None,
+    accelerator: Accelerator | None = None,
 ) -> Phase:
     """Train the heads on encoded and predicted latents, as in phase 2.
 
@@ -244,13 +266,17 @@ def heads_phase(
         updates: of the weights.
         seed: of the transitions.
         fractions: of each part in a batch; by size if not given.
+        accelerator: how the networks run; by default in float32.
     """
-    sampler = LatentSampler(parts, 1, settings.batch_size, seed, fractions)
+    sampler = LatentSampler(parts, 1, settings.batch_size, seed, fractions, model.device)
+
+    def losses(step: Transition) -> Terms:
+        return head_losses(model, step)
+
+    prepared = (accelerator or Accelerator(model.device)).prepare(losses)
 
     def loss(update: int) -> tuple[Tensor, Terms]:
-        part = batch_slice(settings.batch_size)
-        step = Transition(*(rows.to(model.device) for rows in sampler.transitions(update, part)))
-        return _sum(head_losses(model, step))
+        return _sum(prepared(sampler.transitions(update, batch_slice(settings.batch_size))))
 
     parameters = [p for name in model.spec.heads for p in getattr(model, name).parameters()]
     return Phase("heads", parameters, loss, settings, updates)
@@ -282,7 +308,7 @@ def head_losses(model: WorldModel, step: Transition) -> Terms:
     both = Transition(*(torch.cat(column) for column in zip(step, predicted)))
     inputs = both.z, both.actions, both.z_next
     return {
-        name.removesuffix("_head"): HEADS[name](getattr(model, name)(*inputs), both)
+        name.removesuffix("_head"): HEADS[name](getattr(model, name)(*inputs).float(), both)
         for name in model.spec.heads
     }
 
@@ -320,8 +346,8 @@ def _transition_sampler(model: WorldModel, buffer: ReplayBuffer, config: Config)
 
 
 def _sum(terms: Terms) -> tuple[Tensor, Terms]:
-    total = torch.stack(list(terms.values())).sum()
-    return total, {name: term.detach() for name, term in terms.items()}
+    values = torch.stack(list(terms.values()))  # a copy: CUDA graphs reuse the memory of `terms`
+    return values.sum(), dict(zip(terms, values.detach().unbind(), strict=True))
 
 
 def encode_some(

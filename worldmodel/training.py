@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
+from worldmodel.accelerator import check_compiler, choose_precision
 from worldmodel.callbacks import (
     Callback,
     CallbackList,
@@ -23,6 +24,7 @@ from worldmodel.config import Config, build_config, from_options
 from worldmodel.data import FrameStack, ReplayBuffer
 from worldmodel.data.datasets import Datasets, check_data, open_datasets
 from worldmodel.data.own_data import OwnSource, as_sources, describe_data
+from worldmodel.device_buffer import cache_on_device
 from worldmodel.distributed import (
     LostProcess,
     any_process,
@@ -178,7 +180,7 @@ def _create(config: Config, callbacks: CallbackList, path: Path | None = None) -
 
 def _check(config: Config, callbacks: CallbackList) -> None:
     """Find mistakes in the configuration before a run is made."""
-    choose_device(config.device)
+    check_compiler(config.training, choose_device(config.device))
     require_trackers(config.trackers)
     require_divisible(_batch_sizes(config))
     READOUTS.resolve(config.evaluation.readout)
@@ -298,14 +300,16 @@ def fit_horizon(run: Run, train: ReplayBuffer, callbacks: CallbackList) -> None:
 
 def run_phases(run: Run, datasets: Datasets, callbacks: CallbackList) -> WorldModel:
     """Train what is left to train; returns the model, frozen."""
-    config, buffer = run.config, datasets.train
+    config = run.config
     torch.manual_seed(config.seed)
-    spec = ModelSpec.of(config, buffer.frame_shape, buffer.action_space)
+    spec = ModelSpec.of(config, datasets.train.frame_shape, datasets.train.action_space)
     run.save_spec(spec)
     model = WorldModel(spec).to(choose_device(config.device))
+    buffer = cache_on_device(datasets.train, model, config.training.device_cache)
     checkpoint = run.load_checkpoint()
     if checkpoint is not None:
         model.load_state_dict(checkpoint["model"])
+        _compare_precision(checkpoint, model, config, callbacks)
     state = TrainingState(run, model, datasets.validation)
     if is_main_process():
         monitor = CollapseMonitor(lambda text: callbacks.on_message(text, warning=True))
@@ -325,6 +329,20 @@ def run_phases(run: Run, datasets: Datasets, callbacks: CallbackList) -> WorldMo
         callbacks.on_train_end(state)
     run.save_weights(model)
     return model.eval().requires_grad_(False)
+
+
+def _compare_precision(
+    checkpoint: Mapping[str, Any], model: WorldModel, config: Config, callbacks: CallbackList
+) -> None:
+    """Warn if a run continues in another precision, because it is on another device."""
+    before = checkpoint.get("precision", "float32")  # checkpoints of older versions have none
+    now = choose_precision(config.training, model.device)
+    if now != before:
+        callbacks.on_message(
+            f"The run was trained in {before} so far and continues in {now}, which is "
+            f"training.precision={config.training.precision} on {model.device}",
+            warning=True,
+        )
 
 
 def _run_phase(phase: Phase, state: TrainingState, callbacks: CallbackList) -> None:
@@ -348,6 +366,9 @@ def _run_phase(phase: Phase, state: TrainingState, callbacks: CallbackList) -> N
                 state.run.save_checkpoint(
                     {
                         "phase": phase.name,
+                        "precision": choose_precision(
+                            state.run.config.training, state.model.device
+                        ),
                         "model": state.model.state_dict(),
                         "trainer": phase.state_dict(),
                     }

@@ -13,9 +13,11 @@ from benchmarks.speed.sampling import pendulums
 from benchmarks.speed.table import Context, Functions, Row, duration, train_smoke
 from worldmodel.config import Config
 from worldmodel.data import ReplayBuffer
+from worldmodel.device_buffer import cache_on_device
 from worldmodel.models import WorldModel
 from worldmodel.optim import Phase, tuned_cpu
 from worldmodel.phases import decoder_heads_phase, jepa_phase
+from worldmodel.training_config import TrainingConfig
 
 _PRODUCTS = {
     torch.ops.aten.convolution,
@@ -71,18 +73,33 @@ def new_phase(
     context: Context,
     buffer: ReplayBuffer,
     batch: int | None = None,
+    *,
+    training: TrainingConfig | None = None,
+    device: torch.device | None = None,
 ) -> Phase:
-    """Make a phase of a new model on a buffer, with the settings of the run."""
+    """Make a phase of a new model on a buffer, with the settings of the run.
+
+    Args:
+        kind: makes the phase.
+        context: has the run.
+        buffer: training episodes.
+        batch: batch size; by default 128.
+        training: how to use the device; by default as the run.
+        device: of the model; by default the CPU.
+    """
     run, size = context.run, batch or context.size(128, 4)
+    training = training or run.config.training
     sizes = {"batch_size": size, "updates": 1_000_000, "epochs": None}
     config = run.config.model_copy(
         update={
             "phase1": run.config.phase1.model_copy(update=sizes),
             "phase2": run.config.phase2.model_copy(update=sizes),
+            "training": training,
         }
     )
     torch.manual_seed(0)
-    return kind(WorldModel(run.model.spec), buffer, config)
+    model = WorldModel(run.model.spec).to(device or "cpu")
+    return kind(model, cache_on_device(buffer, model, training.device_cache), config)
 
 
 def updates(context: Context) -> Iterator[Row]:

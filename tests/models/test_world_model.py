@@ -11,7 +11,7 @@ from worldmodel.errors import ConfigError
 from worldmodel.models import ModelSpec, WorldModel, check_parts, describe_actions
 from worldmodel.models.encoders import ConvEncoder
 from worldmodel.models.heads import PatchDecoder, to_patches
-from worldmodel.models.world_model import _CPU_BATCH
+from worldmodel.models.world_model import _CPU_BATCH, as_device_tensor
 from worldmodel.registry import reference
 
 
@@ -357,3 +357,12 @@ def test_an_argument_of_a_part_can_have_any_name():
     kwargs = {"name": "resnet18", "registry": "timm"}
     chosen = spec.model_copy(update={"encoder": reference(Named), "encoder_kwargs": kwargs})
     assert WorldModel(chosen).encoder.named == ("resnet18", "timm")
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cpu", "float64"), ("mps", "float32")])
+def test_float64_becomes_float32_on_mps_alone(monkeypatch, device, expected):
+    moved = []
+    monkeypatch.setattr(torch.Tensor, "to", lambda x, device: moved.append(str(x.dtype)))
+    for values in (np.zeros(2), np.zeros(2, np.int64), torch.zeros(2, dtype=torch.float64)):
+        as_device_tensor(values, torch.device(device))
+    assert moved == [f"torch.{expected}", "torch.int64", f"torch.{expected}"]

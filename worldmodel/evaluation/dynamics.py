@@ -191,7 +191,7 @@ def _outcomes(
     start, actions = torch.as_tensor(z, device=wm.device), windows.actions[:, 0]
     reward, end = wm.outcome(start, actions, wm.predict(start, actions))
     true = windows.rewards[:, 0].astype(np.float64), windows.terminated[:, 0]
-    return reward.double().cpu().numpy(), end.cpu().numpy(), *true
+    return reward.cpu().double().numpy(), end.cpu().numpy(), *true  # MPS has no float64
 
 
 def return_metrics(
@@ -255,7 +255,7 @@ def _returns(
     real = (episodes.rewards[steps] * (ahead < left[rows])).double().sum(0)
     z, actions = episodes.z[rows].to(wm.device), episodes.actions[steps].to(wm.device)
     latents = torch.cat([z[None], unroll(wm.predictor, z, actions)])
-    imagined = imagined_return(wm, latents, actions).double().cpu()
+    imagined = imagined_return(wm, latents, actions).cpu().double()
     return rows.numpy(), imagined.numpy(), real.numpy()
 
 

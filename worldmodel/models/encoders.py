@@ -8,6 +8,8 @@ with `model.encoder_kwargs` as further arguments. Its ``forward`` maps observati
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,6 +18,13 @@ from worldmodel.extras import require
 
 PATCH = 4
 """Side of the first convolution's patches, in pixels."""
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Make a context that suspends autocast, for what 8 significant bits are too few for."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 class KeypointEncoder(nn.Module):
@@ -27,6 +36,9 @@ class KeypointEncoder(nn.Module):
     keypoints, their differences between successive frames, the newest strengths, and products of
     those. One linear layer maps them to the latent, so low-order functions of positions and
     velocities (the sine of an angle, the angular velocity x vy - y vx) are linearly decodable.
+
+    Keypoints are float32 under autocast too: velocities are differences of positions, and in
+    bfloat16 positions come in steps of up to an eighth of a pixel (of 64 per frame).
 
     Args:
         frame_shape: (H, W, C) of one frame, H = W a multiple of 4.
@@ -83,8 +95,9 @@ class KeypointEncoder(nn.Module):
         b, h, w, stacked = observation.shape
         s = self.frame_stack
         frames = observation.reshape(b, h, w, s, stacked // s).permute(3, 0, 4, 1, 2)
-        maps = self.maps(frames.flatten(0, 1).float() / 255).flatten(2)  # (S*B, K, cells)
-        positions = (self.sharpness * maps).softmax(-1) @ self.grid
+        with full_precision(observation.device):
+            maps = self.maps(frames.flatten(0, 1).float() / 255).flatten(2)  # (S*B, K, cells)
+            positions = (self.sharpness * maps).softmax(-1) @ self.grid
         return positions.unflatten(0, (s, b)), maps.logsumexp(-1).unflatten(0, (s, b))
 
     def forward(self, observation: Tensor) -> Tensor:

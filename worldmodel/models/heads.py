@@ -41,7 +41,7 @@ def reconstruction_loss(decoder: nn.Module, z: Tensor, observation: Tensor) -> T
     if callable(own):
         loss: Tensor = own(z, observation)
         return loss
-    return F.mse_loss(decoder(z), observation.float() / 255)
+    return F.mse_loss(decoder(z).float(), observation.float() / 255)
 
 
 class PatchDecoder(nn.Module):
@@ -60,6 +60,8 @@ class PatchDecoder(nn.Module):
             the newest frame.
     """
 
+    frame_weights: Tensor
+
     def __init__(
         self,
         frame_shape: tuple[int, ...],
@@ -73,7 +75,9 @@ class PatchDecoder(nn.Module):
         self.image_size = frame_shape[0]
         if older_weight is None:
             older_weight = 1.0 if frame_stack <= 2 else 0.05
-        self.frame_weights = [older_weight] * (frame_stack - 1) + [1.0]
+        weights = [older_weight] * (frame_stack - 1) + [1.0]
+        self.total_weight, self.weighted = sum(weights), set(weights) != {1.0}
+        self.register_buffer("frame_weights", torch.tensor(weights), persistent=False)
         side = self.image_size // PATCH
         self.layout = nn.Sequential(
             nn.Linear(latent_dim, 256),
@@ -96,13 +100,12 @@ class PatchDecoder(nn.Module):
 
         It is computed patch by patch, which saves reordering pixels.
         """
-        decoded, true = self.patches(z), to_patches(observation).float().mul_(1 / 255)
-        weights = self.frame_weights
-        if min(weights) == 1.0:
+        decoded, true = self.patches(z).float(), to_patches(observation).float().mul_(1 / 255)
+        if not self.weighted:
             return F.mse_loss(decoded, true)
-        errors = (decoded - true).square().unflatten(-1, (PATCH * PATCH, len(weights), -1))
-        by_frame = errors.mean((0, 1, 2, 4))
-        loss: Tensor = (by_frame * by_frame.new_tensor(weights)).sum() / sum(weights)
+        errors = (decoded - true).square()
+        by_frame = errors.unflatten(-1, (PATCH * PATCH, len(self.frame_weights), -1))
+        loss: Tensor = (by_frame.mean((0, 1, 2, 4)) * self.frame_weights).sum() / self.total_weight
         return loss
 
     def forward(self, z: Tensor) -> Tensor:

@@ -111,7 +111,7 @@ class WorldModel(nn.Module):
             Box actions scaled to [-1, 1], Discrete ones one-hot, float32 (..., A).
         """
         actions = self.spec.actions
-        action = torch.as_tensor(action, device=self.device)
+        action = as_device_tensor(action, self.device)
         if isinstance(actions, DiscreteActions):
             return F.one_hot(action.long() - actions.start, actions.n).float()
         low, high = self._action_bounds(self.device)
@@ -157,7 +157,7 @@ class WorldModel(nn.Module):
             )
         if not self.spec.pixels:
             _require_finite("observations", obs)
-        obs = obs.to(self.device)
+        obs = as_device_tensor(obs, self.device)
         batch = _CPU_BATCH if obs.device.type == "cpu" else max(len(obs), 1)
         return torch.cat([self.encoder(part) for part in obs.split(batch)])
 
@@ -209,7 +209,7 @@ class WorldModel(nn.Module):
 
     def _vectors(self, z: Tensor, actions: ArrayLike | Tensor, axes: str) -> Tensor:
         """Make action vectors of actions with the given leading axes, for latents (B, D)."""
-        actions = torch.as_tensor(actions, device=self.device)
+        actions = as_device_tensor(actions, self.device)
         size = () if isinstance(self.spec.actions, DiscreteActions) else (self.spec.actions.dim,)
         leading = len(axes.split())
         if actions.shape[leading - 1 :] != (len(z), *size):
@@ -276,6 +276,14 @@ class WorldModel(nn.Module):
         a = self._vectors(z, action, "B")
         termination = self.termination_head(z, a, z_next).sigmoid()
         return self.reward_head(z, a, z_next), termination
+
+
+def as_device_tensor(values: ArrayLike | Tensor, device: torch.device) -> Tensor:
+    """Copy values to a device; float64 becomes float32 on MPS, which has no float64."""
+    tensor = torch.as_tensor(values)
+    if device.type == "mps" and tensor.dtype == torch.float64:
+        tensor = tensor.float()
+    return tensor.to(device)
 
 
 def _require_finite(name: str, values: Tensor) -> None:
