@@ -184,7 +184,7 @@ def test_a_planner_collects_data_and_records_which_model(driven_run, tmp_path, m
         (("rollout", "--state", "1 2"), "θ1"),
         (("rollout", "--policy", "clever"), "policy is 'clever'"),
         (("rollout", "--window", "--output", "a.gif"), "give one of them"),
-        (("plan", "--goal", "nowhere.png"), "expected 'reward', 'upright', or an image's path"),
+        (("plan", "--goal", "nowhere.png"), "no such file; expected 'reward', 'upright', or"),
         (("plan", "--method", "shooting"), "expected one of icem, cem, mppi"),
         (("collect", "--image-size", "32"), "use the same image_size"),
     ],

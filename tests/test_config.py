@@ -49,10 +49,10 @@ def test_all_errors_are_reported_together():
 @pytest.mark.parametrize(
     ("key", "hint"),
     [
-        ("modle.encoder", "did you mean 'model.encoder'?"),
-        ("modle.latent_dmi", "did you mean 'model.latent_dim'?"),
+        ("modlx.encoder", "did you mean 'model.encoder'?"),
+        ("modlx.latent_dmi", "did you mean 'model.latent_dim'?"),
         ("agent.ensmble.size", "did you mean 'agent.ensemble.size'?"),
-        ("modle", "did you mean 'model'?"),
+        ("modlx", "did you mean 'model'?"),
         ("encoder", "did you mean 'model.encoder'?"),
         ("updates", "'phase1.updates' or 'refinement.updates' or 'phase2.updates'?"),
         ("phase1.lr", "expected one of batch_size, optimizer, learning_rate,"),
@@ -68,10 +68,10 @@ def test_an_unknown_key_comes_with_those_that_may_be_meant(key, hint):
 
 def test_every_key_of_an_unknown_section_is_named():
     with pytest.raises(ConfigError) as caught:
-        build_config({"modle": {"encoder": "conv", "widht": 4}})
+        build_config({"modlx": {"encoder": "conv", "widthh": 4}})
     assert str(caught.value) == (
-        "unknown key 'modle.encoder' (did you mean 'model.encoder'?); "
-        "unknown key 'modle.widht' (did you mean 'model.width'?)"
+        "unknown key 'modlx.encoder' (did you mean 'model.encoder'?); "
+        "unknown key 'modlx.widthh' (did you mean 'model.width'?)"
     )
 
 
@@ -195,7 +195,9 @@ def test_options_become_settings_and_objects_become_references():
         "phase2": {"batch_size": 16},
         "objective": {"name": "worldmodel.config:build_config"},
     }
-    with pytest.raises(TypeError, match="unexpected keyword argument 'epoch'; expected mode, env,"):
+    with pytest.raises(
+        TypeError, match=r"argument 'epoch' \(did you mean 'epochs'\?\); expected mode, env,"
+    ):
         from_options(epoch=3)
     with pytest.raises(ConfigError, match="'pendulum_image' or 'pendulum', got 'pixels'"):
         from_options(mode="pixels")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -303,8 +304,11 @@ def from_options(mode: str | None = None, **options: Any) -> dict[str, Any]:
     values: dict[str, Any] = MODES[mode] if mode is not None else {}
     for name, value in options.items():
         if name not in OPTIONS:
+            known = ["mode", *OPTIONS, "preset", "config", "callbacks", "progress"]
+            similar = get_close_matches(name, known, 1)
+            hint = f" (did you mean {similar[0]!r}?)" if similar else ""
             raise TypeError(
-                f"unexpected keyword argument {name!r}; expected mode, {', '.join(OPTIONS)}, or "
+                f"unexpected keyword argument {name!r}{hint}; expected {', '.join(known)}, or "
                 "settings={...} for any other key of the configuration"
             )
         if name == "steps" and value is not None and options.get("data") is not None:
@@ -372,7 +376,8 @@ def _import_env_module(values: Mapping[str, Any]) -> None:
     except ImportError as error:
         raise ConfigError(
             f"env.id: cannot import the module of {env['id']!r} ({error}); expected module:id or "
-            "module:Name of an importable module"
+            "module:Name of an importable module: run the command where the module is, or set "
+            "PYTHONPATH"
         ) from error
 
 

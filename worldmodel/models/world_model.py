@@ -213,7 +213,7 @@ class WorldModel(nn.Module):
         size = () if isinstance(self.spec.actions, DiscreteActions) else (self.spec.actions.dim,)
         leading = len(axes.split())
         if actions.shape[leading - 1 :] != (len(z), *size):
-            expected = ", ".join((axes, *map(str, size)))
+            expected = ", ".join((axes, *map(str, size))) + "," * (leading == 1 and not size)
             raise ValueError(
                 f"actions have shape {tuple(actions.shape)}, expected ({expected}) for B = "
                 f"{len(z)} latents"

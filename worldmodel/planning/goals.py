@@ -95,7 +95,8 @@ def _image_goal(path: Path, run: Run) -> Goal:
     if not path.is_file():
         names = dict.fromkeys(("reward", run.plugin.default_goal))
         raise ValueError(
-            f"goal is {str(path)!r}; expected {', '.join(map(repr, names))}, or an image's path"
+            f"goal is {str(path)!r}, and there is no such file; expected "
+            f"{', '.join(map(repr, names))}, or an image's path"
         )
     goal = run.model.encode(_observation(path, run.model))
     objective, reached = goal_distance(goal[0]), latent_test(run, goal)
