@@ -134,7 +134,7 @@ def test_the_repeated_command_tries_only_failed_trials_again(swept):
 
 def test_ctrl_c_saves_checkpoints_and_the_command_resumes(tmp_path):
     content = tiny_sweep(tmp_path, seeds=[0])
-    content["base"]["phase1.updates"] = 600
+    content["base"]["phase1.updates"] = 2000
     (tmp_path / "long.yaml").write_text(yaml.safe_dump(content))
     words = [sys.executable, "-m", "worldmodel", "sweep", "long.yaml", "--workers", "2", "--json"]
     log = tmp_path / "results" / "long" / "base_seed0" / "trial.log"
@@ -170,4 +170,4 @@ def test_ctrl_c_saves_checkpoints_and_the_command_resumes(tmp_path):
     status, out, error = run(stopped=False)
     assert status == 0, error
     assert json.loads(out)["trials"][0]["status"] == "finished"
-    assert "phase 1: 1/600" not in log.read_text()
+    assert "phase 1: 1/2000" not in log.read_text()
