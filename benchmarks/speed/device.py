@@ -59,6 +59,10 @@ def _phase(
     if where.type == "cuda":
         functions["cpu"] = block(make(TrainingConfig(), CPU), CPU, 1)
     flops = count_flops(make(TrainingConfig(**PLAIN), where))
+
+    def seconds_per_flop(dtype: str) -> float:
+        return statistics.median(rates[dtype][0]) / rates[dtype][1]
+
     with tuned_cpu():
         times = context.measure(functions)
     if where.type == "cuda":
@@ -66,10 +70,11 @@ def _phase(
     size = phases["prefetched"].settings.batch_size
     for key, training in variants.items():
         work = f"update of {name}, batch of {size}, {where}, {key}"
-        seconds, products = rates[training.precision]
-        bound = flops * statistics.median(seconds) / products
-        peer = f"its {flops / 1e9:.3g} GFLOP at the rate of matrix products in {training.precision}"
-        yield duration("device", work, times[key], peer, [count * bound] * len(times[key]), count)
+        mixed = training.precision == "bfloat16"  # some products stay in float32
+        dtype = min(rates, key=seconds_per_flop) if mixed else "float32"
+        peer = f"its {flops / 1e9:.3g} GFLOP at the rate of matrix products in {dtype}"
+        bound = [count * flops * seconds_per_flop(dtype)] * len(times[key])
+        yield duration("device", work, times[key], peer, bound, count)
         if "cpu" in times:
             slow = [count * each for each in times["cpu"]]
             yield duration("device", work, times[key], "the same on the CPU", slow, count)
