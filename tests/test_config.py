@@ -318,3 +318,17 @@ def test_a_section_that_is_no_section_is_named(section, value):
 def test_sources_that_are_no_data_are_an_error_of_the_configuration(value):
     with pytest.raises(ConfigError, match=r"data"):
         build_config({"data": {"sources": value}})
+
+
+def test_the_use_of_the_device_is_automatic_or_switched_on_and_off():
+    assert build_config().training.device_cache == "auto"
+    for text, expected in {"on": True, "off": False, "true": True, "auto": "auto"}.items():
+        config = build_config(parse_setting(f"training.prefetch={text}"))
+        assert config.training.prefetch == expected
+        assert validate(config.model_dump(mode="json")) == config
+    with pytest.raises(ConfigError) as error:
+        build_config({"training": {"precision": "half", "prefetch": "maybe"}})
+    assert str(error.value) == (
+        "training.precision: expected 'auto', 'float32' or 'bfloat16', got 'half'; "
+        "training.prefetch: expected 'auto', True or False, got 'maybe'"
+    )
