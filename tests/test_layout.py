@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[1] / "worldmodel"
 LAYERS = [
     ("errors", "config_errors", "extras", "files", "hub", "keywords", "registry"),
     ("callbacks",),
-    ("plugins", "hyperparameters", "agent_config", "training_config", "config"),
+    ("plugins", "hyperparameters", "agent_config", "evaluation_config", "config"),
     ("data",),
     ("models",),
     ("accelerator", "device_buffer", "batches", "prefetch", "latents", "objectives", "optim"),

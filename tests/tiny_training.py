@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+
 import gymnasium as gym
 import numpy as np
 import torch
@@ -9,6 +12,7 @@ import torch
 from worldmodel.config import Config, build_config
 from worldmodel.data import ReplayBuffer
 from worldmodel.models import ModelSpec, WorldModel
+from worldmodel.optim import Phase
 
 SIDE = 16
 
@@ -56,3 +60,22 @@ def new_model(config: Config, seed: int = 0) -> WorldModel:
     torch.manual_seed(seed)
     spec = ModelSpec.of(config, (SIDE, SIDE, 1), gym.spaces.Box(-1, 1, (2,)))
     return WorldModel(spec)
+
+
+def whole_and_resumed(
+    make: Callable[[WorldModel, ReplayBuffer, Config], Phase],
+    buffer: ReplayBuffer,
+    config: Config,
+    updates: int,
+) -> tuple[WorldModel, WorldModel]:
+    """Models after a phase: one trained in one go, the other resumed after some updates."""
+    whole, first, second = (new_model(config) for _ in range(3))
+    make(whole, buffer, config).run()
+    phase = make(first, buffer, config)
+    for _ in range(updates):
+        phase.update()
+    second.load_state_dict(first.state_dict())
+    resumed = make(second, buffer, config)
+    resumed.load_state_dict(copy.deepcopy(phase.state_dict()))
+    resumed.run()
+    return whole, second

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from worldmodel.errors import ConfigError
-from worldmodel.training_config import Precision, TrainingConfig
+from worldmodel.hyperparameters import Precision, Training
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -33,7 +33,7 @@ class Accelerator:
     prefetch: bool = False
 
     @classmethod
-    def of(cls, settings: TrainingConfig, device: torch.device) -> Accelerator:
+    def of(cls, settings: Training, device: torch.device) -> Accelerator:
         """Resolve what is ``auto``.
 
         Args:
@@ -76,7 +76,7 @@ class Accelerator:
         return run
 
 
-def choose_precision(settings: TrainingConfig, device: torch.device) -> Precision:
+def choose_precision(settings: Training, device: torch.device) -> Precision:
     """Return `training.precision`, with ``auto`` resolved for a device.
 
     GPUs that only emulate bfloat16, which is slower than float32, train in float32.
@@ -90,7 +90,7 @@ def choose_precision(settings: TrainingConfig, device: torch.device) -> Precisio
     return "bfloat16" if supported else "float32"
 
 
-def check_compiler(settings: TrainingConfig, device: torch.device) -> None:
+def check_compiler(settings: Training, device: torch.device) -> None:
     """Compile a small function, so that a missing compiler shows before data is collected.
 
     Raises:

@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 from worldmodel.agent_config import AgentConfig
 from worldmodel.config_errors import explain
 from worldmodel.errors import ConfigError
+from worldmodel.evaluation_config import Evaluation
 from worldmodel.files import read_text
 from worldmodel.hub import is_hub_reference, local_path
 from worldmodel.hyperparameters import (
@@ -25,7 +26,6 @@ from worldmodel.hyperparameters import (
     OBJECTIVE_WEIGHTS,
     Data,
     Env,
-    Evaluation,
     Model,
     ObjectiveConfig,
     Phase1,
@@ -34,10 +34,10 @@ from worldmodel.hyperparameters import (
     Refinement,
     Section,
     Trackers,
+    Training,
 )
 from worldmodel.plugins import plugin_class
 from worldmodel.registry import import_named, reference
-from worldmodel.training_config import TrainingConfig
 
 MIN_SIZE = 8
 """Fewest training trajectories."""
@@ -173,7 +173,7 @@ class Config(Section):
     phase1: Phase1 = Phase1()
     refinement: Refinement = Refinement()
     phase2: Phase2 = Phase2()
-    training: TrainingConfig = TrainingConfig()
+    training: Training = Training()
     evaluation: Evaluation = Evaluation()
     planning: Planning = Planning()
     agent: AgentConfig = AgentConfig()

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from worldmodel.accelerator import to_device
 from worldmodel.data import ReplayBuffer
+from worldmodel.hyperparameters import Switch
 from worldmodel.models import WorldModel
-from worldmodel.training_config import Switch
 
 
 class DeviceReplayBuffer(ReplayBuffer):

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    AliasChoices,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -24,7 +23,6 @@ from worldmodel.registry import (
     OBJECTIVES,
     PLANNERS,
     PREDICTORS,
-    READOUTS,
     WRAPPERS,
 )
 
@@ -304,77 +302,28 @@ class Phase2(Budget):
     head_batch_size: int = Field(default=256, ge=8)
 
 
-class Probe(Section):
-    """The MLP probe, and how many observations both probes are fitted on.
+Precision = Literal["float32", "bfloat16"]
+
+Switch = Literal["auto", True, False]
+
+
+class Training(Section):
+    """How training uses its device. Apart from rounding, nothing here changes what is learned.
 
     Attributes:
-        observations: of the training episodes, at most.
-        baseline_observations: the same for probes of the untrained encoder and of pixels.
-        width: of both hidden layers.
-        updates: at most.
-        max_epochs: at most.
-        batch_size: observations per update.
-        learning_rate: cooled to zero on a cosine.
-        weight_decay: of AdamW.
+        precision: of the networks: ``float32``, ``bfloat16`` (autocast), or ``auto``, which is
+            ``bfloat16`` on CUDA devices that support it and ``float32`` elsewhere. Weights, losses,
+            regularizers and the state of the optimizers are float32 in any case.
+        compile: compile the networks with ``torch.compile``, on CUDA to CUDA graphs.
+        prefetch: read the next batch in a background thread during an update; ``auto``: on CUDA.
+        device_cache: copy all training frames to the device and gather batches there; ``auto``: on
+            CUDA, if they take at most half of its free memory.
     """
 
-    observations: int = Field(default=60_000, ge=16)
-    baseline_observations: int = Field(default=30_000, ge=16)
-    width: int = Field(default=256, ge=1)
-    updates: int = Field(default=1400, ge=1)
-    max_epochs: int = Field(default=100, ge=1)
-    batch_size: int = Field(default=512, ge=1)
-    learning_rate: float = Field(default=8e-3, gt=0)
-    weight_decay: float = Field(default=1e-2, ge=0)
-
-
-class Reference(Optimization):
-    """The reference model of the true state, with the predictor's optimization.
-
-    Attributes:
-        updates: when it is asked for.
-        horizon: steps unrolled in training, at most.
-        hidden: width of its hidden layers.
-    """
-
-    updates: int = Field(default=500, ge=1)
-    horizon: int = Field(default=8, ge=1)
-    hidden: int = Field(default=512, ge=1)
-    weight_decay: float = Field(default=1e-2, ge=0)
-    max_grad_norm: float | None = Field(default=5.0, gt=0)
-
-
-class Evaluation(Section):
-    """Evaluation on episodes that were not trained on.
-
-    Attributes:
-        split: ``heldout`` to report results; ``validation`` to choose hyperparameters by them.
-        readout: what probes read: ``auto`` (the environment's plug-in, else the raw
-            state vector), ``state``, or ``module:Name``.
-        steps: transitions per episode; the environment may end it earlier.
-        resamples: of the bootstrap over episodes.
-        confidence: of its intervals.
-        domain_observations: training observations that the domain is fitted on, at most.
-        ood_false_positive_rate: fraction of training observations that count as out of
-            distribution.
-        starts: training observations kept as starts of imagined episodes, at most.
-    """
-
-    split: Literal["heldout", "validation"] = "heldout"
-    readout: Annotated[str, AfterValidator(READOUTS.check)] = "auto"
-    steps: int = Field(default=61, ge=1)
-    resamples: int = Field(default=1000, ge=1)
-    confidence: float = Field(default=0.95, gt=0, lt=1)
-    domain_observations: int = Field(default=20_000, ge=16)
-    ood_false_positive_rate: float = Field(
-        default=1e-3,
-        gt=0,
-        lt=1,
-        validation_alias=AliasChoices("ood_false_positive_rate", "domain_error_rate"),
-    )
-    starts: int = Field(default=4096, ge=1)
-    probe: Probe = Probe()
-    reference: Reference = Reference()
+    precision: Literal["auto", Precision] = "auto"
+    compile: bool = False
+    prefetch: Switch = "auto"
+    device_cache: Switch = "auto"
 
 
 class Planning(Section):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from worldmodel.data import ReplayBuffer
     from worldmodel.envs.task import Task
-    from worldmodel.hyperparameters import Reference
+    from worldmodel.evaluation_config import Reference
     from worldmodel.models import WorldModel
     from worldmodel.optim import Terms
 

@@ -21,7 +21,7 @@ from worldmodel.registry import READOUTS
 
 if TYPE_CHECKING:
     from worldmodel.data import ReplayBuffer
-    from worldmodel.hyperparameters import Reference
+    from worldmodel.evaluation_config import Reference
     from worldmodel.models import WorldModel
 
 Energy = Callable[[np.ndarray], np.ndarray]

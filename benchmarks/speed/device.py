@@ -11,10 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.speed.sampling import pendulums
 from benchmarks.speed.table import Context, Functions, Row, duration, rate
 from benchmarks.speed.updates import new_phase
+from worldmodel.hyperparameters import Training
 from worldmodel.models import choose_device
 from worldmodel.optim import Phase, tuned_cpu
 from worldmodel.phases import decoder_heads_phase, jepa_phase
-from worldmodel.training_config import TrainingConfig
 
 CPU = torch.device("cpu")
 PLAIN = {"precision": "float32", "prefetch": False, "device_cache": False}
@@ -47,18 +47,18 @@ def _phase(
     rates: dict[str, tuple[list[float], float]],
 ) -> Iterator[Row]:
     buffer, count = pendulums(context, context.run.config.image_size)["none"], context.size(20, 1)
-    variants = {key: TrainingConfig(**values) for key, values in VARIANTS.items()}
+    variants = {key: Training(**values) for key, values in VARIANTS.items()}
     if where.type != "cuda":
         variants = {key: each for key, each in variants.items() if not each.compile}
 
-    def make(training: TrainingConfig, place: torch.device) -> Phase:
+    def make(training: Training, place: torch.device) -> Phase:
         return new_phase(kind, context, buffer, training=training, device=place)
 
     phases = {key: make(training, where) for key, training in variants.items()}
     functions: Functions = {key: block(phase, where, count) for key, phase in phases.items()}
     if where.type == "cuda":
-        functions["cpu"] = block(make(TrainingConfig(), CPU), CPU, 1)
-    flops = count_flops(make(TrainingConfig(**PLAIN), where))
+        functions["cpu"] = block(make(Training(), CPU), CPU, 1)
+    flops = count_flops(make(Training(**PLAIN), where))
 
     def seconds_per_flop(dtype: str) -> float:
         return statistics.median(rates[dtype][0]) / rates[dtype][1]

@@ -14,10 +14,10 @@ from benchmarks.speed.table import Context, Functions, Row, duration, train_smok
 from worldmodel.config import Config
 from worldmodel.data import ReplayBuffer
 from worldmodel.device_buffer import cache_on_device
+from worldmodel.hyperparameters import Training
 from worldmodel.models import WorldModel
 from worldmodel.optim import Phase, tuned_cpu
 from worldmodel.phases import decoder_heads_phase, jepa_phase
-from worldmodel.training_config import TrainingConfig
 
 _PRODUCTS = {
     torch.ops.aten.convolution,
@@ -74,7 +74,7 @@ def new_phase(
     buffer: ReplayBuffer,
     batch: int | None = None,
     *,
-    training: TrainingConfig | None = None,
+    training: Training | None = None,
     device: torch.device | None = None,
 ) -> Phase:
     """Make a phase of a new model on a buffer, with the settings of the run.

@@ -32,6 +32,8 @@ DOORS = (
 
 MODULES = (
     "worldmodel.hyperparameters",
+    "worldmodel.evaluation_config",
+    "worldmodel.agent_config",
     "worldmodel.keywords",
     "worldmodel.objectives",
     "worldmodel.plugins",

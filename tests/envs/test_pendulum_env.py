@@ -86,17 +86,6 @@ def test_frames_are_stacked_oldest_first_and_repeated_at_reset():
     assert (newest[4] != newest[5]).any()
 
 
-def test_many_resets_without_a_step_leave_no_trace():
-    env, fresh = gym.make(PIXELS, start="uniform"), gym.make(PIXELS, start="uniform")
-    for seed in range(200):
-        observation, _ = env.reset(seed=seed)
-        assert env.observation_space.contains(observation)
-    assert_array_equal(observation, fresh.reset(seed=199)[0])
-    action = np.array([1.0, -1.0], np.float32)
-    for ours, theirs in zip(env.step(action)[:4], fresh.step(action)[:4], strict=True):
-        assert_array_equal(ours, theirs)
-
-
 def test_coordinates_are_stacked_oldest_first_and_repeated_at_reset():
     observations = random_rollout(gym.make(STATE, start="uniform", frame_stack=2), 0, 3)
     assert_array_equal(observations[0, :4], observations[0, 4:])

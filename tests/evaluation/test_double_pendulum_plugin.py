@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from tiny_model import TinyModel, simulate, write_buffer
 
 from worldmodel.evaluation.forecast import wrap_angle
-from worldmodel.hyperparameters import Reference
+from worldmodel.evaluation_config import Reference
 from worldmodel.pendulum import (
     TARGETS,
     DoublePendulum,

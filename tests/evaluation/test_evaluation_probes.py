@@ -10,7 +10,7 @@ from worldmodel.evaluation import scores
 from worldmodel.evaluation.forecast import wrap_angle
 from worldmodel.evaluation.intervals import Bootstrap
 from worldmodel.evaluation.probes import MLPProbe, fit_linear_probe, fit_mlp_probe
-from worldmodel.hyperparameters import Probe
+from worldmodel.evaluation_config import Probe
 from worldmodel.pendulum import angle_targets
 from worldmodel.plugins import StateReadout, find_plugin
 

@@ -16,7 +16,7 @@ from worldmodel.evaluation import (
     evaluate,
     fit_probes,
 )
-from worldmodel.hyperparameters import Evaluation
+from worldmodel.evaluation_config import Evaluation
 from worldmodel.latents import encode_at
 from worldmodel.plugins import EnvPlugin
 

@@ -13,7 +13,7 @@ from worldmodel.evaluation.intervals import (
     horizon,
     median_by_step,
 )
-from worldmodel.hyperparameters import Evaluation
+from worldmodel.evaluation_config import Evaluation
 
 BOOTSTRAP = Bootstrap()
 

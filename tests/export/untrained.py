@@ -10,7 +10,7 @@ import torch
 from worldmodel.config import DEFAULT_ENV, build_config
 from worldmodel.data.datasets import check_data
 from worldmodel.evaluation.probes import fit_mlp_probe
-from worldmodel.hyperparameters import Probe
+from worldmodel.evaluation_config import Probe
 from worldmodel.imagination.domain import domain_of
 from worldmodel.models import ModelSpec, WorldModel
 from worldmodel.run import Run

@@ -8,7 +8,7 @@ import torch
 from tiny_model import TinyModel, simulate, write_buffer
 from tiny_training import new_model, tiny_buffer, tiny_config
 
-from worldmodel.hyperparameters import Evaluation
+from worldmodel.evaluation_config import Evaluation
 from worldmodel.imagination import Domain, domain_of, fit_domain, start_latents
 from worldmodel.latents import encode_at
 

@@ -94,8 +94,11 @@ def test_seed_decides_where_episodes_start_and_options_set_the_start():
     assert_array_equal(single.reset(options={"latent": at[0]})[0], at[0])
 
 
-def test_many_resets_without_a_step_leave_no_trace():
-    env, fresh = one(), one()
+@pytest.mark.parametrize(
+    "make", [one, lambda: gym.make("DoublePendulumPixels-v0", start="uniform")]
+)
+def test_many_resets_without_a_step_leave_no_trace(make):
+    env, fresh = make(), make()
     for seed in range(200):
         observation, _ = env.reset(seed=seed)
         assert env.observation_space.contains(observation)

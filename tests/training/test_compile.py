@@ -11,8 +11,8 @@ from torch._dynamo.utils import counters
 from worldmodel import accelerator
 from worldmodel.accelerator import Accelerator, check_compiler
 from worldmodel.errors import ConfigError
+from worldmodel.hyperparameters import Training
 from worldmodel.phases import decoder_heads_phase, jepa_phase, refinement_phase
-from worldmodel.training_config import TrainingConfig
 
 needs_compiler = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("g++") is None,
@@ -58,7 +58,7 @@ def test_compiled_networks_have_the_losses_and_names_of_eager_ones(tmp_path, mak
 
 @needs_compiler
 def test_a_working_compiler_is_accepted():
-    check_compiler(TrainingConfig(compile=True), torch.device("cpu"))
+    check_compiler(Training(compile=True), torch.device("cpu"))
 
 
 def test_a_missing_compiler_is_an_error_before_training(monkeypatch):
@@ -66,11 +66,11 @@ def test_a_missing_compiler_is_an_error_before_training(monkeypatch):
         raise RuntimeError("No working C++ compiler found\nmore text")
 
     monkeypatch.setattr(torch, "compile", fail)
-    check_compiler(TrainingConfig(), torch.device("cpu"))
+    check_compiler(Training(), torch.device("cpu"))
     with pytest.raises(
         ConfigError, match=r"fails on cpu \(No working C\+\+ compiler found\).*compile=false"
     ):
-        check_compiler(TrainingConfig(compile=True), torch.device("cpu"))
+        check_compiler(Training(compile=True), torch.device("cpu"))
 
 
 def test_networks_become_cuda_graphs_on_gpus_alone(monkeypatch):

@@ -6,7 +6,7 @@ import platform
 import psutil
 import pytest
 import torch
-from tiny_training import new_model, tiny_buffer, tiny_config
+from tiny_training import new_model, tiny_buffer, tiny_config, whole_and_resumed
 from torch import nn
 from torch.nn import functional as F
 
@@ -271,16 +271,8 @@ def test_buffers_of_the_target_encoder_follow_too(buffer):
 
 def test_batch_norm_statistics_freeze_with_the_encoder_and_resume_exactly(buffer):
     config = tiny_config(model={"encoder": reference(BatchNormEncoder), "latent_dim": 8})
-    whole, first, second = (new_model(config) for _ in range(3))
-    finish(jepa_phase(whole, buffer, config))
-    phase = jepa_phase(first, buffer, config)
-    for _ in range(3):
-        phase.update()
-    second.load_state_dict(first.state_dict())
-    resumed = jepa_phase(second, buffer, config)
-    resumed.load_state_dict(copy.deepcopy(phase.state_dict()))
-    finish(resumed)
-    assert same(weights(whole), weights(second))
+    whole, resumed = whole_and_resumed(jepa_phase, buffer, config, 3)
+    assert same(weights(whole), weights(resumed))
     statistics = weights(whole.encoder)
     finish(decoder_heads_phase(whole, buffer, config))
     assert same(statistics, weights(whole.encoder))

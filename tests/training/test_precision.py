@@ -1,15 +1,14 @@
 """bfloat16 on the CPU: losses like those of float32, float32 weights, exact resumption."""
 
-import copy
-
 import pytest
 import torch
-from tiny_training import new_model, tiny_buffer, tiny_config
+from tiny_training import new_model, tiny_buffer, tiny_config, whole_and_resumed
 
 import worldmodel
 from worldmodel.accelerator import Accelerator, choose_precision
 from worldmodel.callbacks import Callback
 from worldmodel.errors import InterruptedRunError
+from worldmodel.hyperparameters import Training
 from worldmodel.models.encoders import KeypointEncoder
 from worldmodel.models.heads import HEADS
 from worldmodel.phases import (
@@ -20,7 +19,6 @@ from worldmodel.phases import (
     refinement_phase,
 )
 from worldmodel.registry import reference
-from worldmodel.training_config import TrainingConfig
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -129,17 +127,9 @@ def test_keypoints_are_not_rounded_under_autocast():
 def test_phases_resume_exactly_in_bfloat16(buffer):
     config = tiny_config(training={"precision": "bfloat16"})
     for make in (jepa_phase, decoder_heads_phase):
-        whole, first, second = (new_model(config) for _ in range(3))
-        make(whole, buffer, config).run()
-        phase = make(first, buffer, config)
-        for _ in range(4):
-            phase.update()
-        second.load_state_dict(first.state_dict())
-        resumed = make(second, buffer, config)
-        resumed.load_state_dict(copy.deepcopy(phase.state_dict()))
-        resumed.run()
+        whole, resumed = whole_and_resumed(make, buffer, config, 4)
         expected = whole.state_dict()
-        assert all(torch.equal(v, expected[k]) for k, v in second.state_dict().items())
+        assert all(torch.equal(v, expected[k]) for k, v in resumed.state_dict().items())
 
 
 class _Stop(Callback):
@@ -182,7 +172,7 @@ def test_a_run_saves_its_precision_and_float32_weights_and_names_a_change(driven
 
 @pytest.mark.parametrize("supported", [True, False])
 def test_auto_is_bfloat16_on_gpus_that_have_it_and_float32_elsewhere(monkeypatch, supported):
-    auto = TrainingConfig()
+    auto = Training()
     emulated = {True: True, False: supported}
     monkeypatch.setattr(torch.cuda, "device", lambda device: torch.no_grad())
     monkeypatch.setattr(
@@ -192,5 +182,5 @@ def test_auto_is_bfloat16_on_gpus_that_have_it_and_float32_elsewhere(monkeypatch
     )
     assert choose_precision(auto, GPU) == ("bfloat16" if supported else "float32")
     assert choose_precision(auto, CPU) == choose_precision(auto, torch.device("mps")) == "float32"
-    assert choose_precision(TrainingConfig(precision="bfloat16"), CPU) == "bfloat16"
-    assert choose_precision(TrainingConfig(precision="float32"), GPU) == "float32"
+    assert choose_precision(Training(precision="bfloat16"), CPU) == "bfloat16"
+    assert choose_precision(Training(precision="float32"), GPU) == "float32"

@@ -53,7 +53,7 @@ from worldmodel.evaluation.metrics import (
 )
 from worldmodel.evaluation.probes import Probes, fit_probes
 from worldmodel.evaluation.scores import score_probes
-from worldmodel.hyperparameters import Evaluation
+from worldmodel.evaluation_config import Evaluation
 from worldmodel.latents import encode_at
 from worldmodel.models import WorldModel
 from worldmodel.plugins import EnvPlugin, InvertibleReadout, Readout, choose_readout

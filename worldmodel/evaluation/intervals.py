@@ -20,7 +20,7 @@ from worldmodel.evaluation.forecast_metrics import (
 )
 
 if TYPE_CHECKING:
-    from worldmodel.hyperparameters import Evaluation
+    from worldmodel.evaluation_config import Evaluation
 
 METHOD = "percentile bootstrap over episodes"
 

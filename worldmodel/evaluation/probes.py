@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from worldmodel.data import ReplayBuffer
-from worldmodel.hyperparameters import Probe
+from worldmodel.evaluation_config import Probe
 from worldmodel.latents import encode_at
 from worldmodel.models import WorldModel
 from worldmodel.plugins import Readout

@@ -12,7 +12,7 @@ from worldmodel.evaluation.forecast import wrap_angle
 from worldmodel.evaluation.intervals import Bootstrap, as_interval
 from worldmodel.evaluation.metrics import BaselineScores, ProbeMetrics, ProbeScore
 from worldmodel.evaluation.probes import Probes, fit_linear_probe, fit_mlp_probe, states_at
-from worldmodel.hyperparameters import Evaluation
+from worldmodel.evaluation_config import Evaluation
 from worldmodel.latents import encode_at
 from worldmodel.models import WorldModel
 from worldmodel.plugins import Readout

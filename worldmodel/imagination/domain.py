@@ -15,7 +15,7 @@ from worldmodel.data import ReplayBuffer
 from worldmodel.latents import encode_at
 
 if TYPE_CHECKING:
-    from worldmodel.hyperparameters import Evaluation
+    from worldmodel.evaluation_config import Evaluation
     from worldmodel.models import WorldModel
 
 _MARGIN = 0.25
