@@ -5,12 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gymnasium as gym
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from worldmodel.cli import app
 from worldmodel.data import collect
-from worldmodel.user_code import in_user_code, user_code_of
+from worldmodel.user_code import in_user_code, named_errors, user_code_of
 
 MODULE = """
 import gymnasium as gym
@@ -143,6 +145,41 @@ def test_in_python_the_exception_stays_as_it_is(module, tmp_path):
         collect("broken_parts:Broken", tmp_path / "d", env_kwargs={"where": "reset"}, **spec)
     assert raised.value.args == ("missing key",)
     assert user_code_of(raised.value) == "reset of broken_parts:Broken with seed 3"
+
+
+class OldApi(gym.Env):
+    """Follows the API of gym before version 0.26, in `step` or in `reset`."""
+
+    observation_space = gym.spaces.Box(0, 255, (16, 16, 3), np.uint8)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, method):
+        self.method = method
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        frame = np.zeros((16, 16, 3), np.uint8)
+        return frame if self.method == "reset" else (frame, {})
+
+    def step(self, action):
+        return np.zeros((16, 16, 3), np.uint8), 0.0, False, {}
+
+
+def test_the_old_api_of_gym_is_named_in_reset():
+    env = named_errors(OldApi("reset"), "Old", wrapped=False)
+    expected = r"returned ndarray; expected \(observation, info\)"
+    with pytest.raises(ValueError, match=expected) as error:
+        env.reset(seed=0)
+    assert user_code_of(error.value) == "reset of Old with seed 0"
+
+
+def test_the_old_api_of_gym_is_named_in_step():
+    env = named_errors(OldApi("step"), "Old", wrapped=False)
+    env.reset(seed=0)
+    expected = r"returned 4 values; expected \(observation, reward, terminated, truncated, info\)"
+    with pytest.raises(ValueError, match=expected) as error:
+        env.step(0)
+    assert user_code_of(error.value).startswith("step 1 of Old")
 
 
 def test_of_nested_places_the_innermost_one_is_named():

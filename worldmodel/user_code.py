@@ -57,6 +57,10 @@ def own_frames(error: BaseException) -> list[traceback.FrameSummary]:
     return frames
 
 
+_RESET = ("observation", "info")
+_STEP = ("observation", "reward", "terminated", "truncated", "info")
+
+
 class NamedErrors(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """Adds to the exceptions of an environment where they were raised; see `name_place`.
 
@@ -78,13 +82,13 @@ class NamedErrors(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         """Reset the environment."""
         self._seed, self._steps = seed, 0
         with in_user_code(f"reset of {self.name} with seed {seed}"):
-            return self.env.reset(seed=seed, options=options)
+            return _require_values(self.env.reset(seed=seed, options=options), _RESET)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Take a step."""
         self._steps += 1
         try:
-            return self.env.step(action)
+            return _require_values(self.env.step(action), _STEP)
         except Exception as error:
             seed = "" if self._seed is None else f" after the reset with seed {self._seed}"
             name_place(error, f"step {self._steps} of {self.name}{seed}")
@@ -94,6 +98,14 @@ class NamedErrors(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         """Render the environment."""
         with in_user_code(f"render of {self.name}"):
             return self.env.render()
+
+
+def _require_values(values: Any, names: tuple[str, ...]) -> Any:
+    """Check that an environment returned what the Gymnasium API asks for."""
+    if not isinstance(values, tuple) or len(values) != len(names):
+        found = f"{len(values)} values" if isinstance(values, tuple) else type(values).__name__
+        raise ValueError(f"the environment returned {found}; expected ({', '.join(names)})")
+    return values
 
 
 def named_errors(env: gym.Env[Any, Any], name: str, *, wrapped: bool) -> gym.Env[Any, Any]:

@@ -33,7 +33,6 @@ from worldmodel.user_code import in_user_code, named_errors
 if TYPE_CHECKING:
     from worldmodel.config import Config
 
-
 PACKAGES = {"ALE/": "ale-py", "MiniGrid-": "minigrid", "gym_pusht/": "gym-pusht"}
 """Start of an environment's id -> the package on PyPI that registers it when it is imported."""
 
@@ -52,7 +51,11 @@ def find_spec(env_id: str) -> EnvSpec:
     module, _, name = env_id.rpartition(":")
     if not module:
         _import_package(name)
-        return gym.spec(name)
+        try:
+            return gym.spec(name)
+        except gym.error.NameNotFound as error:
+            hint = f" To use your own class or factory, write module:{name}."
+            raise gym.error.NameNotFound(f"{error}{hint * name.isidentifier()}") from None
     try:
         with in_user_code(f"the import of {module}"):
             import_named(module)
