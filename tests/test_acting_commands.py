@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 
 import imageio.v3
 import numpy as np
@@ -207,6 +208,17 @@ def test_a_directory_that_is_no_run_is_reported(tmp_path, monkeypatch):
         result = invoke(command, tmp_path)
         assert result.exit_code == 1
         assert "is not a run directory" in result.stderr
+
+
+def test_of_a_directory_of_runs_the_latest_run_is_suggested(tmp_path):
+    for age, name in enumerate(("new", "old")):
+        (tmp_path / name).mkdir()
+        config = tmp_path / name / "config.yaml"
+        config.touch()
+        os.utime(config, (1e9 - age, 1e9 - age))
+    result = invoke("plan", tmp_path)
+    assert result.exit_code == 1
+    assert "such as " + str(tmp_path / "new") in " ".join(result.stderr.split())
 
 
 @pytest.mark.parametrize(

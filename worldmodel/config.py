@@ -57,7 +57,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "phase2": {"updates": 4688},
     },
 }
-"""What each preset changes in `Config`: seconds, minutes and about an hour on two cores."""
+"""What each preset changes in `Config`: about 1, 10 and 50 minutes on two cores."""
 
 FRAME_STACK = 2
 PIXEL_DEFAULTS: dict[str, Any] = {"frame_stack": 3, "objective": {"name": "inverse"}}

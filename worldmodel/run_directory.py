@@ -103,9 +103,11 @@ class RunDirectory:
         """
         path = self.path / "config.yaml"
         if not path.is_file():
+            runs = sorted(self.path.glob("*/config.yaml"), key=lambda found: found.stat().st_mtime)
+            example = runs[-1].parent if runs else "results/pendulum_image_20260101_120000"
             raise RunError(
                 f"{self.path} is not a run directory: it has no config.yaml; give a directory that "
-                "`worldmodel train` created, such as results/pendulum_image_20260101_120000"
+                f"`worldmodel train` created, such as {example}"
             )
         try:
             return validate(read_yaml(path))

@@ -229,7 +229,7 @@ class Narrow(Doubler):
 @pytest.mark.parametrize(
     ("part", "kind", "message"),
     [
-        ("encoder", Doubler, "cannot make the encoder"),
+        ("encoder", Doubler, r"cannot make the encoder .* by calling Doubler\(.*, 8, 4\): "),
         ("decoder", Identity, r"fails on inputs|maps \(2, 8\) to shape \(2, 8\)"),
         ("predictor", Narrow, r"maps \(2, 8\) and \(2, 2\) to shape \(2, 7\), expected \(2, 8\)"),
     ],

@@ -301,7 +301,11 @@ def _build(registry: Registry, name: str, /, *args: object, **kwargs: object) ->
     try:
         part = kind(*args, **kwargs)
     except (RuntimeError, TypeError, ValueError) as error:
-        raise ConfigError(f"cannot make the {registry.kind} {name!r}: {error}") from error
+        given = ", ".join([*map(repr, args), *(f"{key}={kwargs[key]!r}" for key in kwargs)])
+        call = f"{name.rpartition(':')[2]}({given})"
+        raise ConfigError(
+            f"cannot make the {registry.kind} {name!r} by calling {call}: {error}"
+        ) from error
     if not isinstance(part, nn.Module):
         raise ConfigError(
             f"the {registry.kind} {name!r} makes a {type(part).__name__}, expected an nn.Module"
