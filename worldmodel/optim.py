@@ -104,12 +104,16 @@ def orthogonalize(matrix: Tensor) -> Tensor:
             x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
         return x
     gram = x @ x.mT
-    product: Tensor = torch.eye(len(x), device=x.device, dtype=x.dtype)
+    factors: list[Tensor] = []
     for a, b, c in POLAR_EXPRESS:
+        if factors:
+            gram = factors[-1] @ gram @ factors[-1]
         factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
         factor.diagonal().add_(a)
+        factors.append(factor)
+    product = factors[0]
+    for factor in factors[1:]:
         product = factor @ product
-        gram = factor @ gram @ factor
     return product @ x
 
 

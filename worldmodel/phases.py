@@ -31,6 +31,7 @@ from worldmodel.distributed import all_gather, batch_slice, broadcast_module
 from worldmodel.hyperparameters import ObjectiveConfig, Optimization
 from worldmodel.latents import LatentEpisodes, LatentSampler, encode_episodes
 from worldmodel.models import WorldModel, unroll
+from worldmodel.models.encoders import encode_windows
 from worldmodel.models.heads import HEADS, Transition, reconstruction_loss
 from worldmodel.objectives import Forecast, make_objective
 from worldmodel.optim import Phase, Terms, cosine
@@ -83,15 +84,16 @@ def jepa_phase(model: WorldModel, buffer: ReplayBuffer, config: Config) -> Phase
 def predict_targets(model: WorldModel, batch: Batch, objective: ObjectiveConfig) -> Forecast:
     """Compute predictions and EMA targets of a batch at the objective's offsets."""
     frames, first = model.frames, model.frames.first
-    z = model.encoder(frames.observe(batch.frames, first)).float()
+    z = encode_windows(model.encoder, frames, batch.frames, [first])[0]
     actions = batch.actions[first : first + objective.horizon]
     unrolled = torch.cat((z[None], unroll(model.predictor, z, actions)))  # (1 + horizon, B, D)
     steps = unrolled.unbind()  # indices would be copied to the device, which waits for it
     predictions = torch.stack([steps[k] for k in objective.offsets])
     encoder = model.target_encoder if objective.stop_gradient else model.encoder
     with torch.set_grad_enabled(torch.is_grad_enabled() and not objective.stop_gradient):
-        targets = [encoder(frames.observe(batch.frames, first + k)) for k in objective.offsets]
-    return Forecast(predictions, torch.stack(targets).float(), actions)
+        times = [first + k for k in objective.offsets]
+        targets = encode_windows(encoder, frames, batch.frames, times)
+    return Forecast(predictions, targets, actions)
 
 
 @torch.no_grad()
@@ -207,8 +209,7 @@ def decoder_heads_phase(model: WorldModel, buffer: ReplayBuffer, config: Config)
         first = frames.first
         observation = frames.observe(batch.frames, first)
         with torch.no_grad():
-            z = model.encoder(observation).float()
-            z_next = model.encoder(frames.observe(batch.frames, first + 1)).float()
+            z, z_next = encode_windows(model.encoder, frames, batch.frames, [first, first + 1])
         outcome = batch.rewards[first], batch.terminated[first]
         terms = head_losses(model, Transition(z, batch.actions[first], z_next, *outcome))
         if model.decoder is not None:

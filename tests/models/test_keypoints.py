@@ -5,7 +5,8 @@ import pytest
 import torch
 from sklearn.linear_model import LinearRegression
 
-from worldmodel.models.encoders import KeypointEncoder
+from worldmodel.data.frames import FrameStack
+from worldmodel.models.encoders import KeypointEncoder, encode_windows
 
 SIDE = 32
 
@@ -32,25 +33,44 @@ def dot(x, y):
     return frame
 
 
+def single(frame):
+    return torch.as_tensor(frame[None, ..., None])
+
+
 def observation(*frames):
     return torch.as_tensor(np.stack(frames, -1)[None])
 
 
 @pytest.mark.parametrize(("x", "y"), [(0, 0), (7, 0), (0, 7), (3, 5)])
 def test_a_keypoint_lies_where_its_map_is_bright(x, y):
-    positions, strength = seeing_brightness().keypoints(observation(dot(1, 1), dot(x, y)))
+    positions, strength = seeing_brightness().keypoints(single(dot(x, y)))
     expected = torch.tensor([x, y]) * 2 / 7 - 1
-    torch.testing.assert_close(positions[1, 0, 0], expected, atol=1e-3, rtol=0)
-    torch.testing.assert_close(
-        positions[0, 0, 0], torch.tensor([-5 / 7, -5 / 7]), atol=1e-3, rtol=0
-    )
-    assert strength.shape == (2, 1, 2)
+    torch.testing.assert_close(positions[0, 0], expected, atol=1e-3, rtol=0)
+    assert strength.shape == (1, 2)
 
 
 def test_a_brighter_map_is_stronger():
     encoder = seeing_brightness()
-    _, strength = encoder.keypoints(observation(dot(3, 3) // 4, dot(3, 3)))
-    assert (strength[1] > strength[0]).all()
+    _, dark = encoder.keypoints(single(dot(3, 3) // 4))
+    _, bright = encoder.keypoints(single(dot(3, 3)))
+    assert (bright > dark).all()
+
+
+def test_the_strength_is_the_log_sum_exp_of_the_map():
+    _, strength = seeing_brightness().keypoints(single(dot(2, 5)))
+    one_of_64 = np.log(63 + np.e)
+    torch.testing.assert_close(strength, torch.full((1, 2), float(one_of_64)))
+
+
+@pytest.mark.parametrize("stack", [1, 2, 3])
+def test_windows_are_encoded_as_their_observations(stack):
+    torch.manual_seed(0)
+    encoder = KeypointEncoder((16, 16, 3), stack, 8, 4)
+    frames = torch.randint(256, (5, 9, 16, 16, 3), dtype=torch.uint8)
+    times = [2, 3, 4, 8]
+    latents = encode_windows(encoder, FrameStack(stack), frames, times)
+    each = [encoder(FrameStack(stack).observe(frames, time)) for time in times]
+    torch.testing.assert_close(latents, torch.stack(each))
 
 
 def test_angular_velocity_is_linear_in_the_features():

@@ -8,13 +8,18 @@ with `model.encoder_kwargs` as further arguments. Its ``forward`` maps observati
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from worldmodel.extras import require
+
+if TYPE_CHECKING:
+    from worldmodel.data.frames import FrameStack
 
 PATCH = 4
 """Side of the first convolution's patches, in pixels."""
@@ -25,6 +30,28 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
     if torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
+
+
+def encode_windows(
+    encoder: nn.Module, stack: FrameStack, frames: Tensor, times: Sequence[int]
+) -> Tensor:
+    """Encode several observations of each window.
+
+    An encoder may have a method ``encode_windows(frames, times)`` that does the same faster.
+
+    Args:
+        encoder: of a model.
+        stack: how frames are stacked to observations.
+        frames: of windows, uint8 (B, L, H, W, C) or float32 (B, L, d).
+        times: T indices of the newest frame of an observation, each from S - 1 to L - 1.
+
+    Returns:
+        Latents float32 (T, B, D).
+    """
+    own: Callable[[Tensor, Sequence[int]], Tensor] | None = getattr(encoder, "encode_windows", None)
+    if own is not None:
+        return own(frames, times).float()
+    return torch.stack([encoder(stack.observe(frames, time)) for time in times]).float()
 
 
 class KeypointEncoder(nn.Module):
@@ -51,7 +78,7 @@ class KeypointEncoder(nn.Module):
         products: number of products of features.
     """
 
-    grid: Tensor
+    side: Tensor
 
     def __init__(
         self,
@@ -75,37 +102,54 @@ class KeypointEncoder(nn.Module):
             nn.ReLU(),
             nn.Conv2d(width, width, 1),
         )
-        side = torch.linspace(-1, 1, image_size // PATCH)
-        y, x = torch.meshgrid(side, side, indexing="ij")
-        self.register_buffer("grid", torch.stack((x, y), -1).flatten(0, 1), persistent=False)
+        self.register_buffer("side", torch.linspace(-1, 1, image_size // PATCH), persistent=False)
         features = (2 * frame_stack + 1) * width
         self.left = nn.Linear(features, products)
         self.right = nn.Linear(features, products)
         self.output = nn.Linear(features + products, latent_dim)
 
-    def keypoints(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the keypoints of every frame, in [-1, 1], x to the right and y down.
+    def keypoints(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the keypoints of single frames, in [-1, 1], x to the right and y down.
 
         Args:
-            observation: uint8 (B, H, W, S*C), oldest frame first.
+            frames: uint8 (B, H, W, C).
 
         Returns:
-            Positions float32 (S, B, K, 2) and strengths (S, B, K).
+            Positions float32 (B, K, 2) and strengths (B, K).
         """
-        b, h, w, stacked = observation.shape
-        s = self.frame_stack
-        frames = observation.reshape(b, h, w, s, stacked // s).permute(3, 0, 4, 1, 2)
-        with full_precision(observation.device):
-            maps = self.maps(frames.flatten(0, 1).float() / 255).flatten(2)  # (S*B, K, cells)
-            positions = (self.sharpness * maps).softmax(-1) @ self.grid
-        return positions.unflatten(0, (s, b)), maps.logsumexp(-1).unflatten(0, (s, b))
+        stem = self.maps[0]
+        assert isinstance(stem, nn.Conv2d)
+        with full_precision(frames.device):
+            pixels = frames.permute(0, 3, 1, 2).float()
+            maps = self.maps[1:](F.conv2d(pixels, stem.weight / 255, stem.bias, stem.stride))
+            cells = maps.contiguous().flatten(2)
+            weights = (self.sharpness * cells).softmax(-1).view(maps.shape)
+            positions = torch.stack((weights.sum(-2) @ self.side, weights.sum(-1) @ self.side), -1)
+            # The log-sum-exp, in fewer passes over the maps than `logsumexp`.
+            strength = cells[..., 0] - cells.log_softmax(-1)[..., 0]
+        return positions, strength
 
     def forward(self, observation: Tensor) -> Tensor:
         """Encode uint8 observations (B, H, W, S*C), oldest frame first, to float32 (B, D)."""
-        positions, strength = self.keypoints(observation)
-        positions = positions.flatten(2)  # (S, B, 2K)
+        frames = observation.unflatten(-1, (self.frame_stack, -1)).unbind(-2)
+        return self._encode([self.keypoints(frame) for frame in frames])
+
+    def encode_windows(self, frames: Tensor, times: Sequence[int]) -> Tensor:
+        """Encode the observations of windows; see `encode_windows`.
+
+        Frames that several observations share are seen once.
+        """
+        first = self.frame_stack - 1
+        needed = sorted({time - age for time in times for age in range(self.frame_stack)})
+        found = {time: self.keypoints(frames[:, time]) for time in needed}
+        stacks = [[found[t] for t in range(time - first, time + 1)] for time in times]
+        return torch.stack([self._encode(stack) for stack in stacks])
+
+    def _encode(self, keypoints: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """Map the keypoints of S frames, oldest first, to latents (B, D)."""
+        positions = torch.stack([position for position, _ in keypoints]).flatten(2)  # (S, B, 2K)
         motion = self.motion_gain * (positions[1:] - positions[:-1])
-        features = torch.cat((2 * positions[-1], *motion, strength[-1]), -1)
+        features = torch.cat((2 * positions[-1], *motion, keypoints[-1][1]), -1)
         products = self.left(features) * self.right(features)
         latent: Tensor = self.output(torch.cat((features, products), -1))
         return latent
