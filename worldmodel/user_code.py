@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium as gym
 from gymnasium.utils import RecordConstructorArgs
@@ -57,6 +57,8 @@ def own_frames(error: BaseException) -> list[traceback.FrameSummary]:
     return frames
 
 
+_Values = TypeVar("_Values")
+
 _RESET = ("observation", "info")
 _STEP = ("observation", "reward", "terminated", "truncated", "info")
 
@@ -100,7 +102,7 @@ class NamedErrors(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             return self.env.render()
 
 
-def _require_values(values: Any, names: tuple[str, ...]) -> Any:
+def _require_values(values: _Values, names: tuple[str, ...]) -> _Values:
     """Check that an environment returned what the Gymnasium API asks for."""
     if not isinstance(values, tuple) or len(values) != len(names):
         found = f"{len(values)} values" if isinstance(values, tuple) else type(values).__name__
