@@ -61,16 +61,16 @@ def test_a_killed_writer_loses_at_most_the_episode_it_was_writing(tmp_path):
 
 def test_a_reader_beside_a_writer_sees_only_complete_episodes(tmp_path):
     create(tmp_path).close()
-    process = start(APPEND_FOREVER, tmp_path, 0, 40, 0.005)
+    process = start(APPEND_FOREVER, tmp_path, 0, 40, 0.05)
     try:
-        process.stdout.readline()
         counts = []
         for _ in range(12):
+            reported = int(process.stdout.readline())
             with ReplayBuffer.open(tmp_path) as reader:
                 assert_intact(reader)
                 counts.append(len(reader))
+            assert counts[-1] >= reported
         assert counts == sorted(counts)
-        assert counts[-1] > counts[0] > 0
         with pytest.raises(ReplayBufferError, match="one writer at a time"):
             ReplayBuffer.open(tmp_path, append=True)
     finally:
