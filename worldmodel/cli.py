@@ -105,7 +105,10 @@ def train(
         int | None, typer.Option(help="Trajectories (default: 1000 or more; pendulum: 10000).")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Steps of each (default: 50; pendulum: 30).")
+        int | None,
+        typer.Option(
+            help="Steps of each (default: 50; pendulum: 30). Short ones shorten the horizon."
+        ),
     ] = None,
     policy: Annotated[str | None, typer.Option(help=COLLECT_POLICY_HELP)] = None,
     updates: Annotated[

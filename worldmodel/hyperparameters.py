@@ -161,7 +161,8 @@ class ObjectiveConfig(Section):
         name: ``vicreg``, ``inverse`` (``vicreg`` with inverse dynamics), ``sigreg``, ``variance``,
             ``prediction`` (which collapses), or ``module:Name``. A built-in name sets the weights
             that are not given.
-        horizon: predicted steps K; the predictor is unrolled over all of them.
+        horizon: predicted steps K; the predictor is unrolled over all of them. If not given, it is
+            at most what trajectories of `data.steps` steps allow.
         offsets: increasing steps at which predictions are compared with targets, from 0 (the
             context's own latent) to the horizon; powers of two if not given.
         stop_gradient: targets come from the EMA encoder without gradients; otherwise from the
