@@ -73,6 +73,13 @@ def test_windows_are_encoded_as_their_observations(stack):
     torch.testing.assert_close(latents, torch.stack(each))
 
 
+def test_a_window_without_enough_frames_is_refused():
+    encoder = KeypointEncoder((16, 16, 3), 2, 8, 4)
+    frames = torch.zeros((5, 9, 16, 16, 3), dtype=torch.uint8)
+    with pytest.raises(IndexError, match="no observation of 2 frames ends at index 0"):
+        encode_windows(encoder, FrameStack(2), frames, [3, 0])
+
+
 def test_angular_velocity_is_linear_in_the_features():
     """A bob on a circle: x vy - y vx, a product of position and motion, is its rate."""
     rng = np.random.default_rng(0)

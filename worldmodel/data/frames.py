@@ -71,11 +71,7 @@ class FrameStack:
         Raises:
             IndexError: there are not S frames up to `time`.
         """
-        if not self.first <= time < frames.shape[1]:
-            raise IndexError(
-                f"no observation of {self.size} frames ends at index {time} of windows of "
-                f"{frames.shape[1]} frames; expected {self.first} to {frames.shape[1] - 1}"
-            )
+        self.require(time, frames.shape[1])
         channels = frames.shape[-1]
         shape = (len(frames), *frames.shape[2:-1], self.size * channels)
         if not isinstance(frames, np.ndarray):
@@ -89,6 +85,14 @@ class FrameStack:
             for c in range(channels):
                 out[..., i * channels + c] = frames[:, time - self.first + i, ..., c]
         return out
+
+    def require(self, time: int, length: int) -> None:
+        """Raise IndexError if no observation ends at index `time` of `length` frames."""
+        if not self.first <= time < length:
+            raise IndexError(
+                f"no observation of {self.size} frames ends at index {time} of windows of "
+                f"{length} frames; expected {self.first} to {length - 1}"
+            )
 
     def join(self, frames: Sequence[np.ndarray]) -> np.ndarray:
         """Join S single frames, oldest first, into one observation."""

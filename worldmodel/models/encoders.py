@@ -47,7 +47,12 @@ def encode_windows(
 
     Returns:
         Latents float32 (T, B, D).
+
+    Raises:
+        IndexError: There are not S frames up to one of `times`.
     """
+    for time in times:
+        stack.require(time, frames.shape[1])
     own: Callable[[Tensor, Sequence[int]], Tensor] | None = getattr(encoder, "encode_windows", None)
     if own is not None:
         return own(frames, times).float()
