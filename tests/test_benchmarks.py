@@ -75,3 +75,15 @@ def test_the_limit_of_an_update_is_its_products_forward_and_backward():
     names = [function.overloadpacket.__name__ for function, *_ in recorder.calls]
     assert sorted(names) == ["addmm", "convolution", "convolution_backward", "mm", "mm"]
     updates.bare_products(phase)()
+
+
+def test_the_products_of_the_optimizer_count_only_where_they_are_asked_for():
+    ran = []
+    phase = SimpleNamespace(
+        loss=lambda update: (torch.ones((), requires_grad=True) * 2, {}),
+        update=lambda: ran.append(torch.ones(2, 2) @ torch.ones(2, 2)),
+    )
+    updates.bare_products(phase)
+    assert not ran
+    updates.bare_products(phase, optimizer=True)
+    assert len(ran) == 1

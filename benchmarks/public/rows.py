@@ -17,6 +17,7 @@ import worldmodel
 from benchmarks.public.peers import PEERS
 from worldmodel import Policy
 from worldmodel.data import load_or_collect
+from worldmodel.data.policies import Random
 
 TWO_ROOM = "stable_worldmodel.envs:swm/TwoRoom-v1"
 
@@ -71,6 +72,16 @@ class Row:
     def unit(self) -> str:
         """Unit of the value, as it is printed."""
         return "% of goals" if self.metric == "success" else "return"
+
+
+@dataclass(frozen=True)
+class LongHolds(Random):
+    """Uniform random actions, each held for up to 30 steps.
+
+    Held for up to 8 steps, they never bring MountainCar to its goal within 300 steps.
+    """
+
+    hold: tuple[int, int] = (1, 30)
 
 
 class TwoRoomExpert(Policy):
@@ -178,11 +189,10 @@ def dream_agent(
     def measure(seed: int, folder: Path, smoke: bool) -> Score:
         run = worldmodel.train(
             env=env,
-            policy="random",
             seed=seed,
             data_dir=str(folder / "data"),
             output_dir=str(folder / "runs"),
-            **(dict(train) | ({"preset": "smoke", "size": 64} if smoke else {})),
+            **({"policy": "random"} | train | ({"preset": "smoke", "size": 64} if smoke else {})),
         )
         settings = dict(agent)
         if smoke:
@@ -263,7 +273,11 @@ ROWS: dict[str, Row] = {
     ),
     "acrobot": Row(
         "Acrobot-v1, agent trained in the dream",
-        dream_agent("Acrobot-v1", {"size": 800}, {"steps": 200_000, "loop": {"rounds": 2}}),
+        dream_agent(
+            "Acrobot-v1",
+            {"size": 80, "steps": 500},
+            {"steps": 200_000, "eval_points": 2, "loop": {"rounds": 3}},
+        ),
         -85,
         "return",
         (Published("PPO, 1,000,000 steps", "-73.5", _ZOO),),
@@ -284,8 +298,8 @@ ROWS: dict[str, Row] = {
         "MountainCarContinuous-v0, agent trained in the dream",
         dream_agent(
             "MountainCarContinuous-v0",
-            {"size": 300, "steps": 150},
-            {"algo": "sac", "steps": 50_000, "dream_steps": 200, "loop": {"rounds": 2}},
+            {"size": 150, "steps": 300, "policy": "benchmarks.public.rows:LongHolds"},
+            {"algo": "sac", "steps": 50_000, "dream_steps": 200, "eval_points": 5},
         ),
         90,
         "return",

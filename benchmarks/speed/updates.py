@@ -54,10 +54,18 @@ class Recorder(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def bare_products(phase: Phase) -> Callable[[], None]:
-    """Make a function that runs only the products of the loss and its gradients, as recorded."""
+def bare_products(phase: Phase, *, optimizer: bool = False) -> Callable[[], None]:
+    """Make a function that runs only the products of the loss and its gradients, as recorded.
+
+    Args:
+        phase: of a training.
+        optimizer: also the products of the optimizer.
+    """
     with Recorder() as recorder:
-        phase.loss(0)[0].backward()
+        if optimizer:
+            phase.update()
+        else:
+            phase.loss(0)[0].backward()
     calls = recorder.calls
 
     @torch.no_grad()
@@ -108,13 +116,16 @@ def updates(context: Context) -> Iterator[Row]:
     for name, kind in {"phase 1": jepa_phase, "phase 2": decoder_heads_phase}.items():
         phases = {form: new_phase(kind, context, buffer) for form, buffer in buffers.items()}
         functions: Functions = {form: phase.update for form, phase in phases.items()}
-        functions["products"] = bare_products(new_phase(kind, context, buffers["none"]))
+        for optimizer, title in ((False, "products"), (True, "all")):
+            plain = new_phase(kind, context, buffers["none"])
+            functions[title] = bare_products(plain, optimizer=optimizer)
         with tuned_cpu():
             times = context.measure(functions)
         size = phases["none"].settings.batch_size
         work = f"update of {name}, batch of {size}, {context.run.config.model.encoder} encoder"
         limit = "its convolutions and matrix products alone"
         yield duration("updates", work, times["none"], limit, times["products"])
+        yield duration("updates", work, times["none"], f"{limit}, and Muon's", times["all"])
         compressed = times["lz4"], "uncompressed", times["none"]
         yield duration("updates", f"{work}, lz4", *compressed)
 
