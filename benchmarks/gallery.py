@@ -62,7 +62,7 @@ def tile(frame: np.ndarray) -> np.ndarray:
 
 def world_name(run: Run) -> str:
     """Name the world of a run: its environment without namespace and version."""
-    return re.sub(r"^.*/|-v\d+$", "", run.config.env.id or run.path.name)
+    return re.sub(r"^.*[/:]|-v\d+$", "", run.config.env.id or run.path.name)
 
 
 def overview(names: Sequence[str], clips: Sequence[Clip], columns: int) -> Iterator[np.ndarray]:
