@@ -299,7 +299,13 @@ ROWS: dict[str, Row] = {
         dream_agent(
             "MountainCarContinuous-v0",
             {"size": 150, "steps": 300, "policy": "benchmarks.public.rows:LongHolds"},
-            {"algo": "sac", "steps": 50_000, "dream_steps": 200, "eval_points": 5},
+            {
+                "steps": 300_000,
+                "gamma": 0.99,
+                "dream_steps": 200,
+                "leaving_terminates": False,
+                "eval_points": 3,
+            },
         ),
         90,
         "return",

@@ -17,6 +17,7 @@ from worldmodel.evaluation.dynamics import (
     action_metrics,
     energy_metrics,
     has_several_actions,
+    has_several_outcomes,
     head_metrics,
     return_metrics,
 )
@@ -103,6 +104,24 @@ def test_discrete_actions_have_no_zero_and_states_may_be_missing(tmp_path):
     assert metrics.angle is None
     assert metrics.latent.midpoint is None
     assert metrics.latent.true["5"] is not None
+
+
+@pytest.mark.parametrize(
+    ("last_reward", "terminated", "expected"),
+    [(0, False, False), (1, False, True), (0, True, True)],
+)
+def test_different_rewards_and_terminations_are_outcomes(
+    tmp_path, last_reward, terminated, expected
+):
+    with ReplayBuffer.create(
+        tmp_path / "d", frame_shape=(4, 6, 1), action_space=gym.spaces.Discrete(3), metadata={}
+    ) as buffer:
+        for steps in (2, 5, 3):
+            rewards, last = np.zeros(steps), steps == 3
+            rewards[-1] = last_reward * last
+            frames = np.zeros((steps + 1, 4, 6, 1), np.uint8)
+            buffer.add_episode(frames, np.zeros(steps, int), rewards, terminated and last)
+        assert has_several_outcomes(buffer) is expected
 
 
 @pytest.mark.parametrize("push", [0.0, 0.3])

@@ -87,6 +87,7 @@ def test_the_data_used_is_described(metrics):
         "heldout_episodes": 40,
         "heldout_seeds": [20_000, 20_039],
         "split": "heldout",
+        "several_outcomes": False,
     }
     assert metrics.probes.train_observations == 90 * 11
     assert metrics.probes.heldout_observations == 40 * 44

@@ -16,7 +16,9 @@ from worldmodel.viz.report import write_report
 def good(tiny_report):
     """The report of a good run: every part learned, on enough data."""
     run = tiny_report
-    data = replace(run.metrics.data, train_episodes=10_000, train_steps=300_000)
+    data = replace(
+        run.metrics.data, train_episodes=10_000, train_steps=300_000, several_outcomes=True
+    )
     updates = {"phase1": 1563, "refinement": 600, "phase2": 469}
     frames = replace(run.metrics.forecast.frames, psnr_mean_frame=15.0, psnr={"0": 30.0})
     forecast = replace(run.metrics.forecast, frames=frames)
@@ -64,6 +66,7 @@ def test_a_good_run_has_no_warnings(good):
         ("heads.reward.r2", None, "reward", "not finite"),
         ("heads.termination.recall", 0.25, "termination", "25% of 40"),
         ("heads.termination.false_positive_rate", 0.2, "false_terminations", "20%"),
+        ("data.several_outcomes", False, "one_outcome", "one reward only and no termination"),
         ("data.train_steps", 900, "data", "900 steps"),
         ("data.train_episodes", 5, "data", "5 episodes"),
         ("run.updates", {"phase1": 29, "phase2": 469}, "updates", "29 in phase1\\."),

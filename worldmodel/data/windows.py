@@ -267,6 +267,14 @@ class WindowReader:
         self._gather("actions", first, length - 1, out)
         return out
 
+    def rewards(self, episodes: Indices, starts: Indices, length: int) -> np.ndarray:
+        """Read only the rewards of given windows, float32 (B, L-1); see `windows`."""
+        episodes, starts = self._validated_windows(episodes, starts, length)
+        out = np.empty(*self._window_layout(len(episodes), length)["rewards"])
+        first = self._episodes.first_steps[episodes] + starts
+        self._gather("rewards", first, length - 1, out)
+        return out
+
     def states(self, episodes: Indices, starts: Indices, length: int) -> np.ndarray:
         """Read the true states of given windows. For evaluation only: nothing may train on them.
 

@@ -111,6 +111,20 @@ def has_several_actions(buffer: ReplayBuffer) -> bool:
     return bool((actions != actions[:1, :1]).any())
 
 
+def has_several_outcomes(buffer: ReplayBuffer) -> bool:
+    """Check whether the episodes of a buffer hold different rewards, or a termination."""
+    if buffer.terminated.any():
+        return True
+    found: set[float] = set()
+    for length in np.unique(buffer.lengths):
+        episodes = np.flatnonzero(buffer.lengths == length)
+        rewards = buffer.rewards(episodes, np.zeros_like(episodes), int(length))
+        found.update(np.unique(rewards).tolist())
+        if len(found) > 1:
+            return True
+    return False
+
+
 def energy_metrics(
     wm: WorldModel,
     passive: ReplayBuffer,

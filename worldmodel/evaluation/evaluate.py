@@ -16,6 +16,7 @@ from worldmodel.evaluation.dynamics import (
     action_metrics,
     energy_metrics,
     has_several_actions,
+    has_several_outcomes,
     head_metrics,
     return_metrics,
 )
@@ -313,6 +314,7 @@ def _data(train: ReplayBuffer, heldout: ReplayBuffer) -> DataMetrics:
         train_episodes=train.num_episodes,
         train_steps=train.num_transitions,
         several_actions=has_several_actions(train),
+        several_outcomes=has_several_outcomes(train),
         train_seeds=_range(train.seeds),
         heldout_episodes=heldout.num_episodes,
         heldout_seeds=_range(heldout.seeds),

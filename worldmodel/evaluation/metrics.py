@@ -105,6 +105,7 @@ class DataMetrics(Strict):
         heldout_episodes: number of held-out episodes.
         heldout_seeds: lowest and highest seed of held-out episodes; None where unknown.
         split: ``heldout``, or ``validation`` if these episodes are there to choose things by.
+        several_outcomes: whether the training episodes hold different rewards, or a termination.
     """
 
     train_episodes: int
@@ -114,6 +115,7 @@ class DataMetrics(Strict):
     heldout_episodes: int
     heldout_seeds: tuple[int, int] | None
     split: Literal["heldout", "validation"] = "heldout"
+    several_outcomes: bool = True
 
     @property
     def kind(self) -> str:

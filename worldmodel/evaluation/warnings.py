@@ -34,7 +34,17 @@ def find_warnings(metrics: Metrics) -> list[RunWarning]:
     Args:
         metrics: an evaluation; its own warnings are ignored.
     """
-    checks = (_collapse, _decoder, _forecast, _actions, _reward, _termination, _data, _updates)
+    checks = (
+        _collapse,
+        _decoder,
+        _forecast,
+        _actions,
+        _reward,
+        _termination,
+        _outcomes,
+        _data,
+        _updates,
+    )
     return [warning for check in checks for warning in check(metrics)]
 
 
@@ -157,6 +167,16 @@ def _termination(metrics: Metrics) -> Iterator[RunWarning]:
             f"The model predicts terminations that do not happen, on {false_positives:.0%} of the "
             "other held-out steps.",
             "Train the heads longer (--set phase2.head_updates=3000).",
+        )
+
+
+def _outcomes(metrics: Metrics) -> Iterator[RunWarning]:
+    if not metrics.data.several_outcomes and not _own_data(metrics):
+        yield RunWarning(
+            "one_outcome",
+            "The training data holds one reward only and no termination: an agent in the dream "
+            "has nothing to learn from.",
+            "Collect longer episodes (--steps), or with a policy that reaches the goal (--policy).",
         )
 
 
