@@ -1,10 +1,12 @@
-"""A decoder that kills its process once, in training, and one that fails there."""
+"""Parts for sweeps: a decoder that kills its process, one that fails, and a slow predictor."""
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from worldmodel.models.heads import PatchDecoder
+from worldmodel.models.predictors import ResidualPredictor
 
 MARK = "KILLED_ONCE"
 
@@ -18,6 +20,15 @@ class KilledOnce(PatchDecoder):
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().loss(z, observation)
+
+
+class Slow(ResidualPredictor):
+    """Waits in every step until the mark exists."""
+
+    def forward(self, z, action):
+        if not Path(os.environ[MARK]).exists():
+            time.sleep(0.02)
+        return super().forward(z, action)
 
 
 class Failing(PatchDecoder):

@@ -134,17 +134,18 @@ def test_the_repeated_command_tries_only_failed_trials_again(swept):
 
 def test_ctrl_c_saves_checkpoints_and_the_command_resumes(tmp_path):
     content = tiny_sweep(tmp_path, seeds=[0])
-    content["base"]["phase1.updates"] = 2000
+    content["base"] |= {"phase1.updates": 500, "model.predictor": "killing:Slow"}
     (tmp_path / "long.yaml").write_text(yaml.safe_dump(content))
     words = [sys.executable, "-m", "worldmodel", "sweep", "long.yaml", "--workers", "2", "--json"]
     log = tmp_path / "results" / "long" / "base_seed0" / "trial.log"
+    mark = tmp_path / "fast"
 
     def run(*, stopped):
         """Return exit status, stdout and stderr; Ctrl-C is pressed in phase 1 if asked."""
         process = subprocess.Popen(
             words,
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": python_path()},
+            env={**os.environ, "PYTHONPATH": python_path(), MARK: str(mark)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -167,7 +168,8 @@ def test_ctrl_c_saves_checkpoints_and_the_command_resumes(tmp_path):
     assert error.splitlines()[-1] == last
     first = torch.load(log.with_name("checkpoint.pt"), weights_only=True)
     assert first["phase"] == "phase 1"
+    mark.touch()
     status, out, error = run(stopped=False)
     assert status == 0, error
     assert json.loads(out)["trials"][0]["status"] == "finished"
-    assert "phase 1: 1/2000" not in log.read_text()
+    assert "phase 1: 1/500" not in log.read_text()
