@@ -141,7 +141,7 @@ def train(
     trust: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Train a world model and evaluate it, by default in 6 to 10 minutes on two cores.
+    """Train a world model and evaluate it, by default in 4 to 10 minutes on two cores.
 
     Example: worldmodel train --env CartPole-v1
     """

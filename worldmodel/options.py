@@ -20,7 +20,7 @@ DEVICE_HELP = "auto, cpu, cuda, cuda:N or mps."
 OBJECTIVE_HELP = (
     "inverse (pixels), vicreg (vectors, pendulum), sigreg, variance, prediction, or module:Name."
 )
-PRESET_HELP = "smoke (half a minute), quick (6 to 10 minutes) or standard (50 minutes)."
+PRESET_HELP = "smoke (half a minute), quick (4 to 10 minutes) or standard (50 minutes)."
 IMAGE_SIZE_HELP = "Side of the frames in pixels, a multiple of 16 (default: 64)."
 SUCCESS_HELP = "distance (with true states), latent, terminated, or a key of info."
 TRACKER_HELP = "Also log to wandb or trackio; can be given several times."
