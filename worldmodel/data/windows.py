@@ -261,18 +261,20 @@ class WindowReader:
 
     def actions(self, episodes: Indices, starts: Indices, length: int) -> np.ndarray:
         """Read only the actions of given windows, (B, L-1, *action_shape); see `windows`."""
-        episodes, starts = self._validated_windows(episodes, starts, length)
-        out = np.empty(*self._window_layout(len(episodes), length)["actions"])
-        first = self._episodes.first_steps[episodes] + starts
-        self._gather("actions", first, length - 1, out)
-        return out
+        return self._transitions("actions", episodes, starts, length)
 
     def rewards(self, episodes: Indices, starts: Indices, length: int) -> np.ndarray:
         """Read only the rewards of given windows, float32 (B, L-1); see `windows`."""
+        return self._transitions("rewards", episodes, starts, length)
+
+    def _transitions(
+        self, name: str, episodes: Indices, starts: Indices, length: int
+    ) -> np.ndarray:
+        """Read what is stored once per transition, (B, L-1, ...)."""
         episodes, starts = self._validated_windows(episodes, starts, length)
-        out = np.empty(*self._window_layout(len(episodes), length)["rewards"])
+        out = np.empty(*self._window_layout(len(episodes), length)[name])
         first = self._episodes.first_steps[episodes] + starts
-        self._gather("rewards", first, length - 1, out)
+        self._gather(name, first, length - 1, out)
         return out
 
     def states(self, episodes: Indices, starts: Indices, length: int) -> np.ndarray:
