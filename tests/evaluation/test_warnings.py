@@ -90,6 +90,12 @@ def test_actions_without_effect_are_reported(good):
     assert "1.01 times" in warning.message
 
 
+def test_one_outcome_is_no_failure_of_own_data(good):
+    metrics = change(good.metrics, "data.several_outcomes", False)
+    assert [warning.name for warning in find_warnings(metrics)] == ["one_outcome"]
+    assert find_warnings(change(metrics, "run.own_data", True)) == []
+
+
 def test_one_action_is_reported_unless_the_environment_moves_by_itself(good):
     still = replace(good.metrics, energy=None)
     assert not still.data.several_actions

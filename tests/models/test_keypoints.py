@@ -73,6 +73,16 @@ def test_windows_are_encoded_as_their_observations(stack):
     torch.testing.assert_close(latents, torch.stack(each))
 
 
+def test_a_frame_of_two_observations_is_seen_once(monkeypatch):
+    encoder = KeypointEncoder((16, 16, 3), 2, 8, 4)
+    frames = torch.zeros((5, 9, 16, 16, 3), dtype=torch.uint8)
+    seen = []
+    keypoints = encoder.keypoints
+    monkeypatch.setattr(encoder, "keypoints", lambda frame: seen.append(1) or keypoints(frame))
+    encode_windows(encoder, FrameStack(2), frames, [1, 2, 3, 5])  # of frames 0 to 5
+    assert len(seen) == 6
+
+
 def test_a_window_without_enough_frames_is_refused():
     encoder = KeypointEncoder((16, 16, 3), 2, 8, 4)
     frames = torch.zeros((5, 9, 16, 16, 3), dtype=torch.uint8)
