@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 from worldmodel.errors import ConfigError
 from worldmodel.models import ModelSpec, WorldModel, check_parts, describe_actions
-from worldmodel.models.encoders import ConvEncoder
+from worldmodel.models.encoders import ConvEncoder, KeypointEncoder
 from worldmodel.models.heads import PatchDecoder, to_patches
 from worldmodel.models.world_model import _CPU_BATCH, as_device_tensor
 from worldmodel.registry import reference
@@ -219,6 +219,13 @@ class Identity(torch.nn.Module):
         return z
 
 
+class Transposed(KeypointEncoder):
+    """An encoder whose second method returns (B, T, D)."""
+
+    def encode_windows(self, frames, times):
+        return super().encode_windows(frames[:1], times).transpose(0, 1)
+
+
 class Narrow(Doubler):
     """A predictor of the wrong size."""
 
@@ -230,6 +237,7 @@ class Narrow(Doubler):
     ("part", "kind", "message"),
     [
         ("encoder", Doubler, r"cannot make the encoder .* by calling Doubler\(.*, 8, 4\): "),
+        ("encoder", Transposed, r"encode_windows of encoder .* to shape \(1, 2, 8\), expected"),
         ("decoder", Identity, r"fails on inputs|maps \(2, 8\) to shape \(2, 8\)"),
         ("predictor", Narrow, r"maps \(2, 8\) and \(2, 2\) to shape \(2, 7\), expected \(2, 8\)"),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -14,6 +16,7 @@ from worldmodel.data import FrameStack
 from worldmodel.data.header import ACTION_SLACK
 from worldmodel.distributed import launched, own_gpu
 from worldmodel.errors import ConfigError
+from worldmodel.models.encoders import encode_windows
 from worldmodel.models.heads import HEADS, OutcomeHead
 from worldmodel.models.predictors import unroll
 from worldmodel.models.spec import BoxActions, DiscreteActions, ModelSpec
@@ -327,6 +330,12 @@ def check_parts(spec: ModelSpec) -> None:
     observations = torch.zeros((2, *spec.observation_shape), dtype=dtype)
     z, actions = torch.zeros(2, spec.latent_dim), torch.zeros(2, spec.actions.dim)
     _check_part(f"encoder {spec.encoder!r}", model.encoder, (observations,), z.shape)
+    if hasattr(model.encoder, "encode_windows"):
+        windows = torch.zeros((2, spec.frames.window(1), *spec.frame_shape), dtype=dtype)
+        times = [spec.frames.first, spec.frames.first + 1]
+        part = partial(encode_windows, model.encoder, spec.frames, times=times)
+        name = f"encode_windows of encoder {spec.encoder!r}"
+        _check_part(name, part, (windows,), torch.Size((2, *z.shape)))
     _check_part(f"predictor {spec.predictor!r}", model.predictor, (z, actions), z.shape)
     if model.decoder is not None:
         _check_part(f"decoder {spec.decoder!r}", model.decoder, (z,), observations.shape)
@@ -334,7 +343,7 @@ def check_parts(spec: ModelSpec) -> None:
 
 @torch.no_grad()
 def _check_part(
-    name: str, part: nn.Module, inputs: tuple[Tensor, ...], expected: torch.Size
+    name: str, part: Callable[..., Tensor], inputs: tuple[Tensor, ...], expected: torch.Size
 ) -> None:
     given = " and ".join(str(tuple(value.shape)) for value in inputs)
     try:
