@@ -1,7 +1,7 @@
 """Anti-aliased rasterizer that draws states of the pendulum as uint8 frames.
 
-Every shape is a capsule: a line segment with a radius; a disc is a capsule of length zero. The
-coverage of a pixel is computed from the distance between its center and the segment, so the
+Rods are capsules, line segments with a radius, and bobs are discs. The coverage of a pixel is
+computed from the distance between its center and the segment or the center of the disc, so the
 position of a bob can be recovered to a few hundredths of a pixel. Every frame is drawn from
 scratch, and in each row only the pixels that a shape can cover are visited.
 """
@@ -46,20 +46,15 @@ class _Layout(NamedTuple):
 
 
 @njit(cache=True)
-def _row_span(dx: float, dy: float, length2: float, py: float, reach: float) -> tuple[float, float]:
-    """Bound the x, relative to the segment's start, that the capsule can cover in row `py`."""
-    low, high = min(0.0, dx) - reach, max(0.0, dx) + reach
-    if dy * dy > 1e-6 * length2:
-        slope, half = dx / dy, reach * math.sqrt(length2) / abs(dy)
-        return max(low, py * slope - half), min(high, py * slope + half)
-    return low, high
-
-
-@njit(cache=True)
-def _blend(frame: Frames, i: int, j: int, channel: int, color: Floats, cover: float) -> None:
+def _blend(
+    row: Frames, j: int, channel: int, color: Floats, distance2: float, radius: float
+) -> None:
+    """Blend a shape into pixel `j`, whose center has a squared distance to the shape's axis."""
+    distance = math.sqrt(distance2)
+    cover = min(distance + 0.5, radius) + min(0.5 - distance, radius)
     for k in range(color.shape[0]):
-        below = float(frame[i, j, channel + k])
-        frame[i, j, channel + k] = np.uint8(below + cover * (color[k] - below) + 0.5)
+        below = float(row[j, channel + k])
+        row[j, channel + k] = np.uint8(below + cover * (color[k] - below) + 0.5)
 
 
 @njit(cache=True)
@@ -76,25 +71,47 @@ def _capsule(
     """Draw the capsule from a to b, in pixels, into the channels from `channel` on."""
     height, width, _ = frame.shape
     reach = radius + 0.5
+    reach2 = reach * reach
     dx, dy = bx - ax, by - ay
     length2 = dx * dx + dy * dy
     inverse = 1.0 / length2 if length2 > 0.0 else 0.0
-    top = max(0, math.floor(min(ay, by) - reach))
-    bottom = min(height, math.ceil(max(ay, by) + reach))
-    for i in range(top, bottom):
+    steep = dy * dy > 1e-6 * length2
+    slope, half = (dx / dy, reach * math.sqrt(length2) / abs(dy)) if steep else (0.0, 0.0)
+    for i in range(
+        max(0, math.floor(min(ay, by) - reach)), min(height, math.ceil(max(ay, by) + reach))
+    ):
+        row = frame[i]
         py = i + 0.5 - ay
-        low, high = _row_span(dx, dy, length2, py, reach)
-        left = max(0, math.floor(ax + low))
-        right = min(width, math.ceil(ax + high))
-        for j in range(left, right):
+        low, high = min(0.0, dx) - reach, max(0.0, dx) + reach
+        if steep:
+            low, high = max(low, py * slope - half), min(high, py * slope + half)
+        for j in range(max(0, math.ceil(ax + low - 0.5)), min(width, math.floor(ax + high + 0.5))):
             px = j + 0.5 - ax
             along = min(1.0, max(0.0, (px * dx + py * dy) * inverse))
             ex, ey = px - along * dx, py - along * dy
             distance2 = ex * ex + ey * ey
-            if distance2 < reach * reach:
-                distance = math.sqrt(distance2)
-                cover = min(distance + 0.5, radius) + min(0.5 - distance, radius)
-                _blend(frame, i, j, channel, color, cover)
+            if distance2 < reach2:
+                _blend(row, j, channel, color, distance2, radius)
+
+
+@njit(cache=True)
+def _disc(frame: Frames, channel: int, ax: float, ay: float, radius: float, color: Floats) -> None:
+    """Draw the disc around a; pixels that it covers completely need no blending."""
+    height, width, _ = frame.shape
+    reach, solid = radius + 0.5, max(0.0, radius - 0.5)
+    reach2, solid2 = reach * reach, solid * solid
+    for i in range(max(0, math.floor(ay - reach)), min(height, math.ceil(ay + reach))):
+        row = frame[i]
+        py = i + 0.5 - ay
+        half = math.sqrt(max(0.0, reach2 - py * py))
+        for j in range(max(0, math.ceil(ax - half - 0.5)), min(width, math.floor(ax + half + 0.5))):
+            px = j + 0.5 - ax
+            distance2 = px * px + py * py
+            if distance2 < solid2:
+                for k in range(color.shape[0]):
+                    row[j, channel + k] = np.uint8(color[k] + 0.5)
+            elif distance2 < reach2:
+                _blend(row, j, channel, color, distance2, radius)
 
 
 @njit(cache=True)
@@ -112,10 +129,10 @@ def _pendulum(
     x2 = x1 + layout.length2 * math.sin(theta2)
     y2 = y1 + layout.length2 * math.cos(theta2)
     _capsule(frame, channel, x0, y0, x1, y1, layout.rod, colors[1])
-    _capsule(frame, channel, x0, y0, x0, y0, layout.pivot, colors[2])
+    _disc(frame, channel, x0, y0, layout.pivot, colors[2])
     _capsule(frame, channel, x1, y1, x2, y2, layout.rod, colors[3])
-    _capsule(frame, channel, x1, y1, x1, y1, layout.bob, colors[4])
-    _capsule(frame, channel, x2, y2, x2, y2, layout.bob, colors[5])
+    _disc(frame, channel, x1, y1, layout.bob, colors[4])
+    _disc(frame, channel, x2, y2, layout.bob, colors[5])
 
 
 @njit(cache=True, nogil=True)
@@ -157,8 +174,8 @@ class Scene:
         )
         palette = np.array([BACKGROUND, ROD1, PIVOT, ROD2, BOB1, BOB2], dtype=np.float64)
         self._colors = palette @ np.array([_LUMINANCE]).T if grayscale else palette
-        self._background = np.round(self._colors[0]).astype(np.uint8)
         self._size = height, width
+        self._empty = np.empty((0, 0, 0), dtype=np.uint8)
 
     @property
     def channels(self) -> int:
@@ -176,8 +193,12 @@ class Scene:
         """
         count, stack = histories.shape[:2]
         height, width = self._size
-        frames = np.empty((count, height, width, stack * self.channels), dtype=np.uint8)
-        frames.reshape(count, height, -1)[:] = np.tile(self._background, width * stack)
+        shape = height, width, stack * self.channels
+        if self._empty.shape != shape:
+            self._empty = np.empty(shape, dtype=np.uint8)
+            self._empty.reshape(-1, self.channels)[:] = np.round(self._colors[0])
+        frames = np.empty((count, *shape), dtype=np.uint8)
+        frames[:] = self._empty
         _draw(histories, self._layout, self._colors, frames)
         return frames
 

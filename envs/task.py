@@ -6,11 +6,13 @@ import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from numbers import Integral, Real
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 from .physics import Floats, Params, energy, positions, step_batch, wrap_angles
 
@@ -122,7 +124,7 @@ class Task:
             expected = f"one of {', '.join(map(repr, choices))}"
             require(isinstance(value, str) and value in choices, name, value, expected)
 
-    @property
+    @cached_property
     def params(self) -> Params:
         """Physical constants, as the physics functions take them."""
         return Params(
@@ -134,7 +136,7 @@ class Task:
             damping=float(self.damping),
         )
 
-    @property
+    @cached_property
     def action_size(self) -> int:
         """Number of actuated joints."""
         return len(ACTUATED[self.torque])
@@ -168,15 +170,13 @@ class Task:
         Raises:
             ValueError: If the shape is not (N, A), or a value is NaN.
         """
-        values = np.asarray(actions, dtype=np.float64)
+        values = np.array(actions, dtype=np.float64, order="C")
+        if values.ndim == 2 and values.shape[1] == self.action_size:
+            torques = np.zeros((len(values), 2))
+            if _scale(values, float(self.max_torque), ACTUATED[self.torque][0], torques):
+                return torques
         expected = f"{self.action_size} numbers in [-1, 1] for torque={self.torque!r}"
-        require(
-            values.ndim == 2 and values.shape[1] == self.action_size, "action", actions, expected
-        )
-        require(not np.isnan(values).any(), "action", actions, expected)
-        torques = np.zeros((len(values), 2))
-        torques[:, ACTUATED[self.torque]] = self.max_torque * np.clip(values, -1.0, 1.0)
-        return torques
+        raise ValueError(f"action={actions!r} is not valid: expected {expected}")
 
     def advance(self, states: Floats, torques: Floats) -> tuple[Floats, Floats]:
         """Simulate one step of `dt` seconds with constant torques.
@@ -188,8 +188,9 @@ class Task:
         Returns:
             The next states, (N, 4) float64 with angles in (-π, π], and the rewards, (N,) float64.
         """
-        after = wrap_angles(step_batch(states, torques, self.params, self.dt))
-        return after, self.rewards(after, torques)
+        constants = self.params, float(self.dt), float(self.max_torque), self.action_size
+        states = np.ascontiguousarray(states)
+        return _advance(states, torques, *constants)
 
     def energy(self, states: Floats) -> Floats:
         """Compute the total energy, which is zero when the pendulum hangs down at rest.
@@ -211,23 +212,39 @@ class Task:
         Returns:
             Heights, (N,) float64: 0 at the lowest and 1 at the highest possible position.
         """
-        reach = sum(self.lengths)
-        return (positions(states, self.params)[:, 1, 1] + reach) / (2.0 * reach)
+        return _heights(states, self.params)
 
-    def rewards(self, states: Floats, torques: Floats) -> Floats:
-        """Compute the tip height in [0, 1] minus the costs of torque and speed.
 
-        Args:
-            states: States after the step, (N, 4) float64.
-            torques: Torques during the step in N m, (N, 2) float64.
+@njit(cache=True)
+def _scale(actions: Floats, max_torque: float, first: int, torques: Floats) -> bool:
+    """Write the torques of the joints from `first` on; return False if an action is NaN."""
+    for n in range(actions.shape[0]):
+        for k in range(actions.shape[1]):
+            action = actions[n, k]
+            if math.isnan(action):
+                return False
+            torques[n, first + k] = max_torque * min(1.0, max(-1.0, action))
+    return True
 
-        Returns:
-            Rewards, (N,) float64.
-        """
-        effort = np.square(torques / self.max_torque).sum(axis=1) / self.action_size
-        speed = 0.5 * (states[:, 2] ** 2 + states[:, 3] ** 2)
-        rewards: Floats = self.heights(states) - TORQUE_COST * effort - SPEED_COST * speed
-        return rewards
+
+@njit(cache=True)
+def _heights(states: Floats, params: Params) -> Floats:
+    reach = params.length1 + params.length2
+    return (positions(states, params)[:, 1, 1] + reach) / (2.0 * reach)
+
+
+@njit(cache=True, nogil=True)
+def _advance(
+    states: Floats, torques: Floats, params: Params, dt: float, max_torque: float, motors: int
+) -> tuple[Floats, Floats]:
+    """Compute the next states and their rewards: height minus the costs of torque and speed."""
+    after = wrap_angles(step_batch(states, torques, params, dt))
+    rewards = _heights(after, params)
+    for n in range(rewards.shape[0]):
+        effort = ((torques[n, 0] / max_torque) ** 2 + (torques[n, 1] / max_torque) ** 2) / motors
+        speed = 0.5 * (after[n, 2] ** 2 + after[n, 3] ** 2)
+        rewards[n] = rewards[n] - TORQUE_COST * effort - SPEED_COST * speed
+    return after, rewards
 
 
 def pop_state(options: Mapping[str, Any] | None, num_envs: int) -> Floats | None:
@@ -259,7 +276,7 @@ def pop_state(options: Mapping[str, Any] | None, num_envs: int) -> Floats | None
     fits = state.shape in {(4,), (num_envs, 4)} and bool(np.isfinite(state).all())
     slow = fits and bool((np.abs(state[..., 2:]) <= MAX_SPEED).all())
     require(slow, 'options["state"]', given, expected)
-    return wrap_angles(np.broadcast_to(state, (num_envs, 4)))
+    return wrap_angles(np.broadcast_to(state, (num_envs, 4)).copy())
 
 
 def start_history(states: Floats, stack: int) -> Floats:

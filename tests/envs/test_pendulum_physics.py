@@ -77,6 +77,16 @@ def test_passive_motion_conserves_energy_for_any_lengths_and_masses(lengths, mas
     assert_allclose(energy(after, params), before, rtol=1e-6)
 
 
+def test_half_the_step_divides_the_error_by_two_to_the_sixth():
+    params, states = Params(gravity=1.0), draw_states(20, 0.5)
+    *_, exact = passive(states, params, 1, dt=0.0025)
+    errors = []
+    for dt in (0.02, 0.01):  # short enough for a single substep
+        *_, after = passive(states, params, 1, dt=dt)
+        errors.append(np.abs(after - exact).max())
+    assert 2**5.5 < errors[0] / errors[1] < 2**6.5
+
+
 def test_work_of_the_torques_equals_the_energy_change():
     states = draw_states(50)
     torques = np.random.default_rng(1).uniform(-10.0, 10.0, (50, 2))
