@@ -78,7 +78,8 @@ class AgentConfig(Section):
             a linear decay to 0, ``lin_1e-3_1e-4`` one to 1e-4.
         dream_steps: maximum imagined rollout length.
         leaving_terminates: an imagined rollout that leaves the domain terminates at the lowest
-            value; otherwise it is truncated and the value of its last latent counts.
+            value, see `worldmodel.rl.guards.LeavingTerminates`; otherwise it is truncated and the
+            value of its last latent counts.
         eval_points: evaluations of the learning curve.
         eval_episodes: episodes per evaluation.
         max_eval_steps: steps after which an evaluation episode without end is cut.

@@ -53,8 +53,9 @@ def test_leaving_the_domain_terminates_at_the_lowest_value(dream):
     assert (rewards[~left] > -10).all()
 
 
-@pytest.mark.parametrize("gamma", [0.98, 0.9])
-def test_the_lowest_value_is_the_lowest_reward_over_one_minus_gamma(dream, gamma):
+@pytest.mark.parametrize(("gamma", "steps"), [(0.98, 50), (0.9, 10), (0.9999, 60)])
+def test_the_lowest_value_is_the_lowest_reward_over_the_effective_horizon(dream, gamma, steps):
+    dream.max_episode_steps = 60
     with torch.no_grad():
         for parameter in dream.wm.reward_head.parameters():
             parameter.zero_()
@@ -62,7 +63,7 @@ def test_the_lowest_value_is_the_lowest_reward_over_one_minus_gamma(dream, gamma
         last.fill_(-0.5)
     assert lowest_reward(dream) == pytest.approx(-0.5)
     guarded = guard(dream, AgentConfig(gamma=gamma))
-    assert guarded.lowest_value == pytest.approx(-0.5 / (1 - gamma))
+    assert guarded.lowest_value == pytest.approx(-0.5 * steps)
     last.data.fill_(0.5)
     assert lowest_reward(dream) == 0.0
 

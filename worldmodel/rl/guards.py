@@ -184,7 +184,10 @@ def guard(
 
 
 class LeavingTerminates(gym.vector.VectorWrapper):
-    """Imagined episodes that leave the domain terminate, at the lowest value: r_min / (1 - gamma).
+    """Imagined episodes that leave the domain terminate, at the lowest value.
+
+    It is that of the lowest reward r_min in every step of the effective horizon, 1 / (1 - gamma)
+    steps, or of an imagined episode if that is shorter.
 
     Args:
         env: The dream, or a wrapper of it.
@@ -196,7 +199,8 @@ class LeavingTerminates(gym.vector.VectorWrapper):
         self, env: gym.vector.VectorEnv[Any, Any, Any], dream: LatentVectorEnv, gamma: float
     ) -> None:
         super().__init__(env)
-        self.lowest_value = lowest_reward(dream) / (1.0 - gamma)
+        steps = min(1.0 / (1.0 - gamma), dream.max_episode_steps)
+        self.lowest_value = lowest_reward(dream) * steps
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step all N imagined episodes."""
