@@ -12,7 +12,8 @@ from test_collect import TINY, gather, stored_bytes
 
 from worldmodel.config import build_config
 from worldmodel.data import StackedFrames, make_env, make_vec_env
-from worldmodel.data.adapters import accepts, find_spec, is_native, make_batch, make_single
+from worldmodel.data.adapters import accepts, is_native, make_batch, make_single
+from worldmodel.data.env_ids import find_spec
 from worldmodel.data.frames import FrameSource, FrameStack
 from worldmodel.errors import ConfigError
 from worldmodel.registry import reference
@@ -101,6 +102,8 @@ def test_a_class_is_collected_like_its_registered_id(tmp_path):
     ("env_id", "error", "message"),
     [
         ("Nowhere-v0", gym.error.Error, "Nowhere"),
+        ("CartPole", gym.error.Error, "Did you mean CartPole-v0 or CartPole-v1"),
+        ("Nowhere", gym.error.Error, "write module:Nowhere"),
         ("tiny_env:Nowhere-v0", gym.error.Error, "Nowhere"),
         ("tiny_env:Nowhere", ConfigError, "cannot load the environment 'tiny_env:Nowhere'"),
         ("nowhere:Env", ConfigError, "No module named 'nowhere'"),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -17,6 +15,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from worldmodel.data import frames
+from worldmodel.data.env_ids import find_spec
 from worldmodel.data.env_wrappers import (
     NO_LAYERS,
     Layers,
@@ -26,68 +25,10 @@ from worldmodel.data.env_wrappers import (
     own_layers,
 )
 from worldmodel.data.frames import FrameSource, FrameStack, frame_source, is_oblong
-from worldmodel.errors import ConfigError
-from worldmodel.registry import import_named, load_reference
 from worldmodel.user_code import in_user_code, named_errors
 
 if TYPE_CHECKING:
     from worldmodel.config import Config
-
-PACKAGES = {"ALE/": "ale-py", "MiniGrid-": "minigrid", "gym_pusht/": "gym-pusht"}
-"""Start of an environment's id -> the package on PyPI that registers it when it is imported."""
-
-
-def find_spec(env_id: str) -> EnvSpec:
-    """Find the spec of an environment.
-
-    Args:
-        env_id: a registered id; ``module:id``, whose module is imported first; or the
-            ``module:Name`` of a class or factory, which needs no registration.
-
-    Raises:
-        gymnasium.error.Error: If there is no such id.
-        ConfigError: If ``module:Name`` cannot be imported or is not callable.
-    """
-    module, _, name = env_id.rpartition(":")
-    if not module:
-        _import_package(name)
-        try:
-            return gym.spec(name)
-        except gym.error.NameNotFound as error:
-            hint = f" To use your own class or factory, write module:{name}."
-            raise gym.error.NameNotFound(f"{error}{hint * name.isidentifier()}") from None
-    try:
-        with in_user_code(f"the import of {module}"):
-            import_named(module)
-        return gym.spec(name)
-    except (ImportError, gym.error.Error) as error:
-        try:
-            creator = load_reference(env_id, "environment")
-        except ConfigError:
-            if isinstance(error, gym.error.Error) and not name.replace(".", "").isidentifier():
-                raise error from None
-            raise
-    if not callable(creator):
-        raise ConfigError(f"{env_id} is {creator!r}; expected an environment class or a factory")
-    return EnvSpec(id=re.sub(r"[^\w:.-]", "", env_id), entry_point=creator)
-
-
-def _import_package(env_id: str) -> None:
-    """Import the package that registers an id of a well-known kind, since Gymnasium does not.
-
-    Raises:
-        ConfigError: If it is not installed.
-    """
-    package = next((p for start, p in PACKAGES.items() if env_id.startswith(start)), None)
-    if package is None or env_id in gym.registry:
-        return
-    try:
-        importlib.import_module(package.replace("-", "_"))
-    except ImportError as error:
-        raise ConfigError(
-            f"{env_id} is an environment of {package}, which cannot be imported ({error}); install "
-            f"it with: pip install {package}"
-        ) from error
 
 
 def make_single(

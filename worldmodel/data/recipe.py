@@ -14,7 +14,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
-from worldmodel.data.adapters import EnvAdapter, adapt, find_spec
+from worldmodel.data.adapters import EnvAdapter, adapt
+from worldmodel.data.env_ids import find_spec
 from worldmodel.data.env_wrappers import Wrapper
 from worldmodel.data.policies import Policy, resolve_policy, source_digest
 from worldmodel.files import require_space

@@ -102,9 +102,9 @@ class KeypointEncoder(nn.Module):
         self.sharpness, self.motion_gain = sharpness, motion_gain
         self.maps = nn.Sequential(
             nn.Conv2d(channels, width, PATCH, PATCH),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(width, width, 3, 1, 1),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(width, width, 1),
         )
         self.register_buffer("side", torch.linspace(-1, 1, image_size // PATCH), persistent=False)
@@ -219,11 +219,11 @@ class ConvEncoder(nn.Module):
         super().__init__()
         image_size, _, channels = frame_shape
         c, side = 2 * width, image_size // PATCH
-        layers: list[nn.Module] = [MotionStem(channels, frame_stack, c), nn.ReLU()]
+        layers: list[nn.Module] = [MotionStem(channels, frame_stack, c), nn.ReLU(inplace=True)]
         while side > 4:
-            layers += [nn.Conv2d(c, 2 * c, 3, 2, 1), nn.ReLU()]
+            layers += [nn.Conv2d(c, 2 * c, 3, 2, 1), nn.ReLU(inplace=True)]
             c, side = 2 * c, (side + 1) // 2
-        layers += [nn.Flatten(), nn.Linear(c * side * side, 256), nn.ReLU()]
+        layers += [nn.Flatten(), nn.Linear(c * side * side, 256), nn.ReLU(inplace=True)]
         self.net = nn.Sequential(*layers, nn.Linear(256, latent_dim))
 
     def forward(self, observation: Tensor) -> Tensor:

@@ -81,12 +81,12 @@ class PatchDecoder(nn.Module):
         side = self.image_size // PATCH
         self.layout = nn.Sequential(
             nn.Linear(latent_dim, 256),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Linear(256, width * side * side),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Unflatten(1, (width, side, side)),
             nn.Conv2d(width, 2 * width, 3, padding=1),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
         )
         self.draw = nn.Linear(2 * width, PATCH * PATCH * frame_stack * frame_shape[-1])
 

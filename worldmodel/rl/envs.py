@@ -12,7 +12,8 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from worldmodel.agent_config import AgentConfig
 from worldmodel.config import Config
-from worldmodel.data.adapters import env_layers, find_spec, is_native, make_batch
+from worldmodel.data.adapters import env_layers, is_native, make_batch
+from worldmodel.data.env_ids import find_spec
 from worldmodel.data.env_wrappers import own_layers
 from worldmodel.imagination import SB3VecEnv, VectorLatentObservation
 from worldmodel.plugins import find_plugin
