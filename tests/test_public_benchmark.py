@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.public.__main__ import interval, main, summary
 from benchmarks.public.peers import PEERS, lewm, pldm
-from benchmarks.public.rows import ROWS, TwoRoomExpert
+from benchmarks.public.rows import ROWS, TwoRoomExpert, dream_agent
 from worldmodel.hyperparameters import ObjectiveConfig
 from worldmodel.objectives import Forecast, check_objective
 
@@ -163,6 +163,25 @@ def test_a_peer_changes_the_objective_and_nothing_else(peer, tmp_path, monkeypat
         return train.call_args.kwargs
 
     assert asked(f"tworoom-{peer}") == {**asked("tworoom"), "settings": {"objective": PEERS[peer]}}
+
+
+def test_the_agents_of_one_model_have_seeds_of_their_own_and_real_steps_count_repeats(
+    tmp_path, monkeypatch
+):
+    seeds = []
+
+    def train_agent(seed, **settings):
+        seeds.append(seed)
+        real = {"mean": 10.0 * seed, "std": 1.0, "returns": [0.0] * 20}
+        return {"real": real, "real_steps": 50 * seed, "model_data_steps": 1000}
+
+    config = SimpleNamespace(env=SimpleNamespace(frame_skip=4))
+    run = SimpleNamespace(train_agent=train_agent, config=config)
+    monkeypatch.setattr("worldmodel.train", lambda **settings: run)
+    score = dream_agent("Any-v0", {}, {"steps": 10}, agents=3)(2, tmp_path, False)
+    assert seeds == [6, 7, 8]
+    assert (score.value, score.trials) == (70.0, 60)
+    assert score.real_steps == 4 * (1000 + 50 * 8)
 
 
 @pytest.mark.slow

@@ -76,6 +76,9 @@ class AgentConfig(Section):
         gamma: discount factor; None for the environment's tuned one, or 0.98 if it has none.
         kwargs: further arguments of the algorithm, as ``{"learning_rate": 3e-4}``; ``lin_3e-4`` is
             a linear decay to 0, ``lin_1e-3_1e-4`` one to 1e-4.
+        normalize_rewards: divide the rewards of the training by the running standard deviation of
+            the discounted return (`VecNormalize` of Stable-Baselines3), for rewards that are large
+            or rare.
         dream_steps: maximum imagined rollout length.
         leaving_terminates: an imagined rollout that leaves the domain terminates at the lowest
             value, see `worldmodel.rl.guards.LeavingTerminates`; otherwise it is truncated and the
@@ -92,6 +95,7 @@ class AgentConfig(Section):
     num_envs: int | None = Field(default=None, ge=1)
     gamma: float | None = Field(default=None, ge=0, lt=1)
     kwargs: dict[str, Any] = Field(default_factory=dict)
+    normalize_rewards: bool = False
     dream_steps: int = Field(default=50, ge=1)
     leaving_terminates: bool = True
     eval_points: int = Field(default=10, ge=1)

@@ -57,6 +57,7 @@ class AgentOptions(TypedDict, total=False):
     num_envs: int | None
     gamma: float | None
     kwargs: Mapping[str, Any]
+    normalize_rewards: bool
     dream_steps: int
     leaving_terminates: bool
     eval_points: int

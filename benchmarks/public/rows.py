@@ -6,6 +6,7 @@ A row trains a model with `worldmodel.train`, solves its task with the model, an
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,14 +177,15 @@ def two_room(size: int, peer: str | None = None) -> Callable[[int, Path, bool], 
 
 
 def dream_agent(
-    env: str, train: Mapping[str, Any], agent: Mapping[str, Any]
+    env: str, train: Mapping[str, Any], agent: Mapping[str, Any], agents: int = 1
 ) -> Callable[[int, Path, bool], Score]:
-    """Return a function that measures an agent trained in the dream, in the real environment.
+    """Return a function that measures agents trained in the dream, in the real environment.
 
     Args:
         env: id of the environment.
         train: further arguments of `worldmodel.train`.
         agent: fields of `worldmodel.AgentConfig`.
+        agents: number of agents on one model; their mean is the value.
     """
 
     def measure(seed: int, folder: Path, smoke: bool) -> Score:
@@ -197,10 +199,15 @@ def dream_agent(
         settings = dict(agent)
         if smoke:
             settings |= {"steps": 2048, "eval_points": 1, "eval_episodes": 2, "loop": {}}
-        result = run.train_agent(on="dream", seed=seed, **settings)
-        real = result["real"]
-        steps = result["real_steps"] + result["model_data_steps"]
-        return Score(real["mean"], len(real["returns"]), steps, {"std": real["std"]})
+        results = [
+            run.train_agent(on="dream", seed=agents * seed + i, **settings)
+            for i in range(1 if smoke else agents)
+        ]
+        means = [result["real"]["mean"] for result in results]
+        trials = sum(len(result["real"]["returns"]) for result in results)
+        steps = max(result["real_steps"] + result["model_data_steps"] for result in results)
+        spread = {"std": [result["real"]["std"] for result in results], "agents": means}
+        return Score(statistics.fmean(means), trials, steps * run.config.env.frame_skip, spread)
 
     return measure
 
@@ -300,11 +307,13 @@ ROWS: dict[str, Row] = {
             "MountainCarContinuous-v0",
             {"size": 150, "steps": 300, "policy": "benchmarks.public.rows:LongHolds"},
             {
-                "steps": 300_000,
+                "steps": 100_000,
                 "gamma": 0.99,
                 "dream_steps": 200,
-                "leaving_terminates": False,
-                "eval_points": 3,
+                "normalize_rewards": True,
+                "kwargs": {"use_sde": True},
+                "eval_points": 1,
+                "loop": {"rounds": 3, "episodes": 5, "patience": 3},
             },
         ),
         90,

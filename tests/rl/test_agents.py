@@ -119,6 +119,24 @@ def test_dream_steps_limits_imagined_episodes(run_path, monkeypatch):
     assert max(lengths) == 7
 
 
+def test_rewards_are_normalized_by_the_spread_of_returns_and_observations_are_not(run_path):
+    envs = AgentEnvs(Run(run_path), "dream")
+    seen = {}
+    for normalize in (False, True):
+        config = AgentConfig(gamma=0.9, num_envs=16, normalize_rewards=normalize)
+        with closing(envs.training(config)) as training:
+            training.reset()
+            steps = [training.step(np.ones((16, 2), np.float32)) for _ in range(10)]
+        seen[normalize] = [np.array(part) for part in list(zip(*steps, strict=True))[:2]]
+    np.testing.assert_array_equal(seen[True][0], seen[False][0])
+    returns, discounted = np.zeros(16), []
+    for rewards in seen[False][1]:
+        returns = 0.9 * returns + rewards
+        discounted.append(returns)
+    expected = seen[False][1][-1] / np.std(discounted)
+    np.testing.assert_allclose(seen[True][1][-1], expected, rtol=0.05)
+
+
 def test_training_in_the_dream_takes_no_real_step(run_path, monkeypatch):
     real, made = AgentEnvs.real, []
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import gymnasium as gym
 from gymnasium import spaces
 from stable_baselines3.common.utils import set_random_seed
-from stable_baselines3.common.vec_env import VecEnv, VecMonitor
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize
 
 from worldmodel.agent_config import AgentConfig
 from worldmodel.config import Config
@@ -79,6 +79,9 @@ class AgentEnvs:
         set_random_seed(config.seed)
         envs: VecEnv = VecMonitor(SB3VecEnv(self._unmonitored(config, ensemble)))
         envs.seed(config.seed)
+        if config.normalize_rewards:
+            assert config.gamma is not None
+            envs = VecNormalize(envs, norm_obs=False, gamma=config.gamma)
         return envs
 
     def real(self, num_envs: int, render_mode: str | None = None) -> VectorEnv:
