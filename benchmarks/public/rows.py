@@ -307,7 +307,7 @@ ROWS: dict[str, Row] = {
             "MountainCarContinuous-v0",
             {"size": 150, "steps": 300, "policy": "benchmarks.public.rows:LongHolds"},
             {
-                "steps": 300_000,
+                "steps": 100_000,
                 "gamma": 0.99,
                 "dream_steps": 200,
                 "normalize_rewards": True,
