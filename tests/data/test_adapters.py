@@ -1,5 +1,6 @@
 """Environments are found by id or class, and observed as the encoder needs them."""
 
+import sys
 from contextlib import closing
 
 import gymnasium as gym
@@ -112,6 +113,20 @@ def test_a_class_is_collected_like_its_registered_id(tmp_path):
 )
 def test_environments_that_do_not_exist_are_refused(env_id, error, message):
     with pytest.raises(error, match=message):
+        find_spec(env_id)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "command"),
+    [
+        ("MiniGrid-Any-v0", "pip install minigrid$"),
+        ("dm_control/any-v0", r"pip install 'shimmy\[dm-control\]' 'mujoco<4'$"),
+    ],
+)
+def test_a_missing_package_of_environments_is_named_with_its_command(env_id, command, monkeypatch):
+    for module in ("minigrid", "shimmy"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match=command):
         find_spec(env_id)
 
 

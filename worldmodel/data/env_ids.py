@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import shlex
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
@@ -16,9 +17,10 @@ PACKAGES = {
     "ALE/": "ale-py",
     "MiniGrid-": "minigrid",
     "gym_pusht/": "gym-pusht",
-    "dm_control/": "shimmy[dm-control]",
+    "dm_control/": "shimmy[dm-control] mujoco<4",
 }
-"""Start of an environment's id -> the package on PyPI that registers it when it is imported."""
+"""Start of an environment's id -> the package on PyPI that registers it when it is imported, and
+further requirements."""
 
 
 def find_spec(env_id: str) -> EnvSpec:
@@ -61,15 +63,16 @@ def _import_package(env_id: str) -> None:
     Raises:
         ConfigError: If it is not installed.
     """
-    package = next((p for start, p in PACKAGES.items() if env_id.startswith(start)), None)
-    if package is None or env_id in gym.registry:
+    wanted = next((w for start, w in PACKAGES.items() if env_id.startswith(start)), None)
+    if wanted is None or env_id in gym.registry:
         return
+    package = re.split(r"[\[ ]", wanted)[0]
     try:
-        importlib.import_module(package.partition("[")[0].replace("-", "_"))
+        importlib.import_module(package.replace("-", "_"))
     except ImportError as error:
         raise ConfigError(
             f"{env_id} is an environment of {package}, which cannot be imported ({error}); install "
-            f"it with: pip install '{package}'"
+            f"it with: pip install {shlex.join(wanted.split())}"
         ) from error
 
 
