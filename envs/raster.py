@@ -68,7 +68,10 @@ def _capsule(
     radius: float,
     color: Floats,
 ) -> None:
-    """Draw the capsule from a to b, in pixels, into the channels from `channel` on."""
+    """Draw the capsule from a to b, in pixels, into the channels from `channel` on.
+
+    In each row, only the columns from `low` to `high`, relative to a, can be covered.
+    """
     height, width, _ = frame.shape
     reach = radius + 0.5
     reach2 = reach * reach
@@ -96,7 +99,7 @@ def _capsule(
 
 @njit(cache=True)
 def _disc(frame: Frames, channel: int, ax: float, ay: float, radius: float, color: Floats) -> None:
-    """Draw the disc around a; pixels that it covers completely need no blending."""
+    """Draw the disc around a, in pixels; those that it covers completely need no blending."""
     height, width, _ = frame.shape
     reach, solid = radius + 0.5, max(0.0, radius - 0.5)
     reach2, solid2 = reach * reach, solid * solid

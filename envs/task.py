@@ -171,12 +171,13 @@ class Task:
             ValueError: If the shape is not (N, A), or a value is NaN.
         """
         values = np.array(actions, dtype=np.float64, order="C")
-        if values.ndim == 2 and values.shape[1] == self.action_size:
-            torques = np.zeros((len(values), 2))
-            if _scale(values, float(self.max_torque), ACTUATED[self.torque][0], torques):
-                return torques
-        expected = f"{self.action_size} numbers in [-1, 1] for torque={self.torque!r}"
-        raise ValueError(f"action={actions!r} is not valid: expected {expected}")
+        torques = np.zeros((*values.shape[:1], 2))
+        first, max_torque = ACTUATED[self.torque][0], float(self.max_torque)
+        fits = values.shape[1:] == (self.action_size,)
+        if not (fits and _scale(values, max_torque, first, torques)):
+            expected = f"{self.action_size} numbers in [-1, 1] for torque={self.torque!r}"
+            require(False, "action", actions, expected)
+        return torques
 
     def advance(self, states: Floats, torques: Floats) -> tuple[Floats, Floats]:
         """Simulate one step of `dt` seconds with constant torques.

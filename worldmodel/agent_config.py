@@ -77,8 +77,7 @@ class AgentConfig(Section):
         kwargs: further arguments of the algorithm, as ``{"learning_rate": 3e-4}``; ``lin_3e-4`` is
             a linear decay to 0, ``lin_1e-3_1e-4`` one to 1e-4.
         normalize_rewards: divide the rewards of the training by the running standard deviation of
-            the discounted return (`VecNormalize` of Stable-Baselines3), for rewards that are large
-            or rare.
+            the discounted return and clip them to ±10 (`VecNormalize` of Stable-Baselines3).
         dream_steps: maximum imagined rollout length.
         leaving_terminates: an imagined rollout that leaves the domain terminates at the lowest
             value, see `worldmodel.rl.guards.LeavingTerminates`; otherwise it is truncated and the

@@ -80,7 +80,8 @@ def summary(name: str, lines: list[dict[str, Any]]) -> str:
     minutes = statistics.fmean(line["cpu_minutes"] for line in lines)
     steps = max(line["real_steps"] for line in lines)
     published = "; ".join(f"{p.method} {p.value}" for p in row.published)
-    sources = "; ".join(dict.fromkeys(p.source for p in row.published))
+    if row.published:
+        published += f" ({'; '.join(dict.fromkeys(p.source for p in row.published))})"
     more = ""
     if row.metric == "success":
         reached = sum(line["details"]["random_successes"] for line in lines)
@@ -88,8 +89,8 @@ def summary(name: str, lines: list[dict[str, Any]]) -> str:
         more = f"; random actions: {rate:.1f}"
     return (
         f"| {row.title} | {mean:.1f} {row.unit} ({low:.1f} to {high:.1f}; seeds: {seeds}{more}) | "
-        f"{row.target} | {minutes:.0f} CPU minutes, {steps:,} real steps | {published} "
-        f"({sources}) | {row.differences} |"
+        f"{row.target} | {minutes:.0f} CPU minutes, {steps:,} real steps | {published} | "
+        f"{row.differences} |"
     )
 
 

@@ -1,4 +1,4 @@
-"""Ids of environments: registered ones, those of packages that register them, own classes."""
+"""Specs of environments by their ids, registered or ``module:Name``."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ PACKAGES = {
     "gym_pusht/": "gym-pusht",
     "dm_control/": "shimmy[dm-control] mujoco<4",
 }
-"""Start of an environment's id -> the package on PyPI that registers it when it is imported, and
-further requirements."""
+"""Start of an environment's id -> what to install; importing the first package registers the id."""
 
 
 def find_spec(env_id: str) -> EnvSpec:
@@ -40,7 +39,7 @@ def find_spec(env_id: str) -> EnvSpec:
         try:
             return gym.spec(name)
         except gym.error.Error as error:
-            raise type(error)(f"{error}{_hint(name)}") from None
+            raise type(error)(f"{str(error).rstrip('.')}{_hint(name)}") from None
     try:
         with in_user_code(f"the import of {module}"):
             import_named(module)
@@ -77,8 +76,10 @@ def _import_package(env_id: str) -> None:
 
 
 def _hint(name: str) -> str:
-    """Suggest the versions of an id that was given without one, or how to name an own class."""
+    """End a message with the versions of an id that has none, or how to name an own class."""
     versions = sorted(i for i in gym.registry if i.rpartition("-v")[0] == name)
     if versions:
         return f". Did you mean {' or '.join(versions)}?"
-    return f" To use your own class or factory, write module:{name}." * name.isidentifier()
+    if name.isidentifier():
+        return f". To use your own class or factory, write module:{name}."
+    return ""
