@@ -13,12 +13,25 @@ function accelerations([theta1, theta2, omega1, omega2], [shoulder, elbow], para
   return [(m22 * f1 - m12 * f2) / determinant, (m11 * f2 - m12 * f1) / determinant];
 }
 
-/** One step of the classic Runge-Kutta method. */
+/** Butcher's method of order 6: the weights of earlier slopes in each stage, and in the step. */
+const STAGES = [
+  [1 / 3],
+  [0, 2 / 3],
+  [1 / 12, 1 / 3, -1 / 12],
+  [-1 / 16, 9 / 8, -3 / 16, -3 / 8],
+  [0, 9 / 8, -3 / 8, -3 / 4, 1 / 2],
+  [9 / 44, -9 / 11, 63 / 44, 18 / 11, 0, -16 / 11],
+];
+const WEIGHTS = [11 / 120, 0, 27 / 40, 27 / 40, -4 / 15, -4 / 15, 11 / 120];
+
+/** One Runge-Kutta step of h seconds. */
 function rungeKutta(state, torques, params, h) {
   const slope = (s) => [s[2], s[3], ...accelerations(s, torques, params)];
-  const moved = (k, step) => state.map((value, i) => value + step * k[i]);
-  const k1 = slope(state), k2 = slope(moved(k1, h / 2)), k3 = slope(moved(k2, h / 2)), k4 = slope(moved(k3, h));
-  return state.map((value, i) => value + (h / 6) * (k1[i] + 2 * k2[i] + 2 * k3[i] + k4[i]));
+  const slopes = [slope(state)];
+  const moved = (weights) => state.map(
+    (value, i) => value + h * weights.reduce((sum, weight, k) => sum + weight * slopes[k][i], 0));
+  for (const weights of STAGES) slopes.push(slope(moved(weights)));
+  return moved(WEIGHTS);
 }
 
 const wrapAngle = (angle) => angle - 2 * Math.PI * Math.ceil((angle - Math.PI) / (2 * Math.PI));
