@@ -7,7 +7,7 @@ from stable_baselines3 import PPO
 
 import worldmodel
 from worldmodel.data import Policy
-from worldmodel.rl.loop import Explorer
+from worldmodel.rl.explorer import Explorer
 
 ACTIONS = gym.spaces.Box(-2.0, 4.0, (2,), np.float32)
 

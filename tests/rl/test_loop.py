@@ -16,7 +16,8 @@ from worldmodel.rl import agents as agents_module
 from worldmodel.rl import loop as loop_module
 from worldmodel.rl import train_agent
 from worldmodel.rl.agents import results_folder
-from worldmodel.rl.loop import Explorer, LoopState
+from worldmodel.rl.explorer import Explorer
+from worldmodel.rl.loop import LoopState
 from worldmodel.run import Run
 
 
@@ -115,6 +116,19 @@ def test_every_round_is_logged_and_leaves_no_thread_or_temporary_file(
     assert threading.active_count() == before
     assert list(temporary.iterdir()) == []
     assert len(list((folder_of(run_path) / "tensorboard").rglob("events.*"))) == 2
+
+
+def test_the_statistics_of_normalized_rewards_are_kept_over_the_rounds(run_path):
+    config = looping(1).model_copy(update={"normalize_rewards": True})
+    train_agent(Run(run_path), config)
+    folder = results_folder(Run(run_path), config)
+    counts = [
+        json.loads((folder / f"reward_statistics_{i}.json").read_text())["count"] for i in range(2)
+    ]
+    assert counts == pytest.approx([256, 512], abs=1)
+    (folder / "reward_statistics_1.json").write_text("{}")
+    with pytest.raises(RunError, match=r"reward_statistics_1.json is damaged: mean"):
+        train_agent(Run(run_path), looping(2).model_copy(update={"normalize_rewards": True}))
 
 
 def test_the_best_agent_is_evaluated_as_it_was_trained(run_path, monkeypatch):

@@ -13,8 +13,9 @@ from worldmodel.rl.agents import (
 from worldmodel.rl.compare import compare_agents, comparison_table
 from worldmodel.rl.envs import VIEWS, AgentEnvs
 from worldmodel.rl.evaluation import EvalCallback, evaluate_policy, record_video
+from worldmodel.rl.explorer import Explorer
 from worldmodel.rl.guards import PredictorEnsemble, guard
-from worldmodel.rl.loop import Explorer, train_with_rounds
+from worldmodel.rl.loop import train_with_rounds
 
 __all__ = [
     "ALGORITHMS",

@@ -7,7 +7,6 @@ the longest episode of the training data or of the agent has fewer.
 from __future__ import annotations
 
 import copy
-import hashlib
 import shutil
 import statistics
 from collections.abc import Sequence
@@ -16,25 +15,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 from pydantic import FiniteFloat
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from typing_extensions import TypedDict
 
 from worldmodel.agent_config import AgentConfig, Loop
-from worldmodel.agent_files import load_agent_file
 from worldmodel.callbacks import Callback, CallbackList
-from worldmodel.data import Policy, ReplayBuffer, collect
+from worldmodel.data import ReplayBuffer, collect
 from worldmodel.data.datasets import TRAINING_OVERFLOW, collect_kwargs
-from worldmodel.data.policies import Actor, ActorFactory, seeded_agent
 from worldmodel.errors import InterruptedRunError, RunError
 from worldmodel.files import read_record, write_json
 from worldmodel.imagination.domain import domain_of, require_domain
 from worldmodel.latents import LatentEpisodes, concatenate, encode_episodes
-from worldmodel.models import WorldModel
 from worldmodel.phases import heads_phase, predictor_phase
-from worldmodel.planning.policy import noisy
 from worldmodel.rl.agents import (
     finalize,
     learn,
@@ -46,67 +41,11 @@ from worldmodel.rl.agents import (
 )
 from worldmodel.rl.envs import AgentEnvs
 from worldmodel.rl.evaluation import Curve
+from worldmodel.rl.explorer import Explorer
 from worldmodel.rl.guards import PredictorEnsemble, find_ensemble
 from worldmodel.run import Run
 
 _FIRST_SEED = TRAINING_OVERFLOW + 500_000
-_NOISE_STREAM = 0xE49  # keeps the noise apart from the environment's randomness
-
-
-@dataclass(frozen=True)
-class Explorer(Policy):
-    """Collects data with an agent on latents: actions are sampled, and noise is added.
-
-    Args:
-        wm: the world model, which encodes the observations.
-        agent: path of the agent's ``.zip`` file.
-        algo: a key of `worldmodel.rl.agents.ALGORITHMS`.
-        noise: standard deviation of the noise, in half ranges of a Box action.
-    """
-
-    wm: WorldModel
-    agent: Path
-    algo: str
-    noise: float = 0.2
-
-    uses_observations = False  # it sees stored frames, not the environment's own observations
-
-    @property
-    def frame_input(self) -> tuple[tuple[int, ...], int]:
-        """Shape of the frames and size of the stacks that the model encodes."""
-        return self.wm.spec.frame_shape, self.wm.frames.size
-
-    def identity(self) -> dict[str, Any]:
-        """Describe everything that decides the actions, agent and encoder by their hash."""
-        digest = hashlib.sha256(self.agent.read_bytes())
-        for weights in self.wm.encoder.state_dict().values():
-            digest.update(weights.cpu().numpy().tobytes())
-        return {
-            "name": "explorer",
-            "sha256": digest.hexdigest(),
-            "algo": self.algo,
-            "noise": self.noise,
-        }
-
-    def bind(
-        self, action_space: gym.Space[Any], observation_space: gym.Space[Any], steps: int
-    ) -> ActorFactory:
-        """Prepare to act in an environment; see `Policy.bind`."""
-        space = require_domain(self.wm).space
-        low, high = space.low, space.high
-        model = load_agent_file(self.agent, self.algo.upper(), action_space, space)
-
-        def start(seed: int) -> Actor:
-            choose = seeded_agent(model, seed, deterministic=False)
-            rng = np.random.default_rng((_NOISE_STREAM, seed))
-
-            def act(t: int, observation: Any) -> np.ndarray:
-                z = self.wm.encode(observation[None]).cpu().numpy()[0]
-                return noisy(choose(np.clip(z, low, high)), action_space, self.noise, rng)
-
-            return act
-
-        return start
 
 
 class Round(TypedDict):
@@ -115,6 +54,14 @@ class Round(TypedDict):
     round: int
     real_steps: int
     mean: FiniteFloat
+
+
+class RewardStatistics(TypedDict):
+    """Running mean and variance of the discounted returns by which rewards are normalized."""
+
+    mean: FiniteFloat
+    var: FiniteFloat
+    count: FiniteFloat
 
 
 @dataclass
@@ -212,6 +159,9 @@ class _Rounds:
     def agent(self, number: int) -> Path:
         return self.folder / f"agent_{number}.zip"
 
+    def reward_statistics(self, number: int) -> Path:
+        return self.folder / f"reward_statistics_{number}.json"
+
     def model(self, number: int) -> Path:
         return self.folder / f"model_{number}"
 
@@ -291,6 +241,7 @@ class _Rounds:
         config = self.config.model_copy(update={"seed": self.config.seed + 1000 * number})
         with closing(envs.training(config, self.ensemble)) as training:
             if number:
+                self.restore_statistics(training, number - 1)
                 spaces = training.action_space, training.observation_space
                 agent = load_agent(config, self.agent(number - 1), *spaces, self.hint)
                 agent.set_env(training)
@@ -301,7 +252,24 @@ class _Rounds:
             task = f"dream, round {number}"
             if learn(agent, envs, config, curve, task, [self.callbacks]):
                 raise KeyboardInterrupt
+            self.save_statistics(training, number)
         save_agent(agent, self.agent(number))
+
+    def save_statistics(self, training: VecEnv, number: int) -> None:
+        """Save the scale of normalized rewards, on which the value function depends."""
+        if isinstance(training, VecNormalize):
+            kept = training.ret_rms
+            statistics = RewardStatistics(
+                mean=float(kept.mean), var=float(kept.var), count=float(kept.count)
+            )
+            write_json(self.reward_statistics(number), statistics)
+
+    def restore_statistics(self, training: VecEnv, number: int) -> None:
+        """Normalize rewards as at the end of a round."""
+        if isinstance(training, VecNormalize):
+            kept = read_record(self.reward_statistics(number), RewardStatistics, self.hint)
+            for name, value in kept.items():
+                setattr(training.ret_rms, name, value)
 
     def collect_episodes(self, envs: AgentEnvs, number: int) -> tuple[float, int]:
         """Collect episodes with the round's agent; return their mean return and number of steps."""
