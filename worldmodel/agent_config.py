@@ -15,6 +15,8 @@ class Ensemble(Section):
     Attributes:
         size: predictors; 0 for no penalty, else 2 or more.
         penalty: reward per unit of disagreement, the median of which is 1 on training data.
+        rollouts: each step of an imagined episode is predicted by a predictor drawn at random from
+            the ensemble, instead of the model's own.
         updates: of each predictor.
         episodes: training episodes used, at most.
         horizon: steps unrolled, at most.
@@ -23,6 +25,7 @@ class Ensemble(Section):
 
     size: int = Field(default=0, ge=0)
     penalty: float = Field(default=0.02, ge=0)
+    rollouts: bool = False
     updates: int = Field(default=600, ge=1)
     episodes: int = Field(default=2000, ge=1)
     horizon: int = Field(default=4, ge=1)
@@ -44,6 +47,9 @@ class Loop(Section):
         min_improvement: relative improvement of the return that counts.
         episodes: real episodes per round.
         max_steps: longest of those episodes.
+        validation_episodes: further real episodes per round, with deterministic actions and on
+            validation seeds, by whose return the rounds are compared; 0 to compare them by the
+            collected episodes.
         noise: standard deviation of exploration noise, in half ranges of a Box action.
         fresh_fraction: fraction of the agent's own episodes in a batch.
         replay_episodes: episodes of the first data that stay in use, at most.
@@ -56,6 +62,7 @@ class Loop(Section):
     min_improvement: float = Field(default=0.01, ge=0)
     episodes: int = Field(default=20, ge=1)
     max_steps: int = Field(default=1000, ge=1)
+    validation_episodes: int = Field(default=0, ge=0, le=10_000)
     noise: float = Field(default=0.2, ge=0)
     fresh_fraction: float = Field(default=0.5, gt=0, lt=1)
     replay_episodes: int = Field(default=3000, ge=1)

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from gymnasium.vector import AutoresetMode
     from torch import Tensor
 
+    from worldmodel.imagination.vector import Predict
+
 Part: TypeAlias = "str | Callable[..., Any]"
 """A short name, ``module:Name``, or the class or function itself."""
 
@@ -91,5 +93,6 @@ class ImagineOptions(TypedDict, total=False):
 
     starts: Tensor | None
     max_episode_steps: int
+    predict: Predict | None
     autoreset_mode: AutoresetMode | str
     render_mode: str | None

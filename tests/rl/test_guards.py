@@ -10,6 +10,7 @@ from worldmodel.errors import RunError
 from worldmodel.files import save_tensors
 from worldmodel.models.predictors import ResidualPredictor
 from worldmodel.rl import guards as guards_module
+from worldmodel.rl.envs import AgentEnvs
 from worldmodel.rl.guards import (
     DisagreementPenalty,
     LeavingTerminates,
@@ -80,6 +81,36 @@ def test_disagreement_lowers_the_reward(dream):
     _, penalized, *_ = DisagreementPenalty(dream, dream, ensemble, 0.3).step(actions)
     expected = np.sqrt(8) * 0.1 / 0.5  # each of 8 dimensions has 0, 0.1, 0.2: σ = 0.1
     np.testing.assert_allclose(plain - penalized, 0.3 * expected, rtol=1e-5)
+
+
+class Constant(torch.nn.Module):
+    """Predicts the same latent everywhere."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+    def forward(self, z, action):
+        return torch.full_like(z, self.value)
+
+
+def test_rollouts_of_an_ensemble_draw_a_predictor_for_each_step_and_episode(driven_run):
+    ensemble = PredictorEnsemble([Constant(0.0), Constant(0.01)], 1.0)
+    settings = Ensemble(size=2, penalty=0, rollouts=True)
+    config = AgentConfig(num_envs=16, gamma=0.9, ensemble=settings, leaving_terminates=False)
+
+    def played():
+        envs = AgentEnvs(Run(driven_run), "dream").training(config, ensemble)
+        envs.reset()
+        still = np.zeros((16, 2), np.float32)
+        return np.stack([envs.step(still)[0][:, 0] for _ in range(4)])
+
+    first = played()
+    drawn = np.isclose(first, 0.01, atol=1e-4)
+    assert (drawn | np.isclose(first, 0, atol=1e-4)).all()
+    assert 0 < drawn[0].sum() < 16
+    assert len(np.unique(drawn, axis=0)) == 4
+    np.testing.assert_array_equal(first, played())
 
 
 def test_guards_are_those_of_the_configuration(dream):

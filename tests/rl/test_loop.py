@@ -4,6 +4,7 @@ import json
 import shutil
 import tempfile
 import threading
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -116,6 +117,29 @@ def test_every_round_is_logged_and_leaves_no_thread_or_temporary_file(
     assert threading.active_count() == before
     assert list(temporary.iterdir()) == []
     assert len(list((folder_of(run_path) / "tensorboard").rglob("events.*"))) == 2
+
+
+def test_validation_episodes_choose_the_best_round_and_count_as_real_steps(run_path, monkeypatch):
+    evaluated = []
+
+    @contextmanager
+    def spied(envs, config, seeds):
+        with real_evaluation(envs, config, seeds) as evaluate:
+
+            def judged(agent):
+                result = evaluate(agent)
+                evaluated.append((seeds, sum(result["steps"])))
+                return result | {"mean": 5.0 if len(evaluated) == 1 else 3.0}
+
+            yield judged
+
+    real_evaluation = loop_module.real_evaluation
+    monkeypatch.setattr(loop_module, "real_evaluation", spied)
+    results = trained(run_path, 1, validation_episodes=2)
+    assert evaluated == [(range(10_000, 10_002), 80)] * 2
+    assert [r["mean"] for r in results["rounds"]] == [5.0, 3.0]
+    assert [r["real_steps"] for r in results["rounds"]] == [120 + 80, 240 + 160]
+    assert results["best_round"] == 0
 
 
 def test_the_statistics_of_normalized_rewards_are_kept_over_the_rounds(run_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -16,6 +16,9 @@ from torch import Tensor
 
 from worldmodel.imagination.domain import require_domain
 from worldmodel.models import WorldModel
+
+Predict = Callable[[Tensor, np.ndarray], Tensor]
+"""Maps latents (B, D) and actions to the next latents (B, D)."""
 
 TERMINATION_THRESHOLD = 0.5
 """Predicted probability of termination at which an imagined episode terminates."""
@@ -99,6 +102,7 @@ class LatentVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         *,
         starts: Tensor | None = None,
         max_episode_steps: int = 200,
+        predict: Predict | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
     ) -> None:
@@ -113,6 +117,7 @@ class LatentVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 "use render_mode=None"
             )
         self.wm, self.num_envs = wm, num_envs
+        self._predict = wm.predict if predict is None else predict
         self.domain = require_domain(wm)
         self.starts = _checked_starts(wm, starts)
         self.max_episode_steps = max_episode_steps
@@ -193,7 +198,7 @@ class LatentVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
                 'disabled: call reset(options={"reset_mask": mask}) first'
             )
         actions = self._checked(actions)
-        z_next = self.wm.predict(z, actions)
+        z_next = self._predict(z, actions)
         reward, termination = self.wm.outcome(z, actions, z_next)
         outside = self.domain.outside(z_next).cpu().numpy()
         self._z = z_next.nan_to_num().clamp(self.domain.low, self.domain.high)

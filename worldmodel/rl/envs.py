@@ -17,7 +17,7 @@ from worldmodel.data.env_ids import find_spec
 from worldmodel.data.env_wrappers import own_layers
 from worldmodel.imagination import SB3VecEnv, VectorLatentObservation
 from worldmodel.plugins import find_plugin
-from worldmodel.rl.guards import PredictorEnsemble, guard
+from worldmodel.rl.guards import PredictorEnsemble, RandomMember, guard
 from worldmodel.run import Run
 
 View = Literal["state", "latent", "dream", "pixels"]
@@ -96,8 +96,14 @@ class AgentEnvs:
         assert num_envs is not None
         if self.on != "dream":
             return self.real(num_envs)
+        predict = None
+        if ensemble is not None and config.ensemble.rollouts:
+            predict = RandomMember(self.wm, ensemble, config.seed)
         dream = self.run.imagine(
-            num_envs, max_episode_steps=config.dream_steps, autoreset_mode="Disabled"
+            num_envs,
+            max_episode_steps=config.dream_steps,
+            predict=predict,
+            autoreset_mode="Disabled",
         )
         return guard(dream, config, ensemble)
 

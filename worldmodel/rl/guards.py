@@ -64,6 +64,28 @@ class PredictorEnsemble:
         return spread / self.scale
 
 
+class RandomMember:
+    """Predicts each latent with a random predictor of an ensemble (MBPO, arXiv:1906.08253).
+
+    Args:
+        wm: The world model, for its action vectors.
+        ensemble: The predictors.
+        seed: Random seed of the choice.
+    """
+
+    def __init__(self, wm: WorldModel, ensemble: PredictorEnsemble, seed: int) -> None:
+        self.wm, self.predictors = wm, ensemble.predictors
+        self.rng = np.random.default_rng(seed)
+
+    @torch.no_grad()
+    def __call__(self, z: Tensor, actions: np.ndarray) -> Tensor:
+        """Predict the next latents (B, D) of latents (B, D) and actions of B environments."""
+        vectors = self.wm.action_vector(actions)
+        predictions = torch.stack([predictor(z, vectors) for predictor in self.predictors])
+        drawn = torch.as_tensor(self.rng.integers(len(self.predictors), size=len(z)))
+        return predictions[drawn.to(z.device), torch.arange(len(z), device=z.device)]
+
+
 def train_ensemble(
     wm: WorldModel,
     buffer: ReplayBuffer,
@@ -144,7 +166,7 @@ def find_ensemble(
     """
     if not settings.size:
         return None
-    changed = settings.model_dump(exclude={"size", "penalty"}, exclude_defaults=True)
+    changed = settings.model_dump(exclude={"size", "penalty", "rollouts"}, exclude_defaults=True)
     name = "_".join([f"ensemble_{settings.size}", *(f"{k}{v}" for k, v in changed.items())])
     path = run.path / "models" / f"{name}.pt"
     if path.exists():

@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import FiniteFloat
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from typing_extensions import TypedDict
 
 from worldmodel.agent_config import AgentConfig, Loop
 from worldmodel.callbacks import Callback, CallbackList
 from worldmodel.data import ReplayBuffer, collect
-from worldmodel.data.datasets import TRAINING_OVERFLOW, collect_kwargs
+from worldmodel.data.datasets import TRAINING_OVERFLOW, collect_kwargs, split_seeds
 from worldmodel.errors import InterruptedRunError, RunError
 from worldmodel.files import read_record, write_json
 from worldmodel.imagination.domain import domain_of, require_domain
@@ -40,7 +41,7 @@ from worldmodel.rl.agents import (
     save_agent,
 )
 from worldmodel.rl.envs import AgentEnvs
-from worldmodel.rl.evaluation import Curve
+from worldmodel.rl.evaluation import Curve, real_evaluation
 from worldmodel.rl.explorer import Explorer
 from worldmodel.rl.guards import PredictorEnsemble, find_ensemble
 from worldmodel.run import Run
@@ -49,7 +50,7 @@ _FIRST_SEED = TRAINING_OVERFLOW + 500_000
 
 
 class Round(TypedDict):
-    """A finished round: its number, real steps so far, and mean return of the agent's episodes."""
+    """A finished round: its number, the real steps so far, and the mean return of its agent."""
 
     round: int
     real_steps: int
@@ -108,7 +109,7 @@ def train_with_rounds(
 
     Returns:
         See `train_agent`; with `rounds`, `best_round` and `model` (the run directory of the last
-        round), and `real_steps` of all collected episodes.
+        round), and `real_steps` of all episodes that were collected or chose the best agent.
 
     Raises:
         RunError: If the run is not finished, or a file is damaged or cannot be written.
@@ -183,8 +184,11 @@ class _Rounds:
         number = len(state.rounds)
         envs = self.open_model(number)
         curve = copy.deepcopy(state.curve)
-        self.train_in_dream(envs, number, curve)
+        agent = self.train_in_dream(envs, number, curve)
         mean, steps = self.collect_episodes(envs, number)
+        if self.config.loop.validation_episodes:
+            mean, validation_steps = self.validate(envs, agent)
+            steps += validation_steps
         total = steps + (state.rounds[-1]["real_steps"] if state.rounds else 0)
         finished = Round(round=number, real_steps=total, mean=mean)
         state = LoopState([*state.rounds, finished], curve)
@@ -236,8 +240,8 @@ class _Rounds:
             unfinished.rename(self.model(number))
         return AgentEnvs(Run(self.model(number), device, trust=self.envs.run.trust), "dream")
 
-    def train_in_dream(self, envs: AgentEnvs, number: int, curve: Curve) -> None:
-        """Train the previous round's agent, or a new one, and save it."""
+    def train_in_dream(self, envs: AgentEnvs, number: int, curve: Curve) -> BaseAlgorithm:
+        """Train the previous round's agent, or a new one, save it and return it."""
         config = self.config.model_copy(update={"seed": self.config.seed + 1000 * number})
         with closing(envs.training(config, self.ensemble)) as training:
             if number:
@@ -254,6 +258,7 @@ class _Rounds:
                 raise KeyboardInterrupt
             self.save_statistics(training, number)
         save_agent(agent, self.agent(number))
+        return agent
 
     def save_statistics(self, training: VecEnv, number: int) -> None:
         """Save the scale of normalized rewards, on which the value function depends."""
@@ -270,6 +275,13 @@ class _Rounds:
             kept = read_record(self.reward_statistics(number), RewardStatistics, self.hint)
             for name, value in kept.items():
                 setattr(training.ret_rms, name, value)
+
+    def validate(self, envs: AgentEnvs, agent: BaseAlgorithm) -> tuple[float, int]:
+        """Play episodes on validation seeds; return their mean return and number of steps."""
+        seeds = split_seeds("validation", self.config.loop.validation_episodes)
+        with real_evaluation(envs, self.config, seeds) as evaluate:
+            result = evaluate(agent)
+        return result["mean"], sum(result["steps"])
 
     def collect_episodes(self, envs: AgentEnvs, number: int) -> tuple[float, int]:
         """Collect episodes with the round's agent; return their mean return and number of steps."""
