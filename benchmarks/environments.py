@@ -16,10 +16,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from worldmodel.config import build_config, parse_settings
+from worldmodel.config import build_config
 from worldmodel.data.datasets import open_datasets
 from worldmodel.evaluation.warnings import find_warnings
 from worldmodel.run import Run
+from worldmodel.settings import parse_settings
 from worldmodel.terminal import TerminalProgress
 from worldmodel.training import resume
 

@@ -36,6 +36,7 @@ import torch
 
 import worldmodel.evaluation.run_evaluation
 import worldmodel.rl.loop
+import worldmodel.settings
 import worldmodel.training
 from worldmodel import cli
 from worldmodel.checks import check_path
@@ -347,7 +348,7 @@ def soak(minutes: float) -> Iterator[str]:
 def _work(folder: Path) -> None:
     config = worldmodel.config.build_config(
         {"output_dir": folder / "results", "data": {"dir": folder / "data"}},
-        worldmodel.config.parse_settings([*SETTINGS]),
+        worldmodel.settings.parse_settings([*SETTINGS]),
         preset="smoke",
     )
     run = worldmodel.train(config=config, progress=False)

@@ -7,18 +7,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worldmodel.config import (
-    PRESETS,
-    Config,
-    build_config,
-    dump,
-    from_options,
-    merge,
-    parse_setting,
-    read_yaml,
-    validate,
-)
+from worldmodel.config import PRESETS, Config, build_config, dump, from_options, validate
 from worldmodel.errors import ConfigError
+from worldmodel.settings import merge, parse_setting, read_yaml
 
 
 def test_one_set_of_defaults_serves_python_and_the_command_line():
@@ -332,3 +323,11 @@ def test_the_use_of_the_device_is_automatic_or_switched_on_and_off():
         "training.precision: expected 'auto', 'float32' or 'bfloat16', got 'half'; "
         "training.prefetch: expected 'auto', True or False, got 'maybe'"
     )
+
+
+def test_the_keys_of_a_layer_are_dotted_or_nested():
+    dotted = build_config({"data.heldout_size": 32, "data": {"size": 99}, "data.steps": 20})
+    assert (dotted.data.heldout_size, dotted.data.size, dotted.data.steps) == (32, 99, 20)
+    assert dotted == build_config({"data": {"heldout_size": 32, "size": 99, "steps": 20}})
+    with pytest.raises(ConfigError, match=r"unknown key 'data.held' "):
+        build_config({"data.held": 32})

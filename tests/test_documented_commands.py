@@ -13,8 +13,9 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from worldmodel import build_config, cli, training
-from worldmodel.config import override, parse_settings, validate
+from worldmodel.config import override, validate
 from worldmodel.data import collect
+from worldmodel.settings import parse_settings
 from worldmodel.sweeps import read_sweep
 
 COMMANDS = sorted({words for path in PAGES for words in commands(path)})

@@ -7,7 +7,7 @@ import pytest
 from tiny_training import new_model, tiny_buffer, tiny_config
 
 from worldmodel.callbacks import Callback, CallbackList
-from worldmodel.config import build_config, from_options, read_yaml
+from worldmodel.config import build_config, from_options
 from worldmodel.data import ReplayBuffer
 from worldmodel.errors import ConfigError, RunError
 from worldmodel.evaluation.forecast import mean_frame
@@ -15,6 +15,7 @@ from worldmodel.files import read_json
 from worldmodel.models import WorldModel
 from worldmodel.planning.planners import make_planner
 from worldmodel.run import Run
+from worldmodel.settings import read_yaml
 from worldmodel.training import fit_horizon, require_motion
 
 

@@ -147,7 +147,8 @@ def train(
     """
     with user_errors():
         from worldmodel import training
-        from worldmodel.config import build_config, from_options, parse_settings, read_yaml
+        from worldmodel.config import build_config, from_options
+        from worldmodel.settings import parse_settings, read_yaml
 
         options = from_options(
             env=env,

@@ -6,8 +6,7 @@ directory.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -19,7 +18,6 @@ from worldmodel.agent_config import AgentConfig
 from worldmodel.config_errors import explain
 from worldmodel.errors import ConfigError
 from worldmodel.evaluation_config import Evaluation
-from worldmodel.files import read_text
 from worldmodel.hub import is_hub_reference, local_path
 from worldmodel.hyperparameters import (
     DEFAULT_ENV,
@@ -38,10 +36,10 @@ from worldmodel.hyperparameters import (
 )
 from worldmodel.plugins import plugin_class
 from worldmodel.registry import import_named, reference
+from worldmodel.settings import merge, nest_keys, nested
 
 MIN_SIZE = 8
 """Fewest training trajectories."""
-_MAX_BYTES = 2**20
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
@@ -101,15 +99,6 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "trackers": ("trackers",),
 }
 """Keyword arguments of `worldmodel.train`, which are the options of the command: name -> keys."""
-
-
-def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested `base` with the values of `changes` on top; neither is altered."""
-    merged = dict(base)
-    for key, value in changes.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = merge(merged[key], value) if both else value
-    return merged
 
 
 def override(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -227,65 +216,6 @@ class Config(Section):
         return self
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads ``1e-3`` as a number, as YAML 1.2 and people do."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
-
-
-def nested(key: str, value: Any) -> dict[str, Any]:
-    """Nest the value of a dotted key: ``a.b`` and 1 give ``{"a": {"b": 1}}``."""
-    first, _, rest = key.partition(".")
-    return {first: nested(rest, value) if rest else value}
-
-
-def parse_setting(text: str) -> dict[str, Any]:
-    """Turn ``key.of.section=value``, the value in YAML, into a nested dict.
-
-    Raises:
-        ConfigError: there is no key, no ``=``, or the value is not YAML.
-    """
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise ConfigError(f"{text!r} is not a setting; write key=value, e.g. phase1.updates=2000")
-    try:
-        parsed = yaml.load(value, _Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"the value of {text!r} is not YAML: {error}") from error
-    return nested(key.strip(), parsed)
-
-
-def parse_settings(texts: Sequence[str] | None) -> dict[str, Any]:
-    """Merge several settings into one nested dict, the last one on top; see `parse_setting`."""
-    values: dict[str, Any] = {}
-    for text in texts or ():
-        values = merge(values, parse_setting(text))
-    return values
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a configuration file.
-
-    Raises:
-        ConfigError: the file cannot be read, or is not a mapping in YAML.
-    """
-    try:
-        values = yaml.load(read_text(path, _MAX_BYTES), _Loader)
-    except OSError as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
-    values = {} if values is None else values
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds {type(values).__name__}, expected sections and keys")
-    return values
-
-
 def from_options(mode: str | None = None, **options: Any) -> dict[str, Any]:
     """Convert keyword arguments to nested values; those that are None are left out.
 
@@ -333,6 +263,8 @@ def _plain(value: Any) -> Any:
 def build_config(*layers: Mapping[str, Any], preset: str = "quick") -> Config:
     """Validate a preset with layers laid over it, the last one on top.
 
+    The keys of a layer are nested or dotted: ``{"phase1.updates": 20}``.
+
     Raises:
         ConfigError: lists every unknown key and every bad value.
     """
@@ -340,7 +272,7 @@ def build_config(*layers: Mapping[str, Any], preset: str = "quick") -> Config:
         raise ConfigError(f"unknown preset {preset!r}, expected one of {', '.join(PRESETS)}")
     values: dict[str, Any] = PRESETS[preset]
     for layer in layers:
-        values = override(values, layer)
+        values = override(values, nest_keys(layer))
     _import_env_module(values)
     return validate(_adopt_env(values))
 

@@ -66,8 +66,8 @@ def collect(
     Example: worldmodel collect data/mine --env CartPole-v1 --size 1000
     """
     with user_errors():
-        from worldmodel.config import parse_settings
         from worldmodel.data.collect_command import collect_to
+        from worldmodel.settings import parse_settings
 
         summary = collect_to(
             path,

@@ -76,8 +76,8 @@ FrameSkip = Annotated[int | None, typer.Option(min=1, metavar="N", help=SKIP_HEL
 
 def open_run(path: Path, device: str, settings: list[str] | None = None) -> Run:
     """Open a run, with the settings of ``--set``."""
-    from worldmodel.config import parse_settings
     from worldmodel.run import Run
+    from worldmodel.settings import parse_settings
 
     run = Run(path, device)
     return run.with_settings(parse_settings(settings)) if settings else run

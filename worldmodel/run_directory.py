@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ValidationError
 
-from worldmodel.config import MODES, Config, dump, override, read_yaml, validate
+from worldmodel.config import MODES, Config, dump, override, validate
 from worldmodel.distributed import is_main_process
 from worldmodel.errors import ConfigError, RunError
 from worldmodel.files import load_tensors, save_tensors, write_json, write_text
 from worldmodel.hub import local_path
 from worldmodel.models import ModelSpec, WorldModel
+from worldmodel.settings import read_yaml
 from worldmodel.trust import named_by_config, named_by_spec, require_trust, sign
 
 if TYPE_CHECKING:

@@ -84,8 +84,8 @@ def train(
             The environment is that of the data, where it names one, unless `env` is given.
         preset: ``smoke``, ``quick`` or ``standard``.
         config: a whole configuration, instead of `env`, `preset`, `settings` and `options`.
-        settings: nested values of any other key of the configuration, as in
-            ``{"phase1": {"learning_rate": 1e-3}}``.
+        settings: values of any other key of the configuration, dotted or nested, as
+            ``{"phase1.learning_rate": 1e-3}``.
         callbacks: watch the training; see `worldmodel.Callback`. TensorBoard events and the
             warning about collapse are there without them.
         progress: show progress bars and messages on stderr.

@@ -7,11 +7,12 @@ import pytest
 from typer.testing import CliRunner
 
 from worldmodel.cli import app
-from worldmodel.config import Config, build_config, dump, from_options, read_yaml, validate
+from worldmodel.config import Config, build_config, dump, from_options, validate
 from worldmodel.data import Passive, Random, ReplayBuffer, collect, load_or_collect
 from worldmodel.data.recipe import default_policy, resolve
 from worldmodel.hyperparameters import Data
 from worldmodel.run import Run
+from worldmodel.settings import read_yaml
 
 SETTINGS = {"episodes": 2, "seeds": range(2), "steps": 4, "image_size": 16}
 PENDULUM = "DoublePendulumPixels-v0"

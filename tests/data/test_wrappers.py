@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import worldmodel
 from worldmodel.cli import app
-from worldmodel.config import build_config, dump, from_options, read_yaml
+from worldmodel.config import build_config, dump, from_options
 from worldmodel.data import ReplayBuffer, make_env, make_vec_env, resolve
 from worldmodel.data.adapters import adapt
 from worldmodel.data.datasets import check_data
@@ -23,6 +23,7 @@ from worldmodel.errors import ConfigError, ReplayBufferError
 from worldmodel.models.spec import describe_actions
 from worldmodel.registry import reference
 from worldmodel.rl.envs import state_envs
+from worldmodel.settings import read_yaml
 
 IMAGE = spaces.Box(0, 255, (16, 16, 3), np.uint8)
 VECTOR = spaces.Box(-1, 99, (3,), np.float32)

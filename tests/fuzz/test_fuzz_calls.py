@@ -15,9 +15,10 @@ from typer.testing import CliRunner
 
 import worldmodel
 from worldmodel.cli import app
-from worldmodel.config import Config, build_config, from_options, parse_settings
+from worldmodel.config import Config, build_config, from_options
 from worldmodel.errors import ConfigError, ReplayBufferError, RunError
 from worldmodel.rl.tuned import parse_hyper
+from worldmodel.settings import parse_settings
 
 COMMAND = typer.main.get_command(app)
 COMMANDS = {name: COMMAND.commands[name] for name in COMMAND.commands if name != "rl"}

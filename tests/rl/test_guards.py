@@ -91,11 +91,12 @@ class Constant(torch.nn.Module):
         self.value = value
 
     def forward(self, z, action):
-        return torch.full_like(z, self.value)
+        return self.value.expand_as(z)
 
 
 def test_rollouts_of_an_ensemble_draw_a_predictor_for_each_step_and_episode(driven_run):
-    ensemble = PredictorEnsemble([Constant(0.0), Constant(0.01)], 1.0)
+    mean = Run(driven_run).domain.mean
+    ensemble = PredictorEnsemble([Constant(mean), Constant(mean + 0.01)], 1.0)
     settings = Ensemble(size=2, penalty=0, rollouts=True)
     config = AgentConfig(num_envs=16, gamma=0.9, ensemble=settings, leaving_terminates=False)
 
@@ -103,7 +104,7 @@ def test_rollouts_of_an_ensemble_draw_a_predictor_for_each_step_and_episode(driv
         envs = AgentEnvs(Run(driven_run), "dream").training(config, ensemble)
         envs.reset()
         still = np.zeros((16, 2), np.float32)
-        return np.stack([envs.step(still)[0][:, 0] for _ in range(4)])
+        return np.stack([envs.step(still)[0][:, 0] for _ in range(4)]) - mean[0].item()
 
     first = played()
     drawn = np.isclose(first, 0.01, atol=1e-4)

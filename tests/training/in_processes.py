@@ -18,7 +18,7 @@ from tiny_training import new_model, tiny_config
 
 import worldmodel
 from worldmodel import cli, distributed, optim
-from worldmodel.config import read_yaml, validate
+from worldmodel.config import validate
 from worldmodel.data import ReplayBuffer
 from worldmodel.errors import InterruptedRunError, RunError
 from worldmodel.phases import (
@@ -28,6 +28,7 @@ from worldmodel.phases import (
     jepa_phase,
     refinement_phase,
 )
+from worldmodel.settings import read_yaml
 
 UPDATES = 50
 

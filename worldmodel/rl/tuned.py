@@ -14,8 +14,9 @@ from typing import Any
 from stable_baselines3.common.utils import LinearSchedule
 
 from worldmodel.agent_config import AgentConfig
-from worldmodel.config import override, parse_setting, read_yaml
+from worldmodel.config import override
 from worldmodel.errors import ConfigError
+from worldmodel.settings import parse_setting, read_yaml
 
 _GAMMA = 0.98
 _DREAMS, _REAL_ENVS = 128, 32

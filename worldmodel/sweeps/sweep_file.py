@@ -14,18 +14,12 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
-from worldmodel.config import (
-    Config,
-    build_config,
-    merge,
-    nested,
-    override,
-    read_yaml,
-)
+from worldmodel.config import Config, build_config, override
 from worldmodel.config_errors import explain
 from worldmodel.errors import ConfigError
 from worldmodel.evaluation.metrics import Metrics
 from worldmodel.hyperparameters import Section
+from worldmodel.settings import nest_keys, nested, read_yaml
 
 DEFAULT_METRICS = (
     "forecast.angle.error.10",
@@ -51,10 +45,7 @@ def _settings(value: Any) -> Any:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         return value  # reported by the validation
-    settings: dict[str, Any] = {}
-    for key, part in value.items():
-        settings = merge(settings, nested(key, part))
-    return settings
+    return nest_keys(value)
 
 
 def _distinct(values: list[Any]) -> list[Any]:
