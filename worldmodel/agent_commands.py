@@ -1,4 +1,4 @@
-"""The commands `worldmodel rl train` and `worldmodel rl compare`."""
+"""The commands `worldmodel rl train`, `worldmodel rl compare` and `worldmodel rl tune`."""
 
 from __future__ import annotations
 
@@ -41,15 +41,14 @@ Hyper = Annotated[
         help="Argument of the algorithm, or a YAML file of them; can be given several times.",
     ),
 ]
+On = Annotated[str | None, typer.Option(help="dream (default), latent, pixels or state.")]
 Algo = Annotated[str | None, typer.Option(help="ppo (default), a2c, sac, td3, ddpg or dqn.")]
 
 
 @rl_app.command("train")
 def rl_train(
     run: RunArgument,
-    on: Annotated[
-        str | None, typer.Option(help="dream (default), latent, pixels or state.")
-    ] = None,
+    on: On = None,
     algo: Algo = None,
     steps: Steps = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Random seed (default: 0).")] = None,
@@ -128,3 +127,42 @@ def rl_compare(
             print_values(comparison, as_json=True)
         else:
             print_table(comparison_table(comparison))
+
+
+@rl_app.command("tune")
+def rl_tune(
+    run: RunArgument,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=V1,V2",
+            help="Values of a setting of the agent to try; can be given several times. Default: "
+            "dream_steps=20,50,100,200 and leaving_terminates=true,false.",
+        ),
+    ] = None,
+    on: On = None,
+    algo: Algo = None,
+    steps: Steps = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds, from 0.")] = 1,
+    hyper: Hyper = None,
+    trust: Trust = False,
+    settings: Set = None,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Choose settings of an agent by its returns in validation episodes of the real environment.
+
+    Example: worldmodel rl tune results/pendulum_image_20260101_120000 --grid dream_steps=50,100
+    """
+    with user_errors():
+        from worldmodel.rl.tune import parse_grid, ranking_table, tune_agent
+        from worldmodel.rl.tuned import parse_hyper
+
+        values = parse_grid(grid)
+        agent = given(on=on, algo=algo, steps=steps) | parse_hyper(hyper)
+        opened = open_run(run, device, settings).with_settings({"agent": agent})
+        tuning = tune_agent(opened, opened.config.agent, values, range(seeds), [TerminalProgress()])
+        if as_json:
+            print_values(tuning, as_json=True)
+        else:
+            print_table(ranking_table(tuning))

@@ -96,11 +96,13 @@ def _check_results(run: Path) -> Iterator[Problem]:
     from worldmodel.planning.episodes import PlanResult
     from worldmodel.planning.goal_reaching import GoalResult
     from worldmodel.rl.compare import Comparison
+    from worldmodel.rl.tune import Trials
 
     results: dict[str, tuple[type[Any], str]] = {
         "plan.json": (PlanResult, f"worldmodel plan {run}"),
         "goals.json": (GoalResult, f"worldmodel plan {run} --goals heldout"),
         "rl/compare.json": (Comparison, f"worldmodel rl compare {run}"),
+        "rl/tune.json": (Trials, f"worldmodel rl tune {run}"),
     }
     for name, (kind, command) in results.items():
         if (run / name).exists():

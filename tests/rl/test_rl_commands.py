@@ -78,3 +78,17 @@ def test_compare_trains_every_view(run_path):
     result = invoke("compare", run_path, "--steps", 256, "--seeds", 1, "--no-pixels", "--json")
     assert result.exit_code == 0, result.output
     assert list(json.loads(result.stdout)["views"]) == ["state", "latent", "dream"]
+
+
+def test_settings_are_tuned_from_the_command_line(run_path):
+    short = ["--steps", 256, "--set", "agent.eval_episodes=2", "--set", "agent.max_eval_steps=20"]
+    command = ["tune", run_path, *short, "--grid", "dream_steps=5,9", "--seeds", 2]
+    result = invoke(*command)
+    assert result.exit_code == 0, result.output
+    assert "2 validation episodes, 2 seeds" in result.stdout
+    assert "Best: --set agent.dream_steps=" in " ".join(result.stdout.split())
+    ranking = json.loads(invoke(*command, "--json").stdout)["ranking"]
+    assert sorted(row["settings"]["dream_steps"] for row in ranking) == [5, 9]
+    result = invoke("tune", run_path, "--grid", "dream_stepz=5")
+    assert result.exit_code == 2
+    assert "did you mean 'agent.dream_steps'?" in " ".join(result.output.split())

@@ -16,9 +16,11 @@ from worldmodel.rl.evaluation import EvalCallback, evaluate_policy, record_video
 from worldmodel.rl.explorer import Explorer
 from worldmodel.rl.guards import PredictorEnsemble, guard
 from worldmodel.rl.loop import train_with_rounds
+from worldmodel.rl.tune import DREAM_GRID, ranking_table, tune_agent
 
 __all__ = [
     "ALGORITHMS",
+    "DREAM_GRID",
     "VIEWS",
     "AgentEnvs",
     "EvalCallback",
@@ -30,8 +32,10 @@ __all__ = [
     "evaluate_policy",
     "guard",
     "load_agent",
+    "ranking_table",
     "record_video",
     "result_summary",
     "train_agent",
     "train_with_rounds",
+    "tune_agent",
 ]
