@@ -138,14 +138,14 @@ def ranking_table(tuning: dict[str, Any]) -> Table:
     best = [shlex.quote(f"agent.{key}={_text(value)}") for key, value in tuning["best"].items()]
     caption = "Best: " + " ".join(f"--set {setting}" for setting in best)
     table = Table(title=title, caption=caption, box=SIMPLE)
-    columns = [*rows[0]["settings"], "return", *["worst seed"] * (count > 1)]
-    for column in [*columns, "reward per step", "in training"]:
+    table.add_column("settings")
+    for column in ("return", *["worst seed"] * (count > 1), "per step", "in training"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         returns = [f"{row['mean']:.1f}" + (f" ± {row['std']:.1f}" if count > 1 else "")]
         returns += [f"{min(row['returns']):.1f}"] * (count > 1)
         rates = [f"{row[key]:.3f}" for key in ("reward_per_step", "training_reward_per_step")]
-        table.add_row(*map(_text, row["settings"].values()), *returns, *rates)
+        table.add_row(_describe(row["settings"]), *returns, *rates)
     return table
 
 
