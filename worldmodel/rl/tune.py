@@ -8,6 +8,7 @@ import shlex
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from pydantic import FiniteFloat
@@ -94,21 +95,10 @@ def tune_agent(
     path.parent.mkdir(exist_ok=True)
     ranking = []
     with only_one_process(path.with_name("tune.lock"), f"tuning agents of {run.path}"):
-        trials = _read(path) if path.exists() else []
         for settings, candidate in candidates:
-            rows = []
-            for seed in seeds:
-                resolved = resolve_agent(
-                    candidate.model_copy(update={"seed": seed}), run.config.env.id
-                )
-                known = [trial for trial in trials if trial["config"] == resolved.to_json()]
-                if not known:
-                    task = f"{_describe(settings)}, seed {seed}"
-                    known = [_train(run, resolved, task, watching)]
-                    trials += known
-                    write_json(path, {"trials": trials})
-                rows += known[:1]
-            ranking.append(_summary(settings, rows))
+            task = _describe(settings)
+            trials = [_reuse_or_train(run, candidate, s, path, task, watching) for s in seeds]
+            ranking.append(_summary(settings, trials))
     ranking.sort(key=lambda row: -row["mean"])
     return {"best": ranking[0]["settings"], "episodes": config.eval_episodes, "ranking": ranking}
 
@@ -163,8 +153,19 @@ def _candidates(
         yield settings, agent.config.agent
 
 
-def _read(path: Any) -> list[Trial]:
-    return read_record(path, Trials, "delete it to try all settings again")["trials"]
+def _reuse_or_train(
+    run: Run, config: AgentConfig, seed: int, path: Path, task: str, callbacks: CallbackList
+) -> Trial:
+    """Return the earlier trial of the same configuration, or train an agent and record it."""
+    config = resolve_agent(config.model_copy(update={"seed": seed}), run.config.env.id)
+    hint = "delete it to try all settings again"
+    trials = read_record(path, Trials, hint)["trials"] if path.exists() else []
+    for trial in trials:
+        if trial["config"] == config.to_json():
+            return trial
+    trial = _train(run, config, f"{task}, seed {seed}", callbacks)
+    write_json(path, {"trials": [*trials, trial]})
+    return trial
 
 
 def _train(run: Run, config: AgentConfig, task: str, callbacks: CallbackList) -> Trial:
@@ -186,13 +187,13 @@ def _train(run: Run, config: AgentConfig, task: str, callbacks: CallbackList) ->
 
 def _summary(settings: dict[str, Any], trials: list[Trial]) -> dict[str, Any]:
     returns = [trial["mean"] for trial in trials]
-    rates = ("reward_per_step", "training_reward_per_step")
     return {
         "settings": settings,
         "returns": returns,
         "mean": statistics.fmean(returns),
         "std": statistics.pstdev(returns),
-        **{key: statistics.fmean(trial[key] for trial in trials) for key in rates},  # type: ignore[literal-required]
+        "reward_per_step": statistics.fmean(t["reward_per_step"] for t in trials),
+        "training_reward_per_step": statistics.fmean(t["training_reward_per_step"] for t in trials),
     }
 
 
