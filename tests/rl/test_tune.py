@@ -106,8 +106,9 @@ def test_a_stopped_tuning_keeps_its_finished_agents(run_path, monkeypatch):
     [
         ({"dream_step": [5]}, r"unknown key 'agent.dream_step' \(did you mean"),
         ({"dream_steps": [5, "many"]}, r"agent.dream_steps"),
-        ({"seed": [1, 2]}, r"seed = \[1, 2\] cannot be tried"),
-        ({"gamma": []}, r"gamma = \[\] cannot be tried"),
+        ({"seed": [1, 2]}, r"seed cannot be tried: use --seeds"),
+        ({"gamma": []}, r"gamma has the values \[\]; expected distinct ones"),
+        ({"gamma": [0.9, 0.9]}, r"gamma has the values \[0.9, 0.9\]; expected distinct ones"),
     ],
 )
 def test_mistakes_in_the_grid_are_reported_before_training(run_path, scored, grid, message):

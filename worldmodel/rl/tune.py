@@ -34,6 +34,14 @@ DREAM_GRID: dict[str, Sequence[Any]] = {
 """What is tried by default: the length of imagined episodes, and what leaving the domain does."""
 
 
+_NOT_IN_A_GRID = {
+    "seed": "use --seeds, or seeds of tune_agent",
+    "eval_points": "every agent is evaluated once, at the end",
+    "loop.rounds": "every agent is trained once; give the best settings to the loop",
+}
+"""Settings that a grid cannot have -> the reason."""
+
+
 class Trial(TypedDict):
     """An agent: its settings, its results on validation episodes, and those of its training."""
 
@@ -144,8 +152,10 @@ def _candidates(
 ) -> Iterator[tuple[dict[str, Any], AgentConfig]]:
     """Yield every combination of the grid, and the agent's configuration with it."""
     for key, values in grid.items():
-        if key in ("seed", "eval_points", "loop.rounds") or not values:
-            raise ConfigError(f"grid: {key} = {list(values)} cannot be tried; see tune_agent")
+        if key in _NOT_IN_A_GRID:
+            raise ConfigError(f"grid: {key} cannot be tried: {_NOT_IN_A_GRID[key]}")
+        if not values or any(value in values[:i] for i, value in enumerate(values)):
+            raise ConfigError(f"grid: {key} has the values {list(values)}; expected distinct ones")
     for values in itertools.product(*grid.values()):
         settings = dict(zip(grid, values))
         below = config.model_dump() | {"eval_points": 1}
