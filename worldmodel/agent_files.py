@@ -220,6 +220,11 @@ def _shape(stored: Any) -> tuple[int, ...] | None:
     return None if text == "None" else tuple(int(n) for n in re.findall(r"\d+", text))
 
 
+def _dtype(dtype: Any) -> str:
+    """Name a dtype; floats of all sizes are the same, as models act in float32."""
+    return re.sub(r"^float\d+$", "float", str(dtype))
+
+
 def _require_space(what: str, stored: Any, space: gym.Space[Any]) -> None:
     """Raise ValueError if an agent was trained with other actions or observations."""
     described = stored if isinstance(stored, dict) else {}
@@ -229,7 +234,8 @@ def _require_space(what: str, stored: Any, space: gym.Space[Any]) -> None:
             str(space.start),
         )
     else:
-        same = _shape(stored) == space.shape and str(described.get("dtype")) == str(space.dtype)
+        dtypes = _dtype(described.get("dtype")), _dtype(space.dtype)
+        same = _shape(stored) == space.shape and dtypes[0] == dtypes[1]
     if not same:
         kind = f"{described.get('dtype')} of shape {_shape(stored)}"
         if "n" in described:

@@ -33,9 +33,9 @@ def acting(driven_run, agent):
     *sides, channels = wm.spec.frame_shape
     observation = np.zeros((*sides, wm.frames.size * channels), np.uint8)
 
-    def actions(noise, seed, n=300):
+    def actions(noise, seed, n=300, space=ACTIONS):
         explorer = Explorer(wm, agent, "ppo", noise)
-        act = explorer.bind(ACTIONS, ACTIONS, n)(seed)
+        act = explorer.bind(space, ACTIONS, n)(seed)
         return np.array([act(t, observation) for t in range(n)])
 
     return actions
@@ -49,6 +49,15 @@ def test_noise_is_in_half_ranges_of_the_actions(acting):
     wide = acting(5.0, 0)
     assert wide.min() == -2.0
     assert wide.max() == 4.0
+
+
+def test_an_environment_may_take_actions_of_double_precision(acting):
+    double = gym.spaces.Box(-2.0, 4.0, (2,), np.float64)
+    acted = acting(0.1, 3, space=double)
+    assert double.contains(acted[0])
+    np.testing.assert_allclose(acted, acting(0.1, 3), atol=1e-5)
+    with pytest.raises(ValueError, match=r"trained with actions float32 .* has int32 of shape"):
+        acting(0.1, 3, space=gym.spaces.Box(-2, 4, (2,), np.int32))
 
 
 def test_noise_follows_the_seed(acting):
