@@ -226,7 +226,6 @@ _PEER_DIFFERENCES = (
     "number of updates and planner are those of tworoom, instead of a ViT, a transformer of three "
     "frames, AdamW and 100 epochs."
 )
-_FEW_LONG_EPISODES = {"data.validation_size": 16, "data.heldout_size": 32}
 _AGENT_DIFFERENCES = (
     "The published agents observe the true state and act in the real environment; ours learns from "
     "pixels, in the model, and its real steps include the model's training data."
@@ -306,12 +305,7 @@ ROWS: dict[str, Row] = {
         "MountainCarContinuous-v0, agent trained in the dream",
         dream_agent(
             "MountainCarContinuous-v0",
-            {
-                "size": 110,
-                "steps": 300,
-                "policy": "benchmarks.public.rows:LongHolds",
-                "settings": _FEW_LONG_EPISODES,
-            },
+            {"size": 150, "steps": 300, "policy": "benchmarks.public.rows:LongHolds"},
             {
                 "steps": 100_000,
                 "gamma": 0.99,
@@ -319,7 +313,7 @@ ROWS: dict[str, Row] = {
                 "normalize_rewards": True,
                 "kwargs": {"use_sde": True},
                 "eval_points": 1,
-                "loop": {"rounds": 3, "episodes": 5, "patience": 3, "validation_episodes": 6},
+                "loop": {"rounds": 3, "episodes": 5, "patience": 3},
             },
         ),
         90,
