@@ -12,6 +12,7 @@ _CONFIG = tempfile.TemporaryDirectory(prefix="worldmodel-tests-")
 os.environ["XDG_CONFIG_HOME"] = _CONFIG.name  # where the key is that signs runs
 
 import pytest
+import setuptools  # noqa: F401 (torch.compile fails if distutils is imported before it)
 from reported import reported
 
 import worldmodel
