@@ -110,6 +110,15 @@ class AgentConfig(Section):
     ensemble: Ensemble = Ensemble()
     loop: Loop = Loop()
 
+    @model_validator(mode="after")
+    def _check_rollouts(self) -> Self:
+        if self.ensemble.rollouts and self.loop.rounds:
+            raise ValueError(
+                "rounds fine-tune the model's own predictor, which ensemble.rollouts replaces; set "
+                "loop.rounds to 0 or ensemble.rollouts to false"
+            )
+        return self
+
     def to_json(self) -> dict[str, Any]:
         """Return all settings as JSON values; of other values, as classes, the ``repr``."""
         return self.model_dump(mode="json", fallback=repr)

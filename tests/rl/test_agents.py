@@ -99,9 +99,12 @@ def test_a_stopped_training_keeps_the_results_from_before(run_path, monkeypatch)
         self.stop.requested = True
         return False
 
+    evaluated = []
     monkeypatch.setattr(EvalCallback, "_on_step", stopped)
+    monkeypatch.setattr(EvalCallback, "_evaluate", evaluated.append)
     with pytest.raises(InterruptedRunError, match=r"unfinished.zip; it was not evaluated"):
         trained(run_path)
+    assert evaluated == []
     assert PPO.load(folder / "unfinished.zip").num_timesteps < 256
     assert (folder / "agent.zip").read_bytes() == before
     assert json.loads((folder / "results.json").read_text()) == finished

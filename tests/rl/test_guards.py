@@ -149,7 +149,8 @@ def test_a_run_has_one_ensemble_per_training_of_it(run_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(guards_module, "train_ensemble", trained)
-        again = find_ensemble(Run(run_path), settings.model_copy(update={"penalty": 0.7}))
+        changed = {"penalty": 0.7, "rollouts": True}
+        again = find_ensemble(Run(run_path), settings.model_copy(update=changed))
     for before, after in zip(first.predictors, again.predictors, strict=True):
         for name, value in before.state_dict().items():
             assert torch.equal(value, after.state_dict()[name])
@@ -162,6 +163,11 @@ def test_a_damaged_ensemble_is_reported(driven_run, tmp_path):
     (tmp_path / "e.pt").write_bytes(b"PK")
     with pytest.raises(RunError, match="delete it to train the ensemble again"):
         load_ensemble(tmp_path / "e.pt", worldmodel.load(driven_run))
+
+
+def test_rounds_do_not_fine_tune_the_predictors_of_an_ensemble():
+    with pytest.raises(ValueError, match=r"set loop\.rounds to 0 or ensemble\.rollouts to false"):
+        AgentConfig(ensemble={"size": 2, "rollouts": True}, loop={"rounds": 1})
 
 
 def test_one_predictor_is_no_ensemble():

@@ -49,6 +49,13 @@ def test_every_combination_is_ranked_by_its_mean_over_the_seeds(run_path, scored
     assert table.caption == "Best: --set agent.dream_steps=9 --set agent.ensemble.size=0"
 
 
+def test_by_default_dream_length_and_leaving_are_tried(run_path, scored):
+    tuning = tune_agent(Run(run_path), SHORT)
+    tried = [tuple(row["settings"].values()) for row in tuning["ranking"]]
+    lengths, leaving = (20, 50, 100, 200), (True, False)
+    assert sorted(tried) == sorted((d, ends) for d in lengths for ends in leaving)
+
+
 def test_finished_agents_are_not_trained_again(run_path, scored):
     tune_agent(Run(run_path), SHORT, GRID)
     extended = {**GRID, "dream_steps": [9, 12]}

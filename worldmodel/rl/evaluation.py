@@ -168,6 +168,8 @@ class EvalCallback(BaseCallback):
         self._report()
 
     def _on_training_end(self) -> None:
+        if self.stop.requested:
+            return
         self._evaluate()
         self.logger.dump(self.num_timesteps)
         self._report()
