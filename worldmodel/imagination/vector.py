@@ -64,6 +64,7 @@ class LatentVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     | `num_envs`          | int             | `1024`       | Number N of episodes                |
     | `starts`            | Tensor          | `wm.starts`  | float32 (M, D), see `start_latents` |
     | `max_episode_steps` | int             | `200`        | Steps until truncation              |
+    | `predict`           | `Predict`       | `wm.predict` | Predicts the next latents           |
     | `autoreset_mode`    | `AutoresetMode` | `"NextStep"` | Or `"SameStep"`, or `"Disabled"`    |
     | `render_mode`       | str             | `None`       | `"rgb_array"`: decoded frames       |
 

@@ -25,7 +25,7 @@ from worldmodel.rl.evaluation import Curve
 from worldmodel.rl.guards import find_ensemble
 from worldmodel.rl.tuned import resolve_agent
 from worldmodel.run import Run
-from worldmodel.settings import nest_keys, parse_setting
+from worldmodel.settings import merge, nest_keys, parse_setting
 
 DREAM_GRID: dict[str, Sequence[Any]] = {
     "dream_steps": (20, 50, 100, 200),
@@ -158,9 +158,8 @@ def _candidates(
             raise ConfigError(f"grid: {key} has the values {list(values)}; expected distinct ones")
     for values in itertools.product(*grid.values()):
         settings = dict(zip(grid, values))
-        below = config.model_dump() | {"eval_points": 1}
-        agent = run.with_settings({"agent": below}).with_settings({"agent": nest_keys(settings)})
-        yield settings, agent.config.agent
+        agent = merge(config.model_dump() | {"eval_points": 1}, nest_keys(settings))
+        yield settings, run.with_settings({"agent": agent}).config.agent
 
 
 def _reuse_or_train(
