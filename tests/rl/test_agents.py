@@ -24,15 +24,18 @@ from worldmodel.rl import (
     check_algorithm,
     evaluate_policy,
     load_agent,
+    record_video,
     result_summary,
     train_agent,
 )
 from worldmodel.rl import agents as agents_module
+from worldmodel.rl import evaluation as evaluation_module
 from worldmodel.rl.agents import directory_name, results_folder
 from worldmodel.rl.envs import state_envs
 from worldmodel.rl.evaluation import heldout_seeds, validation_seeds
 from worldmodel.rl.tuned import resolve_agent
 from worldmodel.run import Run
+from worldmodel.viz import canvas
 
 
 @pytest.fixture(autouse=True)
@@ -389,3 +392,24 @@ def test_the_directory_name_differs_wherever_results_would():
 def test_a_loop_with_more_rounds_has_the_same_directory():
     assert name(loop={"rounds": 1}) == name(loop={"rounds": 9}) == "dream_ppo_200000_seed0_loop"
     assert name(loop={"noise": 0.7}) == name()
+
+
+def test_the_text_of_an_agents_video_fits_its_frame(run_path, tmp_path, monkeypatch):
+    class Still:
+        def predict(self, observation, deterministic=True):
+            return np.zeros((1, 2), np.float32), None
+
+    texts, compose = [], evaluation_module.compose
+
+    def spied(frames, labels, caption, note):
+        texts.append((*labels, caption, note))
+        return compose(frames, labels, caption, note)
+
+    monkeypatch.setattr(evaluation_module, "compose", spied)
+    envs = AgentEnvs(Run(run_path), "latent")
+    record_video(envs, Still(), 20_000, tmp_path / "agent.mp4", "ddpg")
+    label, caption, note = texts[-1]
+    width = canvas.panel_size(*envs.run.model.spec.frame_shape[:2])[1]
+    small = canvas.font(canvas._CAPTION_SIZE)
+    assert canvas.font(canvas._LABEL_SIZE).getlength(label) < width
+    assert small.getlength(caption) + small.getlength(note) < width

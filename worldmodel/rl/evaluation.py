@@ -209,8 +209,9 @@ def record_video(envs: AgentEnvs, agent: Predicts, seed: int, path: Path, algo: 
     env = envs.run.config.env
     dt = find_plugin(env.id, env.kwargs).seconds_per_step() * env.frame_skip
     frames, rewards = _play(envs, agent, seed)
-    label = f"{algo.upper()} trained on {envs.on}, real environment"
-    write_video(path, _images(frames, rewards, label, dt, f"seed {seed}"), 1.0 / dt)
+    label = f"{algo.upper()} trained on {envs.on}"
+    note = f"real, seed {seed}"
+    write_video(path, _images(frames, rewards, label, dt, note), 1.0 / dt)
     return path
 
 
