@@ -59,6 +59,9 @@ def rl_train(
     rounds: Annotated[
         int | None, typer.Option(min=0, help="Rounds of acting and fine-tuning the model.")
     ] = None,
+    candidates: Annotated[
+        int | None, typer.Option(min=1, help="Agents to train; the best in real episodes is kept.")
+    ] = None,
     dream_steps: Annotated[
         int | None, typer.Option(min=1, help="Maximum imagined rollout length (default: 50).")
     ] = None,
@@ -79,7 +82,7 @@ def rl_train(
     Example: worldmodel rl train results/pendulum_image_20260101_120000 --on dream --algo ppo
     """
     with user_errors():
-        from worldmodel.rl.agents import result_summary
+        from worldmodel.rl.evaluation import result_summary
         from worldmodel.rl.tuned import parse_hyper
 
         changes = given(
@@ -87,6 +90,7 @@ def rl_train(
         )
         changes |= parse_hyper(hyper)
         changes["loop"] = given(rounds=rounds)
+        changes["candidates"] = given(count=candidates)
         changes["ensemble"] = given(size=ensemble, penalty=penalty)
         opened = open_run(run, device, settings)
         results = opened.train_agent(callbacks=[TerminalProgress()], **changes)

@@ -38,6 +38,19 @@ class Ensemble(Section):
         return self
 
 
+class Candidates(Section):
+    """Agents of different seeds, of which the best in the real environment is kept.
+
+    Attributes:
+        count: agents that are trained; 1 for no choice.
+        episodes: real episodes that each of them plays, with deterministic actions and on
+            validation seeds; their steps count as real steps.
+    """
+
+    count: int = Field(default=1, ge=1)
+    episodes: int = Field(default=5, ge=1, le=10_000)
+
+
 class Loop(Section):
     """Rounds of acting in the real environment, fine-tuning the model and training in the dream.
 
@@ -108,14 +121,20 @@ class AgentConfig(Section):
     eval_episodes: int = Field(default=20, ge=1, le=10_000)
     max_eval_steps: int = Field(default=10_000, ge=1)
     ensemble: Ensemble = Ensemble()
+    candidates: Candidates = Candidates()
     loop: Loop = Loop()
 
     @model_validator(mode="after")
-    def _check_rollouts(self) -> Self:
+    def _check_rounds(self) -> Self:
         if self.ensemble.rollouts and self.loop.rounds:
             raise ValueError(
                 "rounds fine-tune the model's own predictor, which ensemble.rollouts replaces; set "
                 "loop.rounds to 0 or ensemble.rollouts to false"
+            )
+        if self.candidates.count > 1 and self.loop.rounds:
+            raise ValueError(
+                "rounds train one agent further, and candidates.count trains several; set "
+                "loop.rounds to 0 or candidates.count to 1"
             )
         return self
 

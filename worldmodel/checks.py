@@ -111,16 +111,17 @@ def _check_results(run: Path) -> Iterator[Problem]:
 
 
 def _check_agent(folder: Path) -> Iterator[Problem]:
+    from worldmodel.rl.candidates import State
     from worldmodel.rl.compare import AgentResults
     from worldmodel.rl.loop import LoopState
 
     fix = f"delete {folder}, then train the agent again"
     for agent in sorted(folder.glob("*.zip")):
         yield from _problems(partial(read_settings, agent), fix)
-    if (folder / "results.json").exists():
-        yield from _problems(partial(read_record, folder / "results.json", AgentResults, ""), fix)
-    if (folder / "loop.json").exists():
-        yield from _problems(partial(read_record, folder / "loop.json", LoopState, ""), fix)
+    records = {"results.json": AgentResults, "loop.json": LoopState, "candidates.json": State}
+    for name, kind in records.items():
+        if (folder / name).exists():
+            yield from _problems(partial(read_record, folder / name, kind, ""), fix)
     for header in sorted(folder.glob(f"experience/*/{HEADER_FILE}")):
         yield from check_buffer(header.parent)
     for config in sorted(folder.glob("model_*/config.yaml")):

@@ -7,12 +7,17 @@ from worldmodel.rl.agents import (
     ALGORITHMS,
     check_algorithm,
     load_agent,
-    result_summary,
     train_agent,
 )
+from worldmodel.rl.candidates import train_candidates
 from worldmodel.rl.compare import compare_agents, comparison_table
 from worldmodel.rl.envs import VIEWS, AgentEnvs
-from worldmodel.rl.evaluation import EvalCallback, evaluate_policy, record_video
+from worldmodel.rl.evaluation import (
+    EvalCallback,
+    evaluate_policy,
+    record_video,
+    result_summary,
+)
 from worldmodel.rl.explorer import Explorer
 from worldmodel.rl.guards import PredictorEnsemble, guard
 from worldmodel.rl.loop import train_with_rounds
@@ -36,6 +41,7 @@ __all__ = [
     "record_video",
     "result_summary",
     "train_agent",
+    "train_candidates",
     "train_with_rounds",
     "tune_agent",
 ]

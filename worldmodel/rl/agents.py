@@ -18,7 +18,7 @@ from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from worldmodel.agent_config import AgentConfig, Ensemble
+from worldmodel.agent_config import AgentConfig, Candidates, Ensemble
 from worldmodel.agent_files import load_agent_file
 from worldmodel.callbacks import Callback, CallbackList, deferred_interrupt
 from worldmodel.errors import InterruptedRunError, RunError
@@ -49,7 +49,7 @@ _CONTINUOUS, _DISCRETE = {"ddpg", "sac", "td3"}, {"dqn"}
 
 DREAM_ONLY: dict[str, Any] = {
     name: getattr(AgentConfig(), name)
-    for name in ("dream_steps", "leaving_terminates", "ensemble", "loop")
+    for name in ("dream_steps", "leaving_terminates", "ensemble", "candidates", "loop")
 }
 """Settings that apply to agents in the dream alone, with their defaults."""
 
@@ -64,7 +64,7 @@ def train_agent(
     The results replace those of the same configuration in ``rl/NAME`` of the run directory:
     ``agent.zip``, ``agent.mp4``, ``results.json`` and TensorBoard events. If training is stopped
     earlier, the agent trained so far is saved as ``unfinished.zip``. With `config.loop.rounds` the
-    agent is trained by `train_with_rounds`.
+    agent is trained by `train_with_rounds`, with several `config.candidates` by `train_candidates`.
 
     Args:
         run: A finished run.
@@ -84,14 +84,16 @@ def train_agent(
         InterruptedRunError: If the user stopped it; the agent trained so far is saved.
     """
     config = resolve_agent(config, run.config.env.id)
-    if config.loop.rounds:
+    if config.loop.rounds or config.candidates.count > 1:
+        from worldmodel.rl.candidates import train_candidates
         from worldmodel.rl.loop import train_with_rounds
 
         check_consistent(config)
         folder = results_folder(run, config)
         folder.parent.mkdir(exist_ok=True)
+        train = train_with_rounds if config.loop.rounds else train_candidates
         with only_one_process(folder.with_name(f"{folder.name}.lock"), f"training in {folder}"):
-            return train_with_rounds(run, config, callbacks)
+            return train(run, config, callbacks)
     watching = CallbackList(callbacks)
     envs = open_envs(run, config, watching)
     folder = results_folder(run, config)
@@ -142,6 +144,10 @@ def check_consistent(config: AgentConfig) -> None:
         raise ValueError(
             "the settings of the ensemble have no effect, as ensemble.size is 0; set it to 2 or "
             "more, or keep their defaults"
+        )
+    if config.candidates.count == 1 and config.candidates != Candidates():
+        raise ValueError(
+            "agent.candidates.episodes has no effect, as candidates.count is 1; set it to 2 or more"
         )
     given = inspect.signature(ALGORITHMS[config.algo]).parameters.keys()
     allowed = sorted(given - {"policy", "env", "gamma", "seed", "tensorboard_log"})
@@ -380,20 +386,3 @@ def finalize(
     }
     write_json(folder / "results.json", results)
     return results
-
-
-def result_summary(results: dict[str, Any]) -> dict[str, Any]:
-    """Select the results of an agent that are shown in a terminal."""
-    real = results["real"]
-    shown = {
-        "trained on": results["config"]["on"],
-        "return": f"{real['mean']:.1f} ± {real['std']:.1f} over {len(real['returns'])} episodes",
-        "reward per step": round(real["reward_per_step"], 3),
-        "training steps": results["steps"],
-        "real steps": results["real_steps"],
-        "real steps of the model": results["model_data_steps"],
-        "seconds": round(results["seconds"], 1),
-    }
-    if "rounds" in results:
-        shown["rounds"] = [round(each["mean"], 1) for each in results["rounds"]]
-    return shown | {key: results[key] for key in ("agent", "video")}

@@ -196,6 +196,24 @@ class EvalCallback(BaseCallback):
         self.resumed_at = time.perf_counter()
 
 
+def result_summary(results: dict[str, Any]) -> dict[str, Any]:
+    """Select the results of an agent that are shown in a terminal."""
+    real = results["real"]
+    shown = {
+        "trained on": results["config"]["on"],
+        "return": f"{real['mean']:.1f} ± {real['std']:.1f} over {len(real['returns'])} episodes",
+        "reward per step": round(real["reward_per_step"], 3),
+        "training steps": results["steps"],
+        "real steps": results["real_steps"],
+        "real steps of the model": results["model_data_steps"],
+        "seconds": round(results["seconds"], 1),
+    }
+    for name in ("rounds", "candidates"):
+        if name in results:
+            shown[name] = [round(each["mean"], 1) for each in results[name]]
+    return shown | {key: results[key] for key in ("agent", "video")}
+
+
 def record_video(envs: AgentEnvs, agent: Predicts, seed: int, path: Path, algo: str) -> Path:
     """Record one episode in the real environment, with its rewards below; return `path`.
 

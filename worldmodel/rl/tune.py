@@ -38,6 +38,7 @@ _NOT_IN_A_GRID = {
     "seed": "use --seeds, or seeds of tune_agent",
     "eval_points": "every agent is evaluated once, at the end",
     "loop.rounds": "every agent is trained once; give the best settings to the loop",
+    "candidates.count": "agents of several seeds are compared already, see --seeds",
 }
 """Settings that a grid cannot have -> the reason."""
 
@@ -88,14 +89,19 @@ def tune_agent(
     Raises:
         ConfigError: If a key or a value of the grid is unknown or invalid.
         RunError: If the run is not finished, or a file is damaged.
-        ValueError: If the settings do not fit the run, are inconsistent, or have loop rounds.
+        ValueError: If the settings do not fit the run, are inconsistent, or have rounds or
+            candidates.
         InterruptedRunError: If the user stopped it.
     """
-    if config.loop.rounds:
-        raise ValueError(
-            f"loop.rounds is {config.loop.rounds}, and tuning trains every agent once; set it to "
-            "0, and give the best settings to the loop"
-        )
+    for key, value, once in (
+        ("loop.rounds", config.loop.rounds, 0),
+        ("candidates.count", config.candidates.count, 1),
+    ):
+        if value > once:
+            raise ValueError(
+                f"{key} is {value}, and tuning trains every agent once; set it to {once}, and use "
+                "it afterwards with the best settings"
+            )
     watching, path = CallbackList(callbacks), run.path / "rl" / "tune.json"
     candidates = list(_candidates(run, config, DREAM_GRID if grid is None else grid))
     for _, candidate in candidates:
