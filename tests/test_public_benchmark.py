@@ -17,8 +17,11 @@ import torch
 from benchmarks.public.__main__ import interval, main, summary
 from benchmarks.public.peers import PEERS, lewm, pldm
 from benchmarks.public.rows import ROWS, TwoRoomExpert, dream_agent
+from worldmodel.agent_config import AgentConfig
+from worldmodel.config import build_config, from_options
 from worldmodel.hyperparameters import ObjectiveConfig
 from worldmodel.objectives import Forecast, check_objective
+from worldmodel.rl.agents import check_consistent
 
 ROOT = Path(__file__).parents[1]
 
@@ -182,6 +185,27 @@ def test_the_agents_of_one_model_have_seeds_of_their_own_and_real_steps_count_re
     assert seeds == [6, 7, 8]
     assert (score.value, score.trials) == (70.0, 60)
     assert score.real_steps == 4 * (1000 + 50 * 8)
+
+
+@pytest.mark.parametrize("smoke", [False, True])
+@pytest.mark.parametrize("row", [name for name in ROWS if ROWS[name].metric == "return"])
+def test_the_settings_of_a_row_are_valid(row, smoke, tmp_path, monkeypatch):
+    configs = []
+
+    def train_agent(**settings):
+        configs.append(AgentConfig(**settings))
+        real = {"mean": 1.0, "std": 1.0, "returns": [0.0] * 20}
+        return {"real": real, "real_steps": 0, "model_data_steps": 1000}
+
+    def train(settings=None, preset="quick", **options):
+        config = build_config(from_options(**options), settings or {}, preset=preset)
+        return SimpleNamespace(train_agent=train_agent, config=config)
+
+    monkeypatch.setattr("worldmodel.train", train)
+    ROWS[row].measure(1, tmp_path, smoke)
+    assert all(check_consistent(config) is None for config in configs)
+    assert configs[0].on == "dream"
+    assert not smoke or (configs[0].candidates.count, configs[0].ensemble.size) == (1, 0)
 
 
 @pytest.mark.slow

@@ -198,7 +198,8 @@ def dream_agent(
         )
         settings = dict(agent)
         if smoke:
-            settings |= {"steps": 2048, "eval_points": 1, "eval_episodes": 2, "loop": {}}
+            settings |= {"steps": 2048, "eval_points": 1, "eval_episodes": 2}
+            settings |= {"candidates": {}, "ensemble": {}, "loop": {}}
         results = [
             run.train_agent(on="dream", seed=agents * seed + i, **settings)
             for i in range(1 if smoke else agents)
@@ -230,6 +231,8 @@ _AGENT_DIFFERENCES = (
     "The published agents observe the true state and act in the real environment; ours learns from "
     "pixels, in the model, and its real steps include the model's training data."
 )
+
+_RANDOM_MEMBERS: dict[str, Any] = {"size": 3, "penalty": 0, "rollouts": True}
 
 ROWS: dict[str, Row] = {
     "tworoom": Row(
@@ -305,7 +308,12 @@ ROWS: dict[str, Row] = {
         "MountainCarContinuous-v0, agent trained in the dream",
         dream_agent(
             "MountainCarContinuous-v0",
-            {"size": 150, "steps": 300, "policy": "benchmarks.public.rows:LongHolds"},
+            {
+                "size": 110,
+                "steps": 300,
+                "policy": "benchmarks.public.rows:LongHolds",
+                "settings": {"data.validation_size": 16, "data.heldout_size": 32},
+            },
             {
                 "steps": 100_000,
                 "gamma": 0.99,
@@ -313,7 +321,8 @@ ROWS: dict[str, Row] = {
                 "normalize_rewards": True,
                 "kwargs": {"use_sde": True},
                 "eval_points": 1,
-                "loop": {"rounds": 3, "episodes": 5, "patience": 3},
+                "ensemble": _RANDOM_MEMBERS,
+                "candidates": {"count": 3},
             },
         ),
         90,
@@ -327,11 +336,12 @@ ROWS: dict[str, Row] = {
             "DoublePendulumPixels-v0",
             {"size": 1600, "epochs": 125, "decoder_epochs": 38},
             {
-                "steps": 1_000_000,
+                "steps": 1_200_000,
                 "dream_steps": 100,
                 "normalize_rewards": True,
-                "kwargs": {"n_steps": 64, "batch_size": 1024},
+                "kwargs": {"n_steps": 64, "batch_size": 1024, "learning_rate": "lin_3e-4"},
                 "eval_points": 1,
+                "ensemble": _RANDOM_MEMBERS | {"updates": 3000, "horizon": 8},
             },
             agents=5,
         ),
