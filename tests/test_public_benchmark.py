@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from benchmarks.public.__main__ import interval, main, summary
+from benchmarks.public.measures import PushTGoals, TwoRoomExpert, dream_agent
 from benchmarks.public.peers import PEERS, lewm, pldm
-from benchmarks.public.rows import ROWS, TwoRoomExpert, dream_agent
+from benchmarks.public.rows import ROWS
 from worldmodel.agent_config import AgentConfig
 from worldmodel.config import build_config, from_options
 from worldmodel.hyperparameters import ObjectiveConfig
@@ -100,7 +101,7 @@ def test_goals_in_two_room_are_drawn_from_the_expert(tmp_path, monkeypatch):
 
     run = SimpleNamespace(reach_goals=reach_goals, metrics=metrics)
     monkeypatch.setattr("worldmodel.train", lambda **settings: asked.update(train=settings) or run)
-    monkeypatch.setattr("benchmarks.public.rows.load_or_collect", load_or_collect)
+    monkeypatch.setattr("benchmarks.public.measures.load_or_collect", load_or_collect)
     score = ROWS["tworoom-250"].measure(2, tmp_path, False)
     assert (score.value, score.trials, score.real_steps) == (98.0, 50, 40_000)
     assert score.details["random_successes"] == 13
@@ -109,6 +110,29 @@ def test_goals_in_two_room_are_drawn_from_the_expert(tmp_path, monkeypatch):
     assert min(asked["expert"]["seeds"]) >= 20_000
     assert asked["goals"] == tmp_path / "expert"
     assert (asked["goal_offset"], asked["budget"], asked["success"]) == (25, 50, "terminated")
+
+
+def test_a_goal_in_pusht_is_reached_by_positions_and_angle():
+    body = SimpleNamespace
+    env = Mock(spec=gym.Env, metadata={})
+    env.unwrapped = SimpleNamespace(
+        agent=body(position=(100.0, 100.0)), block=body(position=(200.0, 200.0), angle=0.1)
+    )
+    env.reset.return_value = (0, {"other": 1})
+    env.step.return_value = (0, 0.0, False, False, {})
+    task = PushTGoals(env)
+    assert task.reset()[1]["reached"] is False
+    turned = 0.1 + 2 * np.pi + 0.3
+    goal = np.array([110.0, 110.0, 210.0, 205.0, np.cos(turned), np.sin(turned)])
+    _, info = task.reset(seed=3, options={"goal_state": goal})
+    assert info["reached"]
+    assert info["other"] == 1
+    np.testing.assert_allclose(info["state"], [100, 100, 200, 200, np.cos(0.1), np.sin(0.1)])
+    env.unwrapped.block.angle -= 0.1  # 0.4 rad, more than 20 degrees, from the goal
+    assert not task.step(0)[4]["reached"]
+    env.unwrapped.block.angle += 0.1
+    env.unwrapped.agent.position = (88.0, 100.0)  # together 27 pixels from the goal
+    assert not task.step(0)[4]["reached"]
 
 
 @pytest.fixture

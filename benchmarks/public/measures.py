@@ -1,0 +1,242 @@
+"""How the rows of the public benchmark are measured: goal reaching, and agents in the dream.
+
+A measurement trains a model with `worldmodel.train`, solves its task with the model, and returns a
+`Score`. Everything is seeded; goals and evaluation episodes are never those of the training.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+
+import worldmodel
+from benchmarks.public.peers import PEERS
+from worldmodel import Policy, Run
+from worldmodel.data import load_or_collect
+from worldmodel.data.policies import Random
+
+TWO_ROOM = "stable_worldmodel.envs:swm/TwoRoom-v1"
+
+
+class Score(NamedTuple):
+    """The result of one training seed.
+
+    Attributes:
+        value: success rate in percent, or mean return over held-out episodes.
+        trials: tasks or episodes behind it.
+        real_steps: steps of the real environment, of the model's data and of the agent.
+        details: further results, JSON values.
+    """
+
+    value: float
+    trials: int
+    real_steps: int
+    details: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LongHolds(Random):
+    """Uniform random actions, each held for up to 30 steps.
+
+    Held for up to 8 steps, they never bring MountainCar to its goal within 300 steps.
+    """
+
+    hold: tuple[int, int] = (1, 30)
+
+
+class TwoRoomExpert(Policy):
+    """The noisy expert of stable-worldmodel 0.1.1 (``action_noise=2.0``).
+
+    It heads for the target at unit speed, through the closest door if the target is in the other
+    room. The vector observation of TwoRoom holds the positions of the agent, the target and three
+    doors in pixels, 0 where there is no door. Its ``action_repeat_prob`` is left out, because it
+    has no effect in that version; so is its check that the agent fits through a door, because it
+    fits through all doors of the default environment.
+    """
+
+    NOISE, WALL, AT_DOOR = 2.0, 112.0, 10.5
+
+    def bind(self, action_space: Any, observation_space: Any, steps: int) -> Any:
+        """Prepare to act; see `worldmodel.Policy.bind`."""
+
+        def start(seed: int) -> Any:
+            rng = np.random.default_rng(seed)
+
+            def act(t: int, observation: Any) -> np.ndarray:
+                heading = self._waypoint(np.asarray(observation)) - np.asarray(observation)[:2]
+                heading /= max(float(np.linalg.norm(heading)), 1e-8)
+                noisy = heading + rng.normal(0, self.NOISE, 2)
+                return np.clip(noisy, -1, 1).astype(action_space.dtype)
+
+            return act
+
+        return start
+
+    def _waypoint(self, observation: np.ndarray) -> np.ndarray:
+        position, target = observation[:2], observation[2:4]
+        doors = observation[4:].reshape(-1, 2)
+        doors = doors[doors.any(axis=1)]
+        across = int((doors[:, 0] != self.WALL).any())  # coordinate that tells the rooms apart
+        if (position[across] > self.WALL) == (target[across] > self.WALL):
+            return target
+        door = doors[np.linalg.norm(doors - position, axis=1).argmin()]
+        return target if np.linalg.norm(door - position) <= self.AT_DOOR else door
+
+
+class PushTGoals(gym.Wrapper[Any, Any, Any, Any]):
+    """Puts the state of PushT into info, and whether it is that of a goal.
+
+    The goal is the reset option ``goal_state``. It is reached, as in stable-worldmodel and
+    DINO-WM, if the positions of agent and block together are within 20 of 512 pixels, and the angle
+    of the block within 20 degrees.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self.goal: np.ndarray | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Reset the environment, and set the goal."""
+        self.goal = (options or {}).get("goal_state")
+        observation, info = self.env.reset(seed=seed, options=options)
+        return observation, info | self._state()
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step the environment."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return observation, reward, terminated, truncated, info | self._state()
+
+    def _state(self) -> dict[str, Any]:
+        env: Any = self.unwrapped
+        angle = env.block.angle
+        state = np.array([*env.agent.position, *env.block.position, np.cos(angle), np.sin(angle)])
+        if self.goal is None:
+            return {"state": state, "reached": False}
+        near = np.linalg.norm(state[:4] - self.goal[:4]) < 20
+        turned = np.arccos(np.clip(state[4:] @ self.goal[4:], -1.0, 1.0))
+        return {"state": state, "reached": bool(near and turned < np.pi / 9)}
+
+
+def two_room(size: int, peer: str | None = None) -> Callable[[int, Path, bool], Score]:
+    """Return a function that measures goal reaching in TwoRoom.
+
+    The tasks come from held-out episodes of `TwoRoomExpert`, another sample of starts and goals for
+    each training seed.
+
+    Args:
+        size: random training trajectories, of 40 steps each.
+        peer: train with the objective of another method, see `PEERS`.
+    """
+    settings = {"objective": PEERS[peer]} if peer else {}
+
+    def measure(seed: int, folder: Path, smoke: bool) -> Score:
+        run = worldmodel.train(
+            env=TWO_ROOM,
+            policy="random",
+            size=32 if smoke else size,
+            steps=40,
+            preset="smoke" if smoke else "quick",
+            settings=settings,
+            seed=seed,
+            data_dir=str(folder / "data"),
+            output_dir=str(folder / "runs"),
+        )
+        episodes = 8 if smoke else 200
+        expert = load_or_collect(
+            TWO_ROOM,
+            folder / "expert",
+            episodes=episodes,
+            seeds=range(20_000, 20_000 + episodes),
+            steps=100,
+            policy="benchmarks.public.measures:TwoRoomExpert",
+        )
+        expert.close()
+        result = run.reach_goals(
+            goals=folder / "expert",
+            goal_offset=25,
+            budget=50,
+            episodes=2 if smoke else 50,
+            success="terminated",
+            start_option="state",
+            goal_option="target_state",
+            seed=seed,
+        )
+        return _goal_score(run, result)
+
+    return measure
+
+
+def push_t(seed: int, folder: Path, smoke: bool) -> Score:
+    """Measure goal reaching in PushT, with goals of held-out episodes of random actions."""
+    run = worldmodel.train(
+        env="gym_pusht/PushT-v0",
+        policy="random",
+        wrappers=["benchmarks.public.measures:PushTGoals"],
+        size=32 if smoke else 3000,
+        preset="smoke" if smoke else "quick",
+        settings={"data.state_key": "state", "env.kwargs": {"obs_type": "pixels"}},
+        seed=seed,
+        data_dir=str(folder / "data"),
+        output_dir=str(folder / "runs"),
+    )
+    result = run.reach_goals(
+        goal_offset=25,
+        budget=50,
+        episodes=2 if smoke else 50,
+        success="reached",
+        goal_option="goal_state",
+        seed=seed,
+    )
+    return _goal_score(run, result)
+
+
+def _goal_score(run: Run, result: Mapping[str, Any]) -> Score:
+    kept = ("successes", "interval", "random_successes", "successes_at_start", "decision_ms")
+    details = {key: result[key] for key in kept}
+    steps = run.metrics.data.train_steps
+    return Score(100 * result["success_rate"], result["episodes"], steps, details)
+
+
+def dream_agent(
+    env: str, train: Mapping[str, Any], agent: Mapping[str, Any], agents: int = 1
+) -> Callable[[int, Path, bool], Score]:
+    """Return a function that measures agents trained in the dream, in the real environment.
+
+    Args:
+        env: id of the environment.
+        train: further arguments of `worldmodel.train`.
+        agent: fields of `worldmodel.AgentConfig`.
+        agents: number of agents on one model; their mean is the value.
+    """
+
+    def measure(seed: int, folder: Path, smoke: bool) -> Score:
+        run = worldmodel.train(
+            env=env,
+            seed=seed,
+            data_dir=str(folder / "data"),
+            output_dir=str(folder / "runs"),
+            **({"policy": "random"} | train | ({"preset": "smoke", "size": 64} if smoke else {})),
+        )
+        settings = dict(agent)
+        if smoke:
+            settings |= {"steps": 2048, "eval_points": 1, "eval_episodes": 2}
+            settings |= {"candidates": {}, "ensemble": {}, "loop": {}}
+        results = [
+            run.train_agent(on="dream", seed=agents * seed + i, **settings)
+            for i in range(1 if smoke else agents)
+        ]
+        means = [result["real"]["mean"] for result in results]
+        trials = sum(len(result["real"]["returns"]) for result in results)
+        steps = max(result["real_steps"] + result["model_data_steps"] for result in results)
+        spread = {"std": [result["real"]["std"] for result in results], "agents": means}
+        return Score(statistics.fmean(means), trials, steps * run.config.env.frame_skip, spread)
+
+    return measure
