@@ -112,7 +112,7 @@ ROWS: dict[str, Row] = {
         96,
         "success",
         (Published("LeWM", "96", _LEWM),),
-        "Ours trains on 90,000 frames of random actions instead of 2,000,000 of experts, and the "
+        "Ours trains on 150,000 frames of random actions instead of 2,000,000 of experts, and the "
         "goals come from random episodes, in which the block moves less. Actions are absolute "
         "positions, not changes.",
         ("gym_pusht",),
