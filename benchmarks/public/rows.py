@@ -175,17 +175,18 @@ ROWS: dict[str, Row] = {
         _AGENT_DIFFERENCES,
     ),
     "swingup": Row(
-        "DoublePendulumPixels-v0, five agents trained in the dream of each model",
+        "DoublePendulumPixels-v0, five agents in the dream of each model, each the best of three",
         dream_agent(
             "DoublePendulumPixels-v0",
-            {"size": 1600, "epochs": 125, "decoder_epochs": 38},
+            {"size": 1500, "epochs": 125, "decoder_epochs": 38},
             {
-                "steps": 1_200_000,
+                "steps": 600_000,
                 "dream_steps": 100,
                 "normalize_rewards": True,
                 "kwargs": {"n_steps": 64, "batch_size": 1024, "learning_rate": "lin_3e-4"},
                 "eval_points": 1,
                 "ensemble": _RANDOM_MEMBERS | {"updates": 3000, "horizon": 8},
+                "candidates": {"count": 3},
             },
             agents=5,
         ),
