@@ -66,6 +66,7 @@ class AgentOptions(TypedDict, total=False):
     eval_episodes: int
     max_eval_steps: int
     ensemble: Mapping[str, Any]
+    candidates: Mapping[str, Any]
     loop: Mapping[str, Any]
 
 

@@ -32,7 +32,7 @@ def weights(run):
     }
 
 
-@pytest.mark.parametrize("size", [3_000, 20_000, 100_000])
+@pytest.mark.parametrize("size", [4_000, 20_000, 100_000])
 def test_on_a_full_disk_training_stops_with_one_line_and_can_be_resumed(driven_run, tmp_path, size):
     with (
         files_limited_to(size),
