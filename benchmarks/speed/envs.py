@@ -75,17 +75,19 @@ def env(context: Context) -> Iterator[Row]:
     }
     peer = "Acrobot-v1, AddRenderObservation, resized, stacked"
     if find_spec("cv2") is not None:
-        made |= {"1": (make_acrobot, 1, 2 * scale), "sync of 8": (make_acrobot, 8, scale)}
+        made |= {
+            "1": (make_acrobot, 1, 2 * scale),
+            "sync of 8": (make_acrobot, 8, scale),
+            "sync of 64": (make_acrobot, 64, 2),
+        }
     functions = {name: stepper(make(n), steps) for name, (make, n, steps) in made.items()}
     times = context.measure(functions)
     counts = {name: n * steps for name, (_, n, steps) in made.items()}
-    for ours, theirs in {"single": "1", "vector of 8": "sync of 8"}.items():
+    pairs = {"single": "1", "vector of 8": "sync of 8", "vector of 64": "sync of 64"}
+    for ours, theirs in pairs.items():
         work = f"DoublePendulumPixels-v0, {ours}"
         beside = (f"{peer}, {theirs}", times[theirs], counts[theirs]) if theirs in times else ()
         yield rate("env", work, times[ours], counts[ours], "frames/s", *beside)
-    ours, one = "vector of 64", "single"
-    work = f"DoublePendulumPixels-v0, {ours}"
-    yield rate("env", work, times[ours], counts[ours], "frames/s", one, times[one], counts[one])
 
 
 def collector(
