@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -88,13 +89,21 @@ def test_a_stop_keeps_the_finished_candidates(run_path, played, monkeypatch):
         return config.seed == 2007 or learn(agent, envs, config, *rest)
 
     monkeypatch.setattr(candidates_module, "learn", stop_third)
-    with pytest.raises(InterruptedRunError, match="seed 2007; the finished candidates are kept"):
+    with pytest.raises(InterruptedRunError, match="Stopped after 2 of 3 candidates; they are kept"):
         train_agent(Run(run_path), config())
     monkeypatch.setattr(candidates_module, "learn", learn)
     again = train_agent(Run(run_path), config())
     assert [seed for seed, _ in played] == [7, 1007, 2007]
     assert again["candidates"] == whole["candidates"]
     assert again["real"] == whole["real"]
+
+
+def test_a_stop_in_the_final_evaluation_keeps_the_candidates(run_path, played, monkeypatch):
+    with monkeypatch.context() as stopping:
+        stopping.setattr(candidates_module, "finalize", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(InterruptedRunError, match="Stopped after 3 of 3 candidates"):
+            train_agent(Run(run_path), config())
+    assert len(train_agent(Run(run_path), config())["candidates"]) == len(played) == 3
 
 
 def test_a_damaged_list_of_candidates_is_an_error(run_path, played):

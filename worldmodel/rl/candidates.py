@@ -79,27 +79,35 @@ def train_candidates(
     state, best_file = folder / "candidates.json", folder / "best_candidate.zip"
     hint = f"delete {folder} to train all candidates again"
     finished = read_record(state, State, hint)["candidates"] if state.exists() else []
-    while len(finished) < config.candidates.count:
-        seeded = config.model_copy(update={"seed": config.seed + 1000 * len(finished)})
-        agent, candidate = _train(envs, seeded, ensemble, folder, watching)
-        finished.append(candidate)
-        if _best(finished) is candidate:
-            save_agent(agent, best_file)
-        write_json(state, State(candidates=finished))
-        watching.on_message(f"Agent of seed {candidate['seed']}: return {candidate['mean']:.1f}")
-    best = finished.index(_best(finished))
-    space = require_domain(envs.wm).space
-    results = finalize(
-        envs,
-        config,
-        load_agent(config, best_file, envs.action_space, space, hint),
-        Curve(finished[best]["curve"]),
-        folder,
-        seconds=sum(candidate["curve"][-1]["seconds"] for candidate in finished),
-        real_steps=sum(candidate["real_steps"] for candidate in finished),
-        candidates=[{key: c[key] for key in ("seed", "mean", "real_steps")} for c in finished],
-        best_candidate=best,
-    )
+    try:
+        while len(finished) < config.candidates.count:
+            seeded = config.model_copy(update={"seed": config.seed + 1000 * len(finished)})
+            agent, candidate = _train(envs, seeded, ensemble, folder, watching)
+            finished.append(candidate)
+            if _best(finished) is candidate:
+                save_agent(agent, best_file)
+            write_json(state, State(candidates=finished))
+            watching.on_message(
+                f"Agent of seed {candidate['seed']}: return {candidate['mean']:.1f}"
+            )
+        best = finished.index(_best(finished))
+        space = require_domain(envs.wm).space
+        results = finalize(
+            envs,
+            config,
+            load_agent(config, best_file, envs.action_space, space, hint),
+            Curve(finished[best]["curve"]),
+            folder,
+            seconds=sum(candidate["curve"][-1]["seconds"] for candidate in finished),
+            real_steps=sum(candidate["real_steps"] for candidate in finished),
+            candidates=[{key: c[key] for key in ("seed", "mean", "real_steps")} for c in finished],
+            best_candidate=best,
+        )
+    except KeyboardInterrupt as stopped:
+        raise InterruptedRunError(
+            f"Stopped after {len(finished)} of {config.candidates.count} candidates; they are "
+            "kept, and the same command resumes after them"
+        ) from stopped
     state.unlink()
     best_file.unlink()
     return results
@@ -117,10 +125,7 @@ def _train(
     with closing(envs.training(config, ensemble)) as training:
         agent = make_agent(config, training, folder / "tensorboard")
         if learn(agent, envs, config, curve, task, [callbacks]):
-            raise InterruptedRunError(
-                f"Stopped while training with seed {config.seed}; the finished candidates are "
-                "kept, and the same command resumes after them"
-            )
+            raise KeyboardInterrupt
     seeds = split_seeds("validation", config.candidates.episodes)
     with real_evaluation(envs, config, seeds) as evaluate:
         result = evaluate(agent)
