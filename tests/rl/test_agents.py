@@ -9,7 +9,6 @@ import imageio.v3
 import numpy as np
 import pytest
 import tiny_env  # noqa: F401 (registers Tiny-v0)
-from gymnasium.vector import AutoresetMode
 from stable_baselines3 import PPO, SAC
 
 import worldmodel
@@ -24,18 +23,14 @@ from worldmodel.rl import (
     check_algorithm,
     evaluate_policy,
     load_agent,
-    record_video,
-    result_summary,
     train_agent,
 )
 from worldmodel.rl import agents as agents_module
-from worldmodel.rl import evaluation as evaluation_module
 from worldmodel.rl.agents import directory_name, results_folder
 from worldmodel.rl.envs import state_envs
-from worldmodel.rl.evaluation import heldout_seeds, validation_seeds
+from worldmodel.rl.evaluation import heldout_seeds
 from worldmodel.rl.tuned import resolve_agent
 from worldmodel.run import Run
-from worldmodel.viz import canvas
 
 
 @pytest.fixture(autouse=True)
@@ -192,38 +187,6 @@ def test_evaluations_of_the_curve_follow_the_configuration(run_path):
     assert results["heldout_seeds"] == [20_000, 20_002]
 
 
-def test_held_out_seeds_are_apart_from_those_that_choose():
-    config = AgentConfig()
-    assert heldout_seeds(config)[0] == 20_000
-    assert validation_seeds(config)[-1] < 20_000
-    assert len(heldout_seeds(config)) == len(validation_seeds(config)) == 20
-
-
-class Still:
-    def predict(self, observation, *, deterministic):
-        return np.zeros((len(observation), 2), np.float32), None
-
-
-def test_an_episode_counts_until_its_own_end():
-    makers = [lambda: gym.make("Tiny-v0", length=(2, 6), terminates=True, observation="vector")] * 8
-    envs = gym.vector.SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED)
-    result = evaluate_policy(Still(), envs, range(8))
-    lengths = result["steps"]
-    assert len(set(lengths)) > 1
-    assert result["returns"] == [n * (n + 1) / 2 for n in lengths]
-    assert result["reward_per_step"] == pytest.approx(sum(result["returns"]) / sum(lengths))
-    for seed, length in enumerate(lengths):
-        env = gym.make("Tiny-v0", length=(2, 6), terminates=True, observation="vector")
-        env.reset(seed=seed)
-        assert env.unwrapped._last == length
-
-
-def test_an_episode_without_end_is_cut():
-    makers = [lambda: gym.make("Tiny-v0", length=(50, 60), observation="vector")] * 2
-    envs = gym.vector.SyncVectorEnv(makers, autoreset_mode=AutoresetMode.DISABLED)
-    assert evaluate_policy(Still(), envs, range(2), max_steps=7)["steps"] == [7, 7]
-
-
 def test_the_state_of_an_environment_in_another_module():
     config = build_config(
         {"observation": "vector", "env": {"id": "gymnasium.envs.classic_control:CartPole-v1"}}
@@ -311,13 +274,6 @@ def test_discrete_actions_are_for_dqn_and_not_for_sac():
         check_algorithm("reinforce", gym.spaces.Discrete(3))
 
 
-def test_the_terminal_shows_a_summary(run_path):
-    summary = result_summary(trained(run_path, "state"))
-    assert "over 4 episodes" in summary["return"]
-    assert summary["trained on"] == "state"
-    assert len(summary) < 12
-
-
 def test_progress_and_messages_go_to_the_callbacks(run_path):
     class Log(Callback):
         def __init__(self):
@@ -392,24 +348,3 @@ def test_the_directory_name_differs_wherever_results_would():
 def test_a_loop_with_more_rounds_has_the_same_directory():
     assert name(loop={"rounds": 1}) == name(loop={"rounds": 9}) == "dream_ppo_200000_seed0_loop"
     assert name(loop={"noise": 0.7}) == name()
-
-
-def test_the_text_of_an_agents_video_fits_its_frame(run_path, tmp_path, monkeypatch):
-    class Still:
-        def predict(self, observation, deterministic=True):
-            return np.zeros((1, 2), np.float32), None
-
-    texts, compose = [], evaluation_module.compose
-
-    def spied(frames, labels, caption, note):
-        texts.append((*labels, caption, note))
-        return compose(frames, labels, caption, note)
-
-    monkeypatch.setattr(evaluation_module, "compose", spied)
-    envs = AgentEnvs(Run(run_path), "latent")
-    record_video(envs, Still(), 20_000, tmp_path / "agent.mp4", "ddpg")
-    label, caption, note = texts[-1]
-    width = canvas.panel_size(*envs.run.model.spec.frame_shape[:2])[1]
-    small = canvas.font(canvas._CAPTION_SIZE)
-    assert canvas.font(canvas._LABEL_SIZE).getlength(label) < width
-    assert small.getlength(caption) + small.getlength(note) < width
