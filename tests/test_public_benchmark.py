@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from benchmarks.public.__main__ import interval, main, summary
-from benchmarks.public.measures import PushTGoals, TwoRoomExpert, dream_agent
+from benchmarks.public.measures import PushTGoals, TwoRoomExpert, dream_agent, retrained
 from benchmarks.public.peers import PEERS, lewm, pldm
 from benchmarks.public.rows import ROWS
 from worldmodel.agent_config import AgentConfig
@@ -59,16 +60,23 @@ def test_the_summary_has_ours_beside_published_results():
     assert "LeWM 87; PLDM 97" in text
 
 
-def test_rows_are_listed_and_missing_packages_named(capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("row", "hint"),
+    [
+        ("tworoom", "tworoom needs stable_worldmodel: pip install -e '.[benchmarks]'"),
+        ("dmc-cartpole", "needs shimmy, dm_control: pip install 'shimmy[dm-control]' 'mujoco<4'"),
+    ],
+)
+def test_rows_are_listed_and_missing_packages_named(row, hint, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["public"])
     main()
     listed = capsys.readouterr().out
     assert all(name in listed for name in ROWS)
     monkeypatch.setattr("benchmarks.public.__main__.find_spec", lambda name: None)
-    monkeypatch.setattr(sys, "argv", ["public", "tworoom"])
+    monkeypatch.setattr(sys, "argv", ["public", row])
     with pytest.raises(SystemExit):
         main()
-    assert "tworoom needs stable_worldmodel: pip install" in capsys.readouterr().err
+    assert hint in capsys.readouterr().err
 
 
 def test_the_expert_of_two_room_heads_for_the_door_and_then_for_the_target(monkeypatch):
@@ -211,6 +219,44 @@ def test_the_agents_of_one_model_have_seeds_of_their_own_and_real_steps_count_re
     assert score.real_steps == 4 * (1000 + 50 * 8)
 
 
+def collecting(asked):
+    """Replace `load_or_collect`: record what is asked, and say that every episode has 10 steps."""
+
+    def load_or_collect(env, path, *, episodes, **options):
+        asked.append({"path": str(path), "episodes": episodes, **options})
+        return nullcontext(SimpleNamespace(num_transitions=10 * episodes))
+
+    return load_or_collect
+
+
+def test_models_are_trained_again_on_the_episodes_of_the_best_agents(tmp_path, monkeypatch):
+    asked, trained, agents = [], [], []
+
+    def train(**options):
+        trained.append(list(options["data"]))
+        config = SimpleNamespace(env=SimpleNamespace(frame_skip=4))
+        return SimpleNamespace(train_agent=train_agent, config=config, model=len(trained))
+
+    def train_agent(**settings):
+        agents.append(settings["candidates"])
+        real = {"mean": float(len(agents)), "std": 1.0, "returns": [0.0] * 10}
+        return {"real": real, "real_steps": 7, "agent": f"{len(agents)}.zip"}
+
+    monkeypatch.setattr("worldmodel.train", train)
+    monkeypatch.setattr("benchmarks.public.measures.load_or_collect", collecting(asked))
+    score = retrained("Any-v0", {"frame_skip": 4}, 125, {"steps": 10})(2, tmp_path, False)
+    assert [call["episodes"] for call in asked] == [40, 16, 16]
+    assert trained == [[call["path"] for call in asked[:n]] for n in (1, 2, 3)]
+    explorers = [call["policy"] for call in asked[1:]]
+    assert [(each.wm, each.agent.name) for each in explorers] == [(1, "1.zip"), (2, "2.zip")]
+    assert {call["frame_skip"] for call in asked} == {4}
+    drawn = [seed for call in asked for seed in call["seeds"]]
+    assert len(set(drawn)) == 72
+    assert min(drawn) >= 1_000_000
+    assert [each["episodes"] for each in agents] == [2, 2, 5]
+    assert (score.value, score.trials, score.real_steps) == (3.0, 10, 4 * (720 + 3 * 7))
+
+
 @pytest.mark.parametrize("smoke", [False, True])
 @pytest.mark.parametrize("row", [name for name in ROWS if ROWS[name].metric == "return"])
 def test_the_settings_of_a_row_are_valid(row, smoke, tmp_path, monkeypatch):
@@ -219,13 +265,14 @@ def test_the_settings_of_a_row_are_valid(row, smoke, tmp_path, monkeypatch):
     def train_agent(**settings):
         configs.append(AgentConfig(**settings))
         real = {"mean": 1.0, "std": 1.0, "returns": [0.0] * 20}
-        return {"real": real, "real_steps": 0, "model_data_steps": 1000}
+        return {"real": real, "real_steps": 0, "model_data_steps": 1000, "agent": "agent.zip"}
 
     def train(settings=None, preset="quick", **options):
         config = build_config(from_options(**options), settings or {}, preset=preset)
-        return SimpleNamespace(train_agent=train_agent, config=config)
+        return SimpleNamespace(train_agent=train_agent, config=config, model=None)
 
     monkeypatch.setattr("worldmodel.train", train)
+    monkeypatch.setattr("benchmarks.public.measures.load_or_collect", collecting([]))
     ROWS[row].measure(1, tmp_path, smoke)
     assert all(check_consistent(config) is None for config in configs)
     assert configs[0].on == "dream"

@@ -7,8 +7,8 @@
 Each seed appends a line to ``results/public.jsonl``; data and runs go to ``results/public/NAME``.
 The summary has the mean over seeds with a 95 % interval (Student's t over seeds for returns, Wilson
 over all goals for success rates), CPU minutes of all processes, and steps of the real environment.
-Some rows need ``pip install -e '.[benchmarks]'``. ``--smoke`` checks that a row runs; its value
-means nothing.
+Some rows need packages, which are named if they are missing. ``--smoke`` checks that a row runs;
+its value means nothing.
 """
 
 from __future__ import annotations
@@ -109,9 +109,10 @@ def main() -> None:
         for name, row in ROWS.items():
             print(f"{name:14} {row.title} (target: {row.target} {row.unit})")
         return
-    missing = [package for package in ROWS[options.row].needs if find_spec(package) is None]
+    row = ROWS[options.row]
+    missing = [package for package in row.needs if find_spec(package) is None]
     if missing:
-        parser.error(f"{options.row} needs {', '.join(missing)}: pip install -e '.[benchmarks]'")
+        parser.error(f"{options.row} needs {', '.join(missing)}: pip install {row.install}")
     print(describe_machine())
     seeds = options.seeds[:1] if options.smoke else options.seeds
     lines = [measure(options.row, seed, options.smoke) for seed in seeds]

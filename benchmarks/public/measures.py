@@ -20,6 +20,7 @@ from benchmarks.public.peers import PEERS
 from worldmodel import Policy, Run
 from worldmodel.data import load_or_collect
 from worldmodel.data.policies import Random
+from worldmodel.rl.explorer import Explorer
 
 TWO_ROOM = "stable_worldmodel.envs:swm/TwoRoom-v1"
 
@@ -223,7 +224,7 @@ def dream_agent(
             seed=seed,
             data_dir=str(folder / "data"),
             output_dir=str(folder / "runs"),
-            **({"policy": "random"} | train | ({"preset": "smoke", "size": 64} if smoke else {})),
+            **{"policy": "random", **train, **({"preset": "smoke", "size": 64} if smoke else {})},
         )
         settings = dict(agent)
         if smoke:
@@ -238,5 +239,66 @@ def dream_agent(
         steps = max(result["real_steps"] + result["model_data_steps"] for result in results)
         spread = {"std": [result["real"]["std"] for result in results], "agents": means}
         return Score(statistics.fmean(means), trials, steps * run.config.env.frame_skip, spread)
+
+    return measure
+
+
+def retrained(
+    env: str, make: Mapping[str, Any], steps: int, agent: Mapping[str, Any]
+) -> Callable[[int, Path, bool], Score]:
+    """Return a function that measures an agent whose model is trained again on the agents' data.
+
+    Three models are trained from scratch: on 40 episodes of random actions, on those and 16
+    episodes of the best of two agents in its dream, and on those and 16 of the best of the next
+    two. The result is that of the best of two agents in the dream of the third model. Every step of
+    the real environment counts.
+
+    Args:
+        env: id of the environment.
+        make: further arguments of its creation, of `worldmodel.train` and `load_or_collect` alike.
+        steps: of an episode.
+        agent: fields of `worldmodel.AgentConfig`.
+    """
+
+    def measure(seed: int, folder: Path, smoke: bool) -> Score:
+        data: list[str] = []
+        taken = 0
+
+        def collect(name: str, episodes: int, policy: str | Policy) -> int:
+            path = folder / f"{name}{seed}"
+            first = 1_000_000 + 10_000 * seed + 1000 * len(data)
+            data.append(str(path))
+            seeds = range(first, first + episodes)
+            with load_or_collect(
+                env, path, episodes=episodes, seeds=seeds, steps=steps, policy=policy, **make
+            ) as buffer:
+                return buffer.num_transitions
+
+        taken += collect("random", 10 if smoke else 40, "random")
+        for number, updates in enumerate((8, 8) if smoke else (1100, 1300, 1563)):
+            last = number == (1 if smoke else 2)
+            run = worldmodel.train(
+                env=env,
+                data=data,
+                preset="smoke" if smoke else "quick",
+                updates=updates,
+                decoder_updates=8 if smoke else 100,
+                seed=seed,
+                data_dir=str(folder / "data"),
+                output_dir=str(folder / "runs"),
+                **make,
+            )
+            settings = {**agent, "eval_episodes": 10 if last else 1}
+            settings |= {"candidates": {"count": 2, "episodes": 5 if last else 2}}
+            if smoke:
+                settings |= {"steps": 2048, "ensemble": {}, "candidates": {}, "eval_episodes": 1}
+            result = run.train_agent(on="dream", seed=seed, **settings)
+            taken += result["real_steps"]
+            if not last:
+                explorer = Explorer(run.model, Path(result["agent"]), "ppo", noise=0.3)
+                taken += collect(f"agent{number}_", 2 if smoke else 16, explorer)
+        real = result["real"]
+        details = {"std": real["std"], "returns": real["returns"]}
+        return Score(real["mean"], len(real["returns"]), taken * run.config.env.frame_skip, details)
 
     return measure

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from benchmarks.public.measures import Score, dream_agent, push_t, two_room
+from benchmarks.public.measures import Score, dream_agent, push_t, retrained, two_room
 
 
 class Published(NamedTuple):
@@ -29,7 +29,8 @@ class Row:
         metric: what the value is: the percentage of goals reached, or a mean return.
         published: published results.
         differences: how the protocol differs from that of the published results.
-        needs: packages of the extra ``benchmarks`` that it imports.
+        needs: packages that it imports.
+        install: what `pip install` is asked for to have them.
     """
 
     title: str
@@ -39,6 +40,7 @@ class Row:
     published: tuple[Published, ...]
     differences: str
     needs: tuple[str, ...] = ()
+    install: str = "-e '.[benchmarks]'"
 
     @property
     def unit(self) -> str:
@@ -66,6 +68,8 @@ _AGENT_DIFFERENCES = (
 )
 
 _RANDOM_MEMBERS: dict[str, Any] = {"size": 3, "penalty": 0, "rollouts": True}
+
+_DM_CAMERA = {"render_kwargs": {"width": 64, "height": 64, "camera_id": 0}}
 
 ROWS: dict[str, Row] = {
     "tworoom": Row(
@@ -173,6 +177,32 @@ ROWS: dict[str, Row] = {
         "return",
         (Published("SAC, 50,000 steps", "94.7", _ZOO),),
         _AGENT_DIFFERENCES,
+    ),
+    "dmc-cartpole": Row(
+        "dm_control/cartpole-swingup-v0, 100,000 steps, agent trained in the dream",
+        retrained(
+            "dm_control/cartpole-swingup-v0",
+            {"env_kwargs": _DM_CAMERA, "frame_skip": 8},
+            125,
+            {
+                "steps": 400_000,
+                "gamma": 0.99,
+                "dream_steps": 100,
+                "normalize_rewards": True,
+                "kwargs": {"n_steps": 64, "batch_size": 1024, "learning_rate": "lin_3e-4"},
+                "eval_points": 1,
+                "ensemble": _RANDOM_MEMBERS | {"updates": 1000, "horizon": 8},
+            },
+        ),
+        800,
+        "return",
+        (
+            Published("CURL", "582", "https://arxiv.org/abs/2004.04136"),
+            Published("DrQ", "759", "https://arxiv.org/abs/2004.13649"),
+        ),
+        "The published agents see 84 x 84 pixels and are trained in the real environment.",
+        ("shimmy", "dm_control"),
+        "'shimmy[dm-control]' 'mujoco<4'",
     ),
     "swingup": Row(
         "DoublePendulumPixels-v0, five agents in the dream of each model, each the best of three",
