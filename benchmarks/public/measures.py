@@ -244,7 +244,11 @@ def dream_agent(
 
 
 def retrained(
-    env: str, make: Mapping[str, Any], steps: int, agent: Mapping[str, Any]
+    env: str,
+    make: Mapping[str, Any],
+    steps: int,
+    train: Mapping[str, Any],
+    agent: Mapping[str, Any],
 ) -> Callable[[int, Path, bool], Score]:
     """Return a function that measures an agent whose model is trained again on the agents' data.
 
@@ -257,6 +261,7 @@ def retrained(
         env: id of the environment.
         make: further arguments of its creation, of `worldmodel.train` and `load_or_collect` alike.
         steps: of an episode.
+        train: further arguments of `worldmodel.train`.
         agent: fields of `worldmodel.AgentConfig`.
     """
 
@@ -287,6 +292,7 @@ def retrained(
                 data_dir=str(folder / "data"),
                 output_dir=str(folder / "runs"),
                 **make,
+                **train,
             )
             settings = {**agent, "eval_episodes": 10 if last else 1}
             settings |= {"candidates": {"count": 2, "episodes": 5 if last else 2}}

@@ -184,8 +184,9 @@ ROWS: dict[str, Row] = {
             "dm_control/cartpole-swingup-v0",
             {"env_kwargs": _DM_CAMERA, "frame_skip": 8},
             125,
+            {"encoder": "keypoints"},
             {
-                "steps": 400_000,
+                "steps": 2_000_000,
                 "gamma": 0.99,
                 "dream_steps": 100,
                 "normalize_rewards": True,
