@@ -1,6 +1,7 @@
 """Agents of several seeds, of which the best on validation episodes is kept."""
 
 import io
+import json
 import zipfile
 from unittest.mock import Mock
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from worldmodel.agent_config import AgentConfig
+from worldmodel.callbacks import Callback
 from worldmodel.checks import check_path
 from worldmodel.data.datasets import split_seeds
 from worldmodel.errors import InterruptedRunError, RunError
@@ -57,6 +59,14 @@ def state_of(run_path, chosen):
     return results_folder(Run(run_path), chosen) / "candidates.json"
 
 
+class Messages(Callback):
+    def __init__(self):
+        self.texts = []
+
+    def on_message(self, text, *, warning=False):
+        self.texts.append(text)
+
+
 def test_the_best_agent_of_the_validation_episodes_is_kept(run_path, played, monkeypatch):
     made, make = {}, candidates_module.make_agent
 
@@ -92,8 +102,16 @@ def test_a_stop_keeps_the_finished_candidates(run_path, played, monkeypatch):
     with pytest.raises(InterruptedRunError, match="Stopped after 2 of 3 candidates; they are kept"):
         train_agent(Run(run_path), config())
     monkeypatch.setattr(candidates_module, "learn", learn)
-    again = train_agent(Run(run_path), config())
+    folder = state_of(run_path, config()).parent
+    (folder / ".unfinished.0123456789abcdef.mp4").write_bytes(b"")  # as a killed process leaves it
+    messages = Messages()
+    again = train_agent(Run(run_path), config(), [messages])
     assert [seed for seed, _ in played] == [7, 1007, 2007]
+    assert messages.texts[0] == "2 of 3 candidates are trained"
+    assert messages.texts[1] == "Agent of seed 2007: return 1.0 over 3 validation episodes"
+    assert not list(folder.glob(".unfinished*"))
+    events = sorted(path.parent.parent.name for path in folder.glob("tensorboard/*/*/*"))
+    assert events == ["seed1007", "seed2007", "seed7"]
     assert again["candidates"] == whole["candidates"]
     assert again["real"] == whole["real"]
 
@@ -104,6 +122,22 @@ def test_a_stop_in_the_final_evaluation_keeps_the_candidates(run_path, played, m
         with pytest.raises(InterruptedRunError, match="Stopped after 3 of 3 candidates"):
             train_agent(Run(run_path), config())
     assert len(train_agent(Run(run_path), config())["candidates"]) == len(played) == 3
+
+
+def test_a_damaged_best_candidate_is_an_error_before_more_are_trained(
+    run_path, played, monkeypatch
+):
+    monkeypatch.setattr(candidates_module, "finalize", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(InterruptedRunError):
+        train_agent(Run(run_path), config())
+    state = state_of(run_path, config())
+    record = json.loads(state.read_text())
+    state.write_text(json.dumps({"candidates": record["candidates"][:2]}))
+    (state.parent / "best_candidate.zip").write_bytes(b"damaged")
+    played.clear()
+    with pytest.raises(RunError, match=r"best_candidate.zip is damaged"):
+        train_agent(Run(run_path), config())
+    assert played == []
 
 
 def test_a_damaged_list_of_candidates_is_an_error(run_path, played):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -15,7 +16,7 @@ from worldmodel.agent_config import AgentConfig
 from worldmodel.callbacks import Callback, CallbackList
 from worldmodel.data.datasets import split_seeds
 from worldmodel.errors import InterruptedRunError
-from worldmodel.files import read_record, write_json
+from worldmodel.files import read_record, remove_leftovers, write_json
 from worldmodel.imagination.domain import require_domain
 from worldmodel.rl.agents import (
     finalize,
@@ -79,6 +80,10 @@ def train_candidates(
     state, best_file = folder / "candidates.json", folder / "best_candidate.zip"
     hint = f"delete {folder} to train all candidates again"
     finished = read_record(state, State, hint)["candidates"] if state.exists() else []
+    space = require_domain(envs.wm).space
+    if finished:
+        load_agent(config, best_file, envs.action_space, space, hint)
+        watching.on_message(f"{len(finished)} of {config.candidates.count} candidates are trained")
     try:
         while len(finished) < config.candidates.count:
             seeded = config.model_copy(update={"seed": config.seed + 1000 * len(finished)})
@@ -88,10 +93,10 @@ def train_candidates(
                 save_agent(agent, best_file)
             write_json(state, State(candidates=finished))
             watching.on_message(
-                f"Agent of seed {candidate['seed']}: return {candidate['mean']:.1f}"
+                f"Agent of seed {candidate['seed']}: return {candidate['mean']:.1f} over "
+                f"{config.candidates.episodes} validation episodes"
             )
         best = finished.index(_best(finished))
-        space = require_domain(envs.wm).space
         results = finalize(
             envs,
             config,
@@ -110,6 +115,7 @@ def train_candidates(
         ) from stopped
     state.unlink()
     best_file.unlink()
+    remove_leftovers(folder, 0)
     return results
 
 
@@ -122,8 +128,10 @@ def _train(
 ) -> tuple[BaseAlgorithm, Candidate]:
     """Train an agent and play the validation episodes with it."""
     curve, task = Curve(), f"dream, seed {config.seed}"
+    events = folder / "tensorboard" / f"seed{config.seed}"
+    shutil.rmtree(events, ignore_errors=True)
     with closing(envs.training(config, ensemble)) as training:
-        agent = make_agent(config, training, folder / "tensorboard")
+        agent = make_agent(config, training, events)
         if learn(agent, envs, config, curve, task, [callbacks]):
             raise KeyboardInterrupt
     seeds = split_seeds("validation", config.candidates.episodes)
