@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from benchmarks.public.__main__ import interval, main, summary
-from benchmarks.public.measures import PushTGoals, TwoRoomExpert, dream_agent, retrained
+from benchmarks.public.measures import PushTGoals, Retrained, TwoRoomExpert, dream_agent
 from benchmarks.public.peers import PEERS, lewm, pldm
 from benchmarks.public.rows import ROWS
 from worldmodel.agent_config import AgentConfig
@@ -244,7 +244,8 @@ def test_models_are_trained_again_on_the_episodes_of_the_best_agents(tmp_path, m
 
     monkeypatch.setattr("worldmodel.train", train)
     monkeypatch.setattr("benchmarks.public.measures.load_or_collect", collecting(asked))
-    score = retrained("Any-v0", {"frame_skip": 4}, 125, {}, {"steps": 10})(2, tmp_path, False)
+    measure = Retrained("Any-v0", 125, {"frame_skip": 4}, {}, {"steps": 10})
+    score = measure(2, tmp_path, False)
     assert [call["episodes"] for call in asked] == [40, 16, 16]
     assert trained == [[call["path"] for call in asked[:n]] for n in (1, 2, 3)]
     explorers = [call["policy"] for call in asked[1:]]

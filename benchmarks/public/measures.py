@@ -243,68 +243,76 @@ def dream_agent(
     return measure
 
 
-def retrained(
-    env: str,
-    make: Mapping[str, Any],
-    steps: int,
-    train: Mapping[str, Any],
-    agent: Mapping[str, Any],
-) -> Callable[[int, Path, bool], Score]:
-    """Return a function that measures an agent whose model is trained again on the agents' data.
+@dataclass(frozen=True)
+class Retrained:
+    """Measures an agent whose model is trained again, from scratch, on the episodes of agents.
 
-    Three models are trained from scratch: on 40 episodes of random actions, on those and 16
-    episodes of the best of two agents in its dream, and on those and 16 of the best of the next
-    two. The result is that of the best of two agents in the dream of the third model. Every step of
-    the real environment counts.
+    The first model is trained on 40 episodes of random actions, the second on those and 16 episodes
+    of the best of two agents in the dream of the first, and the third on 16 more of the best of two
+    in the dream of the second. The result is that of the best of two agents in the dream of the
+    third. Every step of the real environment counts.
 
     Args:
         env: id of the environment.
-        make: further arguments of its creation, of `worldmodel.train` and `load_or_collect` alike.
         steps: of an episode.
+        make: further arguments of `worldmodel.train` and of `load_or_collect` alike.
         train: further arguments of `worldmodel.train`.
         agent: fields of `worldmodel.AgentConfig`.
     """
 
-    def measure(seed: int, folder: Path, smoke: bool) -> Score:
-        data: list[str] = []
-        taken = 0
+    UPDATES = (1100, 1300, 1563)
 
-        def collect(name: str, episodes: int, policy: str | Policy) -> int:
-            path = folder / f"{name}{seed}"
-            first = 1_000_000 + 10_000 * seed + 1000 * len(data)
-            data.append(str(path))
-            seeds = range(first, first + episodes)
-            with load_or_collect(
-                env, path, episodes=episodes, seeds=seeds, steps=steps, policy=policy, **make
-            ) as buffer:
-                return buffer.num_transitions
+    env: str
+    steps: int
+    make: Mapping[str, Any]
+    train: Mapping[str, Any]
+    agent: Mapping[str, Any]
 
-        taken += collect("random", 10 if smoke else 40, "random")
-        for number, updates in enumerate((8, 8) if smoke else (1100, 1300, 1563)):
-            last = number == (1 if smoke else 2)
-            run = worldmodel.train(
-                env=env,
-                data=data,
-                preset="smoke" if smoke else "quick",
-                updates=updates,
-                decoder_updates=8 if smoke else 100,
-                seed=seed,
-                data_dir=str(folder / "data"),
-                output_dir=str(folder / "runs"),
-                **make,
-                **train,
-            )
-            settings = {**agent, "eval_episodes": 10 if last else 1}
-            settings |= {"candidates": {"count": 2, "episodes": 5 if last else 2}}
-            if smoke:
-                settings |= {"steps": 2048, "ensemble": {}, "candidates": {}, "eval_episodes": 1}
-            result = run.train_agent(on="dream", seed=seed, **settings)
+    def __call__(self, seed: int, folder: Path, smoke: bool) -> Score:
+        """Measure with a training seed, in a directory for all files."""
+        plan = (8, 8) if smoke else self.UPDATES
+        data = [folder / f"random{seed}"]
+        first = 1_000_000 + 10_000 * seed
+        taken = self._collect(data[0], first, 10 if smoke else 40, "random")
+        for number, updates in enumerate(plan, 1):
+            last = number == len(plan)
+            run = self._train_model(seed, folder, data, updates, smoke)
+            result = run.train_agent(on="dream", seed=seed, **self._agent_settings(last, smoke))
             taken += result["real_steps"]
             if not last:
+                data.append(folder / f"agent{number}_{seed}")
                 explorer = Explorer(run.model, Path(result["agent"]), "ppo", noise=0.3)
-                taken += collect(f"agent{number}_", 2 if smoke else 16, explorer)
+                episodes = 2 if smoke else 16
+                taken += self._collect(data[-1], first + 1000 * number, episodes, explorer)
         real = result["real"]
         details = {"std": real["std"], "returns": real["returns"]}
         return Score(real["mean"], len(real["returns"]), taken * run.config.env.frame_skip, details)
 
-    return measure
+    def _collect(self, path: Path, first: int, episodes: int, policy: str | Policy) -> int:
+        """Collect episodes with seeds from `first` on; return their steps."""
+        seeds = range(first, first + episodes)
+        recipe = {"steps": self.steps, "policy": policy, **self.make}
+        with load_or_collect(self.env, path, episodes=episodes, seeds=seeds, **recipe) as buffer:
+            return buffer.num_transitions
+
+    def _train_model(
+        self, seed: int, folder: Path, data: list[Path], updates: int, smoke: bool
+    ) -> Run:
+        return worldmodel.train(
+            env=self.env,
+            data=[str(path) for path in data],
+            preset="smoke" if smoke else "quick",
+            updates=updates,
+            decoder_updates=8 if smoke else 100,
+            seed=seed,
+            data_dir=str(folder / "data"),
+            output_dir=str(folder / "runs"),
+            **self.make,
+            **self.train,
+        )
+
+    def _agent_settings(self, last: bool, smoke: bool) -> dict[str, Any]:
+        if smoke:
+            return {**self.agent, "steps": 2048, "ensemble": {}, "eval_episodes": 1}
+        candidates = {"count": 2, "episodes": 5 if last else 2}
+        return {**self.agent, "candidates": candidates, "eval_episodes": 10 if last else 1}

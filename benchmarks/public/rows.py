@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from benchmarks.public.measures import Score, dream_agent, push_t, retrained, two_room
+from benchmarks.public.measures import Retrained, Score, dream_agent, push_t, two_room
 
 
 class Published(NamedTuple):
@@ -68,6 +68,13 @@ _AGENT_DIFFERENCES = (
 )
 
 _RANDOM_MEMBERS: dict[str, Any] = {"size": 3, "penalty": 0, "rollouts": True}
+
+_LONG_DREAMS: dict[str, Any] = {
+    "dream_steps": 100,
+    "normalize_rewards": True,
+    "kwargs": {"n_steps": 64, "batch_size": 1024, "learning_rate": "lin_3e-4"},
+    "eval_points": 1,
+}
 
 _DM_CAMERA = {"render_kwargs": {"width": 64, "height": 64, "camera_id": 0}}
 
@@ -180,18 +187,15 @@ ROWS: dict[str, Row] = {
     ),
     "dmc-cartpole": Row(
         "dm_control/cartpole-swingup-v0, 100,000 steps, agent trained in the dream",
-        retrained(
+        Retrained(
             "dm_control/cartpole-swingup-v0",
-            {"env_kwargs": _DM_CAMERA, "frame_skip": 8},
-            125,
-            {"encoder": "keypoints"},
-            {
+            steps=125,
+            make={"env_kwargs": _DM_CAMERA, "frame_skip": 8},
+            train={"encoder": "keypoints"},
+            agent={
+                **_LONG_DREAMS,
                 "steps": 2_000_000,
                 "gamma": 0.99,
-                "dream_steps": 100,
-                "normalize_rewards": True,
-                "kwargs": {"n_steps": 64, "batch_size": 1024, "learning_rate": "lin_3e-4"},
-                "eval_points": 1,
                 "ensemble": _RANDOM_MEMBERS | {"updates": 1000, "horizon": 8},
             },
         ),
@@ -211,11 +215,8 @@ ROWS: dict[str, Row] = {
             "DoublePendulumPixels-v0",
             {"size": 1500, "epochs": 125, "decoder_epochs": 38},
             {
+                **_LONG_DREAMS,
                 "steps": 600_000,
-                "dream_steps": 100,
-                "normalize_rewards": True,
-                "kwargs": {"n_steps": 64, "batch_size": 1024, "learning_rate": "lin_3e-4"},
-                "eval_points": 1,
                 "ensemble": _RANDOM_MEMBERS | {"updates": 3000, "horizon": 8},
                 "candidates": {"count": 3},
             },
