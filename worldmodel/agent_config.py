@@ -133,8 +133,8 @@ class AgentConfig(Section):
             )
         if self.candidates.count > 1 and self.loop.rounds:
             raise ValueError(
-                "rounds train one agent further, and candidates.count trains several; set "
-                "loop.rounds to 0 or candidates.count to 1"
+                "rounds train one agent further, and candidates are several agents; set "
+                "agent.loop.rounds (--rounds) to 0 or agent.candidates.count (--candidates) to 1"
             )
         return self
 

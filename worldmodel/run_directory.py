@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -104,16 +105,24 @@ class RunDirectory:
         """
         path = self.path / "config.yaml"
         if not path.is_file():
-            runs = sorted(self.path.glob("*/config.yaml"), key=lambda found: found.stat().st_mtime)
-            example = runs[-1].parent if runs else "results/pendulum_image_20260101_120000"
+            reason = "it has no config.yaml" if self.path.is_dir() else "it does not exist"
             raise RunError(
-                f"{self.path} is not a run directory: it has no config.yaml; give a directory that "
-                f"`worldmodel train` created, such as {example}"
+                f"{self.path} is not a run directory: {reason}; give a directory that "
+                f"`worldmodel train` created, such as {self._example()}"
             )
         try:
             return validate(read_yaml(path))
         except ConfigError as error:
             raise RunError(f"{path} is damaged: {error}") from error
+
+    def _example(self) -> Path:
+        """Find the run that the user may have meant: in this directory, or beside it."""
+        place = self.path if self.path.is_dir() else self.path.parent
+        runs = sorted(place.glob("*/config.yaml"), key=lambda found: found.stat().st_mtime)
+        names = [found.parent.name for found in runs]
+        if names:
+            return place / [names[-1], *get_close_matches(self.path.name, names, 1)][-1]
+        return Path("results/pendulum_image_20260101_120000")
 
     def change_config(self, changes: Mapping[str, Any]) -> None:
         """Change the configuration of the run, also on disk.

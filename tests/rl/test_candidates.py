@@ -15,7 +15,7 @@ from worldmodel.data.datasets import split_seeds
 from worldmodel.errors import InterruptedRunError, RunError
 from worldmodel.rl import agents as agents_module
 from worldmodel.rl import candidates as candidates_module
-from worldmodel.rl import evaluate_policy, train_agent, tune_agent
+from worldmodel.rl import evaluate_policy, result_summary, train_agent, tune_agent
 from worldmodel.rl import evaluation as evaluation_module
 from worldmodel.rl.agents import results_folder
 from worldmodel.run import Run
@@ -80,6 +80,8 @@ def test_the_best_agent_of_the_validation_episodes_is_kept(run_path, played, mon
     assert [each["mean"] for each in results["candidates"]] == [1.0, 5.0, 1.0]
     assert [each["seed"] for each in results["candidates"]] == [7, 1007, 2007]
     assert results["best_candidate"] == 1
+    shown = ["1.0 (seed 7)", "5.0 (seed 1007, kept)", "1.0 (seed 2007)"]
+    assert result_summary(results)["candidates"] == shown
     assert results["real_steps"] == 3 * 3 * 20
     assert results["seconds"] > results["curve"][-1]["seconds"]
     best = made[1007].policy.state_dict()
@@ -162,7 +164,9 @@ def test_settings_that_have_no_effect_are_refused(run_path, settings, message):
 
 
 def test_candidates_are_refused_with_rounds_and_when_tuning(run_path):
-    with pytest.raises(ValueError, match=r"set loop.rounds to 0 or candidates.count to 1"):
+    with pytest.raises(
+        ValueError, match=r"\(--rounds\) to 0 or agent.candidates.count \(--candidates\) to 1"
+    ):
         config(loop={"rounds": 1})
     with pytest.raises(ValueError, match=r"candidates.count is 3, and tuning trains every agent"):
         tune_agent(Run(run_path), config(), {"gamma": [0.9]})

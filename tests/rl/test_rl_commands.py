@@ -92,3 +92,17 @@ def test_settings_are_tuned_from_the_command_line(run_path):
     result = invoke("tune", run_path, "--grid", "dream_stepz=5")
     assert result.exit_code == 2
     assert "did you mean 'agent.dream_steps'?" in " ".join(result.output.split())
+
+
+def test_a_misspelt_run_is_answered_with_the_run_that_has_nearly_this_name(tmp_path):
+    for name in ("CartPole-v1_1", "newest"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").touch()
+
+    def answer(name):
+        return "".join(invoke(tmp_path / name).output.split())
+
+    assert "itdoesnotexist;give" in answer("CartPole-v1_2")
+    assert f"suchas{tmp_path}/CartPole-v1_1" in answer("CartPole-v1_2")
+    assert f"suchas{tmp_path}/newest" in answer("xyz")
+    assert "ithasnoconfig.yaml;give" in answer(".")

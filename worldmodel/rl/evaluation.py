@@ -208,9 +208,11 @@ def result_summary(results: dict[str, Any]) -> dict[str, Any]:
         "real steps of the model": results["model_data_steps"],
         "seconds": round(results["seconds"], 1),
     }
-    for name in ("rounds", "candidates"):
-        if name in results:
-            shown[name] = [round(each["mean"], 1) for each in results[name]]
+    if "rounds" in results:
+        shown["rounds"] = [round(each["mean"], 1) for each in results["rounds"]]
+    for number, each in enumerate(results.get("candidates", ())):
+        kept = ", kept" if number == results["best_candidate"] else ""
+        shown.setdefault("candidates", []).append(f"{each['mean']:.1f} (seed {each['seed']}{kept})")
     return shown | {key: results[key] for key in ("agent", "video")}
 
 
