@@ -233,29 +233,43 @@ def test_models_are_trained_again_on_the_episodes_of_the_best_agents(tmp_path, m
     asked, trained, agents = [], [], []
 
     def train(**options):
-        trained.append(list(options["data"]))
+        trained.append((options["updates"], list(options["data"])))
         config = SimpleNamespace(env=SimpleNamespace(frame_skip=4))
         return SimpleNamespace(train_agent=train_agent, config=config, model=len(trained))
 
     def train_agent(**settings):
         agents.append(settings["candidates"])
         real = {"mean": float(len(agents)), "std": 1.0, "returns": [0.0] * 10}
-        return {"real": real, "real_steps": 7, "agent": f"{len(agents)}.zip"}
+        results = {"real": real, "real_steps": 7, "agent": f"{len(agents)}.zip"}
+        return results | {"candidates": [{"seed": 2, "mean": -1.0, "real_steps": 7}]}
 
     monkeypatch.setattr("worldmodel.train", train)
     monkeypatch.setattr("benchmarks.public.measures.load_or_collect", collecting(asked))
-    measure = Retrained("Any-v0", 125, {"frame_skip": 4}, {}, {"steps": 10})
+    measure = Retrained(
+        "Any-v0",
+        steps=125,
+        make={"frame_skip": 4},
+        agent={"steps": 10},
+        settings={"seed": 3},
+        updates=(7, 8, 9),
+        random=40,
+        added=16,
+        agents=(2, 3),
+        judged=(2, 5),
+    )
     score = measure(2, tmp_path, False)
     assert [call["episodes"] for call in asked] == [40, 16, 16]
-    assert trained == [[call["path"] for call in asked[:n]] for n in (1, 2, 3)]
+    paths = [call["path"] for call in asked]
+    assert trained == [(7, paths[:1]), (8, paths[:2]), (9, paths)]
     explorers = [call["policy"] for call in asked[1:]]
     assert [(each.wm, each.agent.name) for each in explorers] == [(1, "1.zip"), (2, "2.zip")]
     assert {call["frame_skip"] for call in asked} == {4}
     drawn = [seed for call in asked for seed in call["seeds"]]
     assert len(set(drawn)) == 72
     assert min(drawn) >= 1_000_000
-    assert [each["episodes"] for each in agents] == [2, 2, 5]
+    assert [(each["count"], each["episodes"]) for each in agents] == [(2, 2), (2, 2), (3, 5)]
     assert (score.value, score.trials, score.real_steps) == (3.0, 10, 4 * (720 + 3 * 7))
+    assert score.details["validation"] == [[-1.0]] * 3
 
 
 @pytest.mark.parametrize("smoke", [False, True])

@@ -76,7 +76,10 @@ _LONG_DREAMS: dict[str, Any] = {
     "eval_points": 1,
 }
 
-_DM_CAMERA = {"render_kwargs": {"width": 64, "height": 64, "camera_id": 0}}
+_DM_CONTROL: dict[str, Any] = {
+    "env_kwargs": {"render_kwargs": {"width": 128, "height": 128, "camera_id": 0}},
+    "wrappers": ["benchmarks.public.measures:FastRendering"],
+}
 
 ROWS: dict[str, Row] = {
     "tworoom": Row(
@@ -140,8 +143,18 @@ ROWS: dict[str, Row] = {
         "Acrobot-v1, agent trained in the dream",
         dream_agent(
             "Acrobot-v1",
-            {"size": 80, "steps": 500},
-            {"steps": 200_000, "eval_points": 2, "loop": {"rounds": 3}},
+            {
+                "size": 60,
+                "steps": 500,
+                "settings": {"data.validation_size": 16, "data.heldout_size": 32},
+            },
+            {
+                "steps": 300_000,
+                "kwargs": {"learning_rate": "lin_3e-4"},
+                "eval_points": 1,
+                "ensemble": _RANDOM_MEMBERS | {"updates": 1000, "horizon": 8},
+                "candidates": {"count": 8, "episodes": 20},
+            },
         ),
         -85,
         "return",
@@ -190,14 +203,18 @@ ROWS: dict[str, Row] = {
         Retrained(
             "dm_control/cartpole-swingup-v0",
             steps=125,
-            make={"env_kwargs": _DM_CAMERA, "frame_skip": 8},
-            train={"encoder": "keypoints"},
+            make=_DM_CONTROL | {"frame_skip": 8},
+            settings={"model.encoder": "keypoints"},
             agent={
                 **_LONG_DREAMS,
                 "steps": 2_000_000,
                 "gamma": 0.99,
                 "ensemble": _RANDOM_MEMBERS | {"updates": 1000, "horizon": 8},
             },
+            updates=(1100, 1300, 1563),
+            random=40,
+            added=16,
+            held_out=10,
         ),
         800,
         "return",
@@ -205,7 +222,8 @@ ROWS: dict[str, Row] = {
             Published("CURL", "582", "https://arxiv.org/abs/2004.04136"),
             Published("DrQ", "759", "https://arxiv.org/abs/2004.13649"),
         ),
-        "The published agents see 84 x 84 pixels and are trained in the real environment.",
+        "The published agents see 84 x 84 pixels, with shadows, and are trained in the real "
+        "environment.",
         ("shimmy", "dm_control"),
         "'shimmy[dm-control]' 'mujoco<4'",
     ),
