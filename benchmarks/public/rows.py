@@ -143,18 +143,8 @@ ROWS: dict[str, Row] = {
         "Acrobot-v1, agent trained in the dream",
         dream_agent(
             "Acrobot-v1",
-            {
-                "size": 60,
-                "steps": 500,
-                "settings": {"data.validation_size": 16, "data.heldout_size": 32},
-            },
-            {
-                "steps": 300_000,
-                "kwargs": {"learning_rate": "lin_3e-4"},
-                "eval_points": 1,
-                "ensemble": _RANDOM_MEMBERS | {"updates": 1000, "horizon": 8},
-                "candidates": {"count": 8, "episodes": 20},
-            },
+            {"size": 80, "steps": 500},
+            {"steps": 200_000, "eval_points": 2, "loop": {"rounds": 3}},
         ),
         -85,
         "return",
