@@ -30,8 +30,9 @@ class Score(NamedTuple):
 
     Attributes:
         value: success rate in percent, or mean return over held-out episodes.
-        trials: tasks or episodes behind it.
-        real_steps: steps of the real environment, of the model's data and of the agent.
+        trials: goals or episodes behind it.
+        real_steps: steps of the real environment, those of frame skip included, of the model's data
+            and of the agent; of several agents, the one with the most.
         details: further results, JSON values.
     """
 
@@ -56,9 +57,9 @@ class TwoRoomExpert(Policy):
 
     It heads for the target at unit speed, through the closest door if the target is in the other
     room. The vector observation of TwoRoom holds the positions of the agent, the target and three
-    doors in pixels, 0 where there is no door. Its ``action_repeat_prob`` is left out, because it
-    has no effect in that version; so is its check that the agent fits through a door, because it
-    fits through all doors of the default environment.
+    doors in pixels, 0 where there is no door. The expert's ``action_repeat_prob`` is left out,
+    because it has no effect in that version; so is its check that the agent fits through a door,
+    because all doors of the default environment are wide enough.
     """
 
     NOISE, WALL, AT_DOOR = 2.0, 112.0, 10.5
@@ -92,7 +93,7 @@ class TwoRoomExpert(Policy):
 
 
 class FastRendering(gym.Wrapper[Any, Any, Any, Any]):
-    """Renders dm_control without shadows and antialiasing, 10 times as fast on a CPU."""
+    """Renders dm_control without shadows and antialiasing, about 10 times as fast on a CPU."""
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
@@ -102,7 +103,9 @@ class FastRendering(gym.Wrapper[Any, Any, Any, Any]):
 
 
 class PushTGoals(gym.Wrapper[Any, Any, Any, Any]):
-    """Puts the state of PushT into info, and whether it is that of a goal.
+    """Adds the state of PushT to info, and `reached`, whether the goal is reached.
+
+    The state is the position of the agent, that of the block, and the cosine and sine of its angle.
 
     The goal is the reset option ``goal_state``. It is reached, as in stable-worldmodel and
     DINO-WM, if the positions of agent and block together are within 20 of 512 pixels, and the angle
@@ -226,7 +229,8 @@ def dream_agent(
         env: id of the environment.
         train: further arguments of `worldmodel.train`.
         agent: fields of `worldmodel.AgentConfig`.
-        agents: number of agents on one model; their mean is the value.
+        agents: number of agents on one model, whose mean is the value; agent i has the seed
+            ``agents * seed + i``.
     """
 
     def measure(seed: int, folder: Path, smoke: bool) -> Score:
@@ -258,22 +262,24 @@ def dream_agent(
 class Retrained:
     """Measures an agent whose model is trained again, from scratch, on the episodes of agents.
 
-    The first model is trained on episodes of random actions, and each further one on those and on
-    all episodes that the best agent in the dream of each earlier model has played. The result is
-    that of the best agent in the dream of the last model. Every step of the real environment
-    counts, except those that only evaluate a model.
+    The first model is trained on episodes of random actions. Of the agents that are trained in its
+    dream, the one with the highest return in validation episodes plays further episodes, with
+    exploration noise, and the next model is trained on all episodes so far. The result is that of
+    the best agent in the dream of the last model. Real steps are those of all collected episodes,
+    a tenth of which validate and a tenth evaluate each model, and of the episodes by which agents
+    are chosen; learning curves and the final evaluation do not count.
 
-    Args:
+    Attributes:
         env: id of the environment.
         steps: longest episode.
         make: further arguments of `worldmodel.train` and of `load_or_collect` alike.
         agent: fields of `worldmodel.AgentConfig`.
-        settings: of the configuration of `worldmodel.train`.
-        updates: of phase 1 of each model.
+        settings: keys of the configuration, as `model.encoder`.
+        updates: updates of phase 1 of each model, one number per model.
         random: episodes of random actions.
         added: episodes of the best agent of each model but the last.
-        agents: how many are trained in the dream of each model but the last, and of the last.
-        judged: validation episodes by which the best of them is chosen, likewise.
+        agents: agents in the dream, of each model but the last and of the last.
+        judged: validation episodes of each agent, in the same order.
         held_out: episodes for the final result.
     """
 
