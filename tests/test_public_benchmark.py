@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,11 +17,19 @@ import pytest
 import torch
 
 from benchmarks.public.__main__ import interval, main, summary
-from benchmarks.public.measures import PushTGoals, Retrained, TwoRoomExpert, dream_agent
+from benchmarks.public.measures import (
+    FastRendering,
+    PushTGoals,
+    Retrained,
+    Score,
+    TwoRoomExpert,
+    dream_agent,
+)
 from benchmarks.public.peers import PEERS, lewm, pldm
 from benchmarks.public.rows import ROWS
 from worldmodel.agent_config import AgentConfig
 from worldmodel.config import build_config, from_options
+from worldmodel.errors import InterruptedRunError
 from worldmodel.hyperparameters import ObjectiveConfig
 from worldmodel.objectives import Forecast, check_objective
 from worldmodel.rl.agents import check_consistent
@@ -219,6 +228,33 @@ def test_the_agents_of_one_model_have_seeds_of_their_own_and_real_steps_count_re
     assert score.real_steps == 4 * (1000 + 50 * 8)
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), InterruptedRunError("Stopped")])
+def test_an_interrupted_row_names_the_seeds_that_are_left(stop, tmp_path, monkeypatch, capsys):
+    def measured(seed, folder, smoke):
+        if seed == 1:
+            raise stop
+        return Score(1.0, 1, 10, {})
+
+    row = replace(ROWS["cartpole"], measure=measured)
+    monkeypatch.setitem(ROWS, "cartpole", row)
+    monkeypatch.setattr(sys, "argv", ["public", "cartpole"])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 130
+    assert "measure the others with --seeds 1 2" in capsys.readouterr().err
+    assert len((tmp_path / "results" / "public.jsonl").read_text().splitlines()) == 1
+
+
+def test_dm_control_renders_without_shadows_and_antialiasing():
+    quality = SimpleNamespace(shadowsize=2048, offsamples=4)
+    physics = SimpleNamespace(model=SimpleNamespace(vis=SimpleNamespace(quality=quality)))
+    env = gym.make("CartPole-v1")
+    env.unwrapped._env = SimpleNamespace(physics=physics)
+    FastRendering(env)
+    assert (quality.shadowsize, quality.offsamples) == (0, 0)
+
+
 def collecting(asked):
     """Replace `load_or_collect`: record what is asked, and say that every episode has 10 steps."""
 
@@ -234,11 +270,12 @@ def test_models_are_trained_again_on_the_episodes_of_the_best_agents(tmp_path, m
 
     def train(**options):
         trained.append((options["updates"], list(options["data"])))
+        assert options["settings"] == {"data.heldout_size": 16, "seed": 3}
         config = SimpleNamespace(env=SimpleNamespace(frame_skip=4))
         return SimpleNamespace(train_agent=train_agent, config=config, model=len(trained))
 
     def train_agent(**settings):
-        agents.append(settings["candidates"])
+        agents.append({**settings["candidates"], "evaluated": settings["eval_episodes"]})
         real = {"mean": float(len(agents)), "std": 1.0, "returns": [0.0] * 10}
         results = {"real": real, "real_steps": 7, "agent": f"{len(agents)}.zip"}
         return results | {"candidates": [{"seed": 2, "mean": -1.0, "real_steps": 7}]}
@@ -267,7 +304,8 @@ def test_models_are_trained_again_on_the_episodes_of_the_best_agents(tmp_path, m
     drawn = [seed for call in asked for seed in call["seeds"]]
     assert len(set(drawn)) == 72
     assert min(drawn) >= 1_000_000
-    assert [(each["count"], each["episodes"]) for each in agents] == [(2, 2), (2, 2), (3, 5)]
+    settings = [(each["count"], each["episodes"], each["evaluated"]) for each in agents]
+    assert settings == [(2, 2, 1), (2, 2, 1), (3, 5, 20)]
     assert (score.value, score.trials, score.real_steps) == (3.0, 10, 4 * (720 + 3 * 7))
     assert score.details["validation"] == [[-1.0]] * 3
 

@@ -26,6 +26,7 @@ from scipy import stats
 
 from benchmarks.machine import describe_machine
 from benchmarks.public.rows import ROWS, Row
+from worldmodel.errors import InterruptedRunError
 
 RESULTS = Path("results")
 
@@ -115,7 +116,17 @@ def main() -> None:
         parser.error(f"{options.row} needs {', '.join(missing)}: pip install {row.install}")
     print(describe_machine())
     seeds = options.seeds[:1] if options.smoke else options.seeds
-    lines = [measure(options.row, seed, options.smoke) for seed in seeds]
+    lines: list[dict[str, Any]] = []
+    try:
+        for seed in seeds:
+            lines.append(measure(options.row, seed, options.smoke))
+    except (KeyboardInterrupt, InterruptedRunError):
+        left = " ".join(str(seed) for seed in seeds[len(lines) :])
+        parser.exit(
+            130,
+            f"Stopped. Finished seeds are in {RESULTS / 'public.jsonl'}; measure the "
+            f"others with --seeds {left}\n",
+        )
     print("| task | ours | target | cost of a seed | published | differences |")
     print("| --- | --- | --- | --- | --- | --- |")
     print(summary(options.row, lines))
