@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from worldmodel.errors import MissingLibraryError
-from worldmodel.models.encoders import ConvEncoder, KeypointEncoder, MotionStem, TimmEncoder
+from worldmodel.models.encoders import Blur, ConvEncoder, KeypointEncoder, MotionStem, TimmEncoder
 
 
 @pytest.mark.parametrize("stack", [1, 2, 3])
@@ -23,6 +24,49 @@ def test_the_encoder_sees_the_order_of_the_frames(kind):
     encoder = kind((32, 32, 1), 2, 8, width=4)
     obs = torch.randint(0, 256, (4, 32, 32, 2), dtype=torch.uint8)
     assert not torch.allclose(encoder(obs), encoder(obs.flip(-1)))
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.7, 2.0])
+def test_the_folded_blur_equals_smoothing_the_image_first(sigma):
+    kernel, image = torch.randn(5, 3, 4, 4), torch.rand(2, 3, 16, 16)
+    blur = Blur(sigma)
+    near = 2 * blur.radius
+    padded = F.pad(image, (near,) * 4).flatten(0, 1).unsqueeze(1)
+    smooth = F.conv2d(padded, blur.gaussian[None, None]).unflatten(0, (2, 3)).squeeze(2)
+    inside = slice(blur.radius, blur.radius + 16)
+    expected = F.conv2d(smooth[..., inside, inside], kernel, stride=4)
+    actual = F.conv2d(image, blur(kernel), stride=4, padding=blur.radius)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_blur_is_a_gaussian_of_the_given_deviation():
+    gaussian = Blur(2.0).gaussian
+    offsets = torch.arange(len(gaussian)) - len(gaussian) // 2
+    assert gaussian.sum() == pytest.approx(1)
+    assert (gaussian.sum(0) * offsets.square()).sum().sqrt() == pytest.approx(2, rel=0.15)
+
+
+@pytest.mark.parametrize("kind", [ConvEncoder, KeypointEncoder])
+def test_with_blur_latents_change_evenly_as_a_thin_line_moves(kind):
+    """The largest change per pixel is then at most a few times the smallest one."""
+
+    def ratio(blur):
+        torch.manual_seed(0)
+        encoder = kind((32, 32, 1), 1, 8, width=8, blur=blur)
+        frames = torch.zeros(9, 32, 32, 1, dtype=torch.uint8)
+        for place in range(9):
+            frames[place, :, 12 + place] = 255
+        steps = encoder(frames).diff(dim=0).norm(dim=1)
+        return (steps.max() / steps.min()).item()
+
+    assert ratio(2.0) < ratio(0.0)
+    assert ratio(2.0) < 3
+
+
+@pytest.mark.parametrize("kind", [ConvEncoder, KeypointEncoder])
+def test_a_negative_blur_is_refused(kind):
+    with pytest.raises(ValueError, match=r"blur is -1.0; expected a number of pixels, or 0"):
+        kind((32, 32, 1), 1, 8, blur=-1.0)
 
 
 def make_timm(**kwargs):

@@ -8,6 +8,7 @@ with `model.encoder_kwargs` as further arguments. Its ``forward`` maps observati
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
@@ -59,6 +60,40 @@ def encode_windows(
     return torch.stack([encoder(stack.observe(frames, time)) for time in times]).float()
 
 
+class Blur(nn.Module):
+    """A Gaussian that smooths the images a convolution sees, folded into its kernel.
+
+    Both are linear, so a larger kernel does both, and no smoothed image is ever made. Around their
+    edges images are padded with 0.
+
+    Args:
+        sigma: standard deviation in pixels; 0 for no smoothing.
+
+    Raises:
+        ValueError: If `sigma` is negative.
+    """
+
+    gaussian: Tensor
+
+    def __init__(self, sigma: float) -> None:
+        super().__init__()
+        if not sigma >= 0:
+            raise ValueError(f"blur is {sigma}; expected a number of pixels, or 0 for none")
+        self.radius = math.ceil(2 * sigma)
+        offsets = torch.arange(-self.radius, self.radius + 1)
+        weights = torch.exp(-offsets.square() / (2 * sigma**2 or 1.0))
+        weights /= weights.sum()
+        self.register_buffer("gaussian", torch.outer(weights, weights), persistent=False)
+
+    def forward(self, kernel: Tensor) -> Tensor:
+        """Map a kernel (O, C, k, k) to (O, C, k + 2r, k + 2r), to be used with a padding of r."""
+        if not self.radius:
+            return kernel
+        planes = kernel.flatten(0, 1).unsqueeze(1)
+        larger = F.conv2d(planes, self.gaussian[None, None], padding=2 * self.radius)
+        return larger.view(*kernel.shape[:2], *larger.shape[2:])
+
+
 class KeypointEncoder(nn.Module):
     """Encodes a stack of frames by keypoints.
 
@@ -81,6 +116,10 @@ class KeypointEncoder(nn.Module):
             keypoint starts at the center of the frame and hardly moves.
         motion_gain: initial weight of the keypoints' differences relative to their positions.
         products: number of products of features.
+        blur: standard deviation in pixels of a Gaussian that smooths the frames; 0 for none. The
+            first convolution sees patches of 4 x 4 pixels, and what is thinner or moves by less
+            looks different in each position within a patch, so latents follow the grid of the
+            patches. A blur of 2 to 3 prevents that.
     """
 
     side: Tensor
@@ -95,6 +134,7 @@ class KeypointEncoder(nn.Module):
         sharpness: float = 30.0,
         motion_gain: float = 10.0,
         products: int = 256,
+        blur: float = 0.0,
     ) -> None:
         super().__init__()
         image_size, _, channels = frame_shape
@@ -107,6 +147,7 @@ class KeypointEncoder(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(width, width, 1),
         )
+        self.blur = Blur(blur)
         self.register_buffer("side", torch.linspace(-1, 1, image_size // PATCH), persistent=False)
         features = (2 * frame_stack + 1) * width
         self.left = nn.Linear(features, products)
@@ -126,7 +167,9 @@ class KeypointEncoder(nn.Module):
         assert isinstance(stem, nn.Conv2d)
         with full_precision(frames.device):
             pixels = frames.permute(0, 3, 1, 2).float()
-            maps = self.maps[1:](F.conv2d(pixels, stem.weight / 255, stem.bias, stem.stride))
+            kernel = self.blur(stem.weight / 255)
+            patches = F.conv2d(pixels, kernel, stem.bias, stem.stride, self.blur.radius)
+            maps = self.maps[1:](patches)
             cells = maps.contiguous().flatten(2)
             weights = (self.sharpness * cells).softmax(-1).view(maps.shape)
             positions = torch.stack((weights.sum(-2) @ self.side, weights.sum(-1) @ self.side), -1)
@@ -172,13 +215,20 @@ class MotionStem(nn.Module):
         frame_stack: frames S per observation.
         out_channels: channels of the output.
         gain: initial weight of frame differences relative to the newest frame.
+        blur: see `KeypointEncoder`.
     """
 
     def __init__(
-        self, channels: int, frame_stack: int, out_channels: int, gain: float = 4.0
+        self,
+        channels: int,
+        frame_stack: int,
+        out_channels: int,
+        gain: float = 4.0,
+        blur: float = 0.0,
     ) -> None:
         super().__init__()
         self.gain = gain
+        self.blur = Blur(blur)
         self.frame_stack = frame_stack
         self.appearance = nn.Conv2d(channels, out_channels, PATCH, PATCH)
         differences = channels * max(frame_stack - 1, 1)
@@ -197,7 +247,8 @@ class MotionStem(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map float32 pixels 0..255 (B, S*C, H, W) to (B, out_channels, H/4, W/4)."""
-        return F.conv2d(images, self.kernel(), self.appearance.bias, stride=PATCH)
+        kernel = self.blur(self.kernel())
+        return F.conv2d(images, kernel, self.appearance.bias, PATCH, self.blur.radius)
 
 
 class ConvEncoder(nn.Module):
@@ -211,15 +262,23 @@ class ConvEncoder(nn.Module):
         frame_stack: frames S per observation.
         latent_dim: size D of the latent.
         width: channel multiplier; the stem has ``2 * width`` channels.
+        blur: see `KeypointEncoder`.
     """
 
     def __init__(
-        self, frame_shape: tuple[int, ...], frame_stack: int, latent_dim: int, width: int = 16
+        self,
+        frame_shape: tuple[int, ...],
+        frame_stack: int,
+        latent_dim: int,
+        width: int = 16,
+        *,
+        blur: float = 0.0,
     ) -> None:
         super().__init__()
         image_size, _, channels = frame_shape
         c, side = 2 * width, image_size // PATCH
-        layers: list[nn.Module] = [MotionStem(channels, frame_stack, c), nn.ReLU(inplace=True)]
+        stem = MotionStem(channels, frame_stack, c, blur=blur)
+        layers: list[nn.Module] = [stem, nn.ReLU(inplace=True)]
         while side > 4:
             layers += [nn.Conv2d(c, 2 * c, 3, 2, 1), nn.ReLU(inplace=True)]
             c, side = 2 * c, (side + 1) // 2
