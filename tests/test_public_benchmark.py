@@ -23,6 +23,7 @@ from benchmarks.public.measures import (
     Retrained,
     Score,
     TwoRoomExpert,
+    WideView,
     dream_agent,
 )
 from benchmarks.public.peers import PEERS, lewm, pldm
@@ -253,6 +254,14 @@ def test_dm_control_renders_without_shadows_and_antialiasing():
     env.unwrapped._env = SimpleNamespace(physics=physics)
     FastRendering(env)
     assert (quality.shadowsize, quality.offsamples) == (0, 0)
+
+
+def test_the_wide_view_is_that_of_the_first_camera():
+    model = SimpleNamespace(cam_fovy=[45.0, 45.0])
+    env = gym.make("CartPole-v1")
+    env.unwrapped._env = SimpleNamespace(physics=SimpleNamespace(model=model))
+    WideView(env)
+    assert model.cam_fovy == [60, 45.0]
 
 
 def collecting(asked):

@@ -102,6 +102,19 @@ class FastRendering(gym.Wrapper[Any, Any, Any, Any]):
         quality.shadowsize = quality.offsamples = 0
 
 
+class WideView(gym.Wrapper[Any, Any, Any, Any]):
+    """Widens the field of view of dm_control's first camera to 60 degrees.
+
+    With the 45 degrees of cartpole-swingup, the camera shows neither cart nor pole near the ends of
+    the track.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        unwrapped: Any = env.unwrapped
+        unwrapped._env.physics.model.cam_fovy[0] = 60
+
+
 class PushTGoals(gym.Wrapper[Any, Any, Any, Any]):
     """Adds the state of PushT to info, and `reached`, whether the goal is reached.
 
@@ -279,7 +292,7 @@ class Retrained:
         random: episodes of random actions.
         added: episodes of the best agent of each model but the last.
         agents: agents in the dream, of each model but the last and of the last.
-        judged: validation episodes of each agent, in the same order.
+        judged: validation episodes of each agent, in the same order; of no use for a single agent.
         held_out: episodes for the final result.
     """
 
@@ -343,6 +356,7 @@ class Retrained:
     def _agent_settings(self, last: bool, smoke: bool) -> dict[str, Any]:
         if smoke:
             return {**self.agent, "steps": 2048, "ensemble": {}, "eval_episodes": 1}
-        candidates = {"count": self.agents[last], "episodes": self.judged[last]}
+        count = self.agents[last]
+        candidates = {"count": count, "episodes": self.judged[last]} if count > 1 else {}
         episodes = self.held_out if last else 1
         return {**self.agent, "candidates": candidates, "eval_episodes": episodes}

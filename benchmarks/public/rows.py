@@ -78,7 +78,10 @@ _LONG_DREAMS: dict[str, Any] = {
 
 _DM_CONTROL: dict[str, Any] = {
     "env_kwargs": {"render_kwargs": {"width": 128, "height": 128, "camera_id": 0}},
-    "wrappers": ["benchmarks.public.measures:FastRendering"],
+    "wrappers": [
+        "benchmarks.public.measures:FastRendering",
+        "benchmarks.public.measures:WideView",
+    ],
 }
 
 ROWS: dict[str, Row] = {
@@ -194,16 +197,22 @@ ROWS: dict[str, Row] = {
             "dm_control/cartpole-swingup-v0",
             steps=125,
             make=_DM_CONTROL | {"frame_skip": 8},
-            settings={"model.encoder": "keypoints"},
+            settings={
+                "model.encoder": "keypoints",
+                "model.encoder_kwargs": {"blur": 2.0},
+                "refinement.updates": 400,
+            },
             agent={
                 **_LONG_DREAMS,
-                "steps": 2_000_000,
+                "steps": 400_000,
                 "gamma": 0.99,
                 "ensemble": _RANDOM_MEMBERS | {"updates": 1000, "horizon": 8},
             },
-            updates=(1100, 1300, 1563),
-            random=40,
-            added=16,
+            updates=(1100, 1200, 1300, 1400, 1600),
+            random=30,
+            added=14,
+            agents=(1, 3),
+            judged=(1, 3),
             held_out=10,
         ),
         800,
