@@ -121,6 +121,8 @@ def main() -> None:
         for seed in seeds:
             lines.append(measure(options.row, seed, options.smoke))
     except (KeyboardInterrupt, InterruptedRunError):
+        if not lines:
+            parser.exit(130, "Stopped before a seed was finished.\n")
         left = " ".join(str(seed) for seed in seeds[len(lines) :])
         parser.exit(
             130,
