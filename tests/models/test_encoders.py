@@ -64,9 +64,10 @@ def test_with_blur_latents_change_evenly_as_a_thin_line_moves(kind):
 
 
 @pytest.mark.parametrize("kind", [ConvEncoder, KeypointEncoder])
-def test_a_negative_blur_is_refused(kind):
-    with pytest.raises(ValueError, match=r"blur is -1.0; expected a number of pixels, or 0"):
-        kind((32, 32, 1), 1, 8, blur=-1.0)
+@pytest.mark.parametrize("blur", [-1.0, 1000.0, float("nan")])
+def test_a_blur_out_of_range_is_refused(kind, blur):
+    with pytest.raises(ValueError, match=rf"blur is {blur}; expected up to 16 pixels, or 0"):
+        kind((32, 32, 1), 1, 8, blur=blur)
 
 
 def make_timm(**kwargs):

@@ -67,21 +67,21 @@ class Blur(nn.Module):
     edges images are padded with 0.
 
     Args:
-        sigma: standard deviation in pixels; 0 for no smoothing.
+        sigma: standard deviation in pixels, at most 16; 0 for no smoothing.
 
     Raises:
-        ValueError: If `sigma` is negative.
+        ValueError: If `sigma` is out of range.
     """
 
     gaussian: Tensor
 
     def __init__(self, sigma: float) -> None:
         super().__init__()
-        if not sigma >= 0:
-            raise ValueError(f"blur is {sigma}; expected a number of pixels, or 0 for none")
+        if not 0 <= sigma <= 16:
+            raise ValueError(f"blur is {sigma}; expected up to 16 pixels, or 0 for none")
         self.radius = math.ceil(2 * sigma)
         offsets = torch.arange(-self.radius, self.radius + 1)
-        weights = torch.exp(-offsets.square() / (2 * sigma**2 or 1.0))
+        weights = torch.exp(-offsets.square() / (2 * sigma**2)) if sigma else torch.ones(1)
         weights /= weights.sum()
         self.register_buffer("gaussian", torch.outer(weights, weights), persistent=False)
 
