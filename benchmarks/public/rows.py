@@ -221,8 +221,8 @@ ROWS: dict[str, Row] = {
             Published("CURL", "582", "https://arxiv.org/abs/2004.04136"),
             Published("DrQ", "759", "https://arxiv.org/abs/2004.13649"),
         ),
-        "The published agents see 84 x 84 pixels, with shadows, and are trained in the real "
-        "environment.",
+        "The published agents see 84 x 84 pixels, with shadows and a field of view of 45 degrees "
+        "instead of 60, and are trained in the real environment.",
         ("shimmy", "dm_control"),
         "'shimmy[dm-control]' 'mujoco<4'",
     ),
