@@ -192,7 +192,7 @@ ROWS: dict[str, Row] = {
         _AGENT_DIFFERENCES,
     ),
     "dmc-cartpole": Row(
-        "dm_control/cartpole-swingup-v0, 100,000 steps, agent trained in the dream",
+        "dm_control/cartpole-swingup-v0, 93,000 steps, agent trained in the dream",
         Retrained(
             "dm_control/cartpole-swingup-v0",
             steps=125,

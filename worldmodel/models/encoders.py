@@ -63,8 +63,8 @@ def encode_windows(
 class Blur(nn.Module):
     """A Gaussian that smooths the images a convolution sees, folded into its kernel.
 
-    Both are linear, so a larger kernel does both, and no smoothed image is ever made. Around their
-    edges images are padded with 0.
+    Both are linear, so a larger kernel does both, and no smoothed image is ever made. The Gaussian
+    is cut off at two standard deviations, and images are padded with 0.
 
     Args:
         sigma: standard deviation in pixels, at most 16; 0 for no smoothing.
@@ -119,7 +119,7 @@ class KeypointEncoder(nn.Module):
         blur: standard deviation in pixels of a Gaussian that smooths the frames; 0 for none. The
             first convolution sees patches of 4 x 4 pixels, and what is thinner or moves by less
             looks different in each position within a patch, so latents follow the grid of the
-            patches. A blur of 2 to 3 prevents that.
+            patches. A blur of 2 to 3 reduces that.
     """
 
     side: Tensor
