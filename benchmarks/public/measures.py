@@ -292,7 +292,7 @@ class Retrained:
         random: episodes of random actions.
         added: episodes of the best agent of each model but the last.
         agents: agents in the dream, of each model but the last and of the last.
-        judged: validation episodes of each agent, in the same order; of no use for a single agent.
+        judged: validation episodes of each agent, in the same order; a single agent plays none.
         held_out: episodes for the final result.
     """
 
