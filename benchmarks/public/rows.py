@@ -78,11 +78,18 @@ _LONG_DREAMS: dict[str, Any] = {
 
 _DM_CONTROL: dict[str, Any] = {
     "env_kwargs": {"render_kwargs": {"width": 128, "height": 128, "camera_id": 0}},
-    "wrappers": [
-        "benchmarks.public.measures:FastRendering",
-        "benchmarks.public.measures:WideView",
-    ],
+    "wrappers": ["benchmarks.public.measures:FastRendering"],
 }
+_DM_WIDE = {"wrappers": [*_DM_CONTROL["wrappers"], "benchmarks.public.measures:WideView"]}
+_DM_SETTINGS = {
+    "model.encoder": "keypoints",
+    "model.encoder_kwargs": {"blur": 2.0},
+    "refinement.updates": 400,
+}
+_DM_MEMBERS = _RANDOM_MEMBERS | {"updates": 1000, "horizon": 8}
+_DM_INSTALL = "'shimmy[dm-control]' 'mujoco<4'"
+_CURL = "https://arxiv.org/abs/2004.04136"
+_DRQ = "https://arxiv.org/abs/2004.13649"
 
 ROWS: dict[str, Row] = {
     "tworoom": Row(
@@ -196,18 +203,9 @@ ROWS: dict[str, Row] = {
         Retrained(
             "dm_control/cartpole-swingup-v0",
             steps=125,
-            make=_DM_CONTROL | {"frame_skip": 8},
-            settings={
-                "model.encoder": "keypoints",
-                "model.encoder_kwargs": {"blur": 2.0},
-                "refinement.updates": 400,
-            },
-            agent={
-                **_LONG_DREAMS,
-                "steps": 1_500_000,
-                "gamma": 0.99,
-                "ensemble": _RANDOM_MEMBERS | {"updates": 1000, "horizon": 8},
-            },
+            make=_DM_CONTROL | _DM_WIDE | {"frame_skip": 8},
+            settings=_DM_SETTINGS,
+            agent=_LONG_DREAMS | {"steps": 1_500_000, "gamma": 0.99, "ensemble": _DM_MEMBERS},
             updates=(1000, 1150, 1300, 1500),
             random=30,
             added=18,
@@ -217,14 +215,34 @@ ROWS: dict[str, Row] = {
         ),
         800,
         "return",
-        (
-            Published("CURL", "582", "https://arxiv.org/abs/2004.04136"),
-            Published("DrQ", "759", "https://arxiv.org/abs/2004.13649"),
-        ),
+        (Published("CURL", "582", _CURL), Published("DrQ", "759", _DRQ)),
         "The published agents see 84 x 84 pixels, with shadows and a field of view of 45 degrees "
         "instead of 60, and are trained in the real environment.",
         ("shimmy", "dm_control"),
-        "'shimmy[dm-control]' 'mujoco<4'",
+        _DM_INSTALL,
+    ),
+    "dmc-cup": Row(
+        "dm_control/ball_in_cup-catch-v0, 55,000 steps, agent trained in the dream",
+        Retrained(
+            "dm_control/ball_in_cup-catch-v0",
+            steps=100,
+            make=_DM_CONTROL | {"frame_skip": 4},
+            settings=_DM_SETTINGS,
+            agent=_LONG_DREAMS | {"steps": 1_000_000, "gamma": 0.98, "ensemble": _DM_MEMBERS},
+            updates=(800, 1200),
+            random=60,
+            added=40,
+            agents=(1, 3),
+            judged=(1, 5),
+            held_out=10,
+        ),
+        900,
+        "return",
+        (Published("CURL", "769", _CURL), Published("DrQ", "913", _DRQ)),
+        "The published agents see 84 x 84 pixels, with shadows, take 100,000 steps, and are "
+        "trained in the real environment.",
+        ("shimmy", "dm_control"),
+        _DM_INSTALL,
     ),
     "swingup": Row(
         "DoublePendulumPixels-v0, five agents in the dream of each model, each the best of three",
