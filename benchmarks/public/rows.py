@@ -69,6 +69,8 @@ _AGENT_DIFFERENCES = (
 
 _RANDOM_MEMBERS: dict[str, Any] = {"size": 3, "penalty": 0, "rollouts": True}
 
+_DM_INSTALL = "'shimmy[dm-control]' 'mujoco<4'"
+
 _LONG_DREAMS: dict[str, Any] = {
     "dream_steps": 100,
     "normalize_rewards": True,
@@ -76,20 +78,44 @@ _LONG_DREAMS: dict[str, Any] = {
     "eval_points": 1,
 }
 
-_DM_CONTROL: dict[str, Any] = {
-    "env_kwargs": {"render_kwargs": {"width": 128, "height": 128, "camera_id": 0}},
-    "wrappers": ["benchmarks.public.measures:FastRendering"],
-}
-_DM_WIDE = {"wrappers": [*_DM_CONTROL["wrappers"], "benchmarks.public.measures:WideView"]}
-_DM_SETTINGS = {
-    "model.encoder": "keypoints",
-    "model.encoder_kwargs": {"blur": 2.0},
-    "refinement.updates": 400,
-}
-_DM_MEMBERS = _RANDOM_MEMBERS | {"updates": 1000, "horizon": 8}
-_DM_INSTALL = "'shimmy[dm-control]' 'mujoco<4'"
-_CURL = "https://arxiv.org/abs/2004.04136"
-_DRQ = "https://arxiv.org/abs/2004.13649"
+
+def _dm_control(
+    task: str, wrappers: tuple[str, ...], frame_skip: int, agent: dict[str, Any], **schedule: Any
+) -> Retrained:
+    """Measure a task of dm_control with the settings that these rows share.
+
+    Args:
+        task: id of the environment, without its namespace.
+        wrappers: names of wrappers in `measures`, innermost first.
+        frame_skip: environment steps per decision.
+        agent: fields of `worldmodel.AgentConfig` that differ between the rows.
+        schedule: further arguments of `Retrained`.
+    """
+    members = _RANDOM_MEMBERS | {"updates": 1000, "horizon": 8}
+    return Retrained(
+        f"dm_control/{task}-v0",
+        make={
+            "env_kwargs": {"render_kwargs": {"width": 128, "height": 128, "camera_id": 0}},
+            "wrappers": [f"benchmarks.public.measures:{name}" for name in wrappers],
+            "frame_skip": frame_skip,
+        },
+        settings={
+            "model.encoder": "keypoints",
+            "model.encoder_kwargs": {"blur": 2.0},
+            "refinement.updates": 400,
+        },
+        agent=_LONG_DREAMS | {"ensemble": members} | agent,
+        **schedule,
+    )
+
+
+def _from_pixels(curl: str, drq: str) -> tuple[Published, Published]:
+    """Published returns on dm_control after 100,000 environment steps."""
+    return (
+        Published("CURL", curl, "https://arxiv.org/abs/2004.04136"),
+        Published("DrQ", drq, "https://arxiv.org/abs/2004.13649"),
+    )
+
 
 ROWS: dict[str, Row] = {
     "tworoom": Row(
@@ -200,12 +226,12 @@ ROWS: dict[str, Row] = {
     ),
     "dmc-cartpole": Row(
         "dm_control/cartpole-swingup-v0, 93,000 steps, agent trained in the dream",
-        Retrained(
-            "dm_control/cartpole-swingup-v0",
+        _dm_control(
+            "cartpole-swingup",
+            ("FastRendering", "WideView"),
+            frame_skip=8,
+            agent={"steps": 1_500_000, "gamma": 0.99},
             steps=125,
-            make=_DM_CONTROL | _DM_WIDE | {"frame_skip": 8},
-            settings=_DM_SETTINGS,
-            agent=_LONG_DREAMS | {"steps": 1_500_000, "gamma": 0.99, "ensemble": _DM_MEMBERS},
             updates=(1000, 1150, 1300, 1500),
             random=30,
             added=18,
@@ -215,7 +241,7 @@ ROWS: dict[str, Row] = {
         ),
         800,
         "return",
-        (Published("CURL", "582", _CURL), Published("DrQ", "759", _DRQ)),
+        _from_pixels(curl="582", drq="759"),
         "The published agents see 84 x 84 pixels, with shadows and a field of view of 45 degrees "
         "instead of 60, and are trained in the real environment.",
         ("shimmy", "dm_control"),
@@ -223,12 +249,12 @@ ROWS: dict[str, Row] = {
     ),
     "dmc-cup": Row(
         "dm_control/ball_in_cup-catch-v0, 55,000 steps, agent trained in the dream",
-        Retrained(
-            "dm_control/ball_in_cup-catch-v0",
+        _dm_control(
+            "ball_in_cup-catch",
+            ("FastRendering",),
+            frame_skip=4,
+            agent={"steps": 1_000_000, "gamma": 0.98},
             steps=100,
-            make=_DM_CONTROL | {"frame_skip": 4},
-            settings=_DM_SETTINGS,
-            agent=_LONG_DREAMS | {"steps": 1_000_000, "gamma": 0.98, "ensemble": _DM_MEMBERS},
             updates=(800, 1200),
             random=60,
             added=40,
@@ -238,7 +264,7 @@ ROWS: dict[str, Row] = {
         ),
         900,
         "return",
-        (Published("CURL", "769", _CURL), Published("DrQ", "913", _DRQ)),
+        _from_pixels(curl="769", drq="913"),
         "The published agents see 84 x 84 pixels, with shadows, take 100,000 steps, and are "
         "trained in the real environment.",
         ("shimmy", "dm_control"),
