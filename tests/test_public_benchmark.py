@@ -68,6 +68,17 @@ def test_the_summary_has_ours_beside_published_results():
     assert "98.0 % of goals (94.3 to 99.3; seeds: 98.0, 100.0, 96.0; random actions: 26.0)" in text
     assert "12 CPU minutes, 40,000 real steps" in text
     assert "LeWM 87; PLDM 97" in text
+    assert "754.1 return (one seed, no interval; seeds: 754.1)" in summary(
+        "dmc-cup", lines([754.1])
+    )
+
+
+@pytest.mark.parametrize("seed", ["-1", "4294967296", "x"])
+def test_seeds_out_of_range_are_refused(seed, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["public", "cartpole", f"--seeds={seed}"])
+    with pytest.raises(SystemExit):
+        main()
+    assert f"'{seed}' is no seed; expected 0 to 4294967295" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -325,6 +336,27 @@ def test_models_are_trained_again_on_the_episodes_of_the_best_agents(tmp_path, m
     assert settings == [(2, 2, 1), (2, 2, 1), (3, 5, 20)]
     assert (score.value, score.trials, score.real_steps) == (3.0, 10, 4 * (720 + 3 * 7))
     assert score.details["validation"] == [[-1.0]] * 3
+
+
+@pytest.mark.parametrize(
+    ("row", "wrappers"),
+    [("dmc-cartpole", ["FastRendering", "WideView"]), ("dmc-cup", ["FastRendering"])],
+)
+def test_dm_control_is_rendered_and_encoded_as_documented(row, wrappers, tmp_path, monkeypatch):
+    asked: dict[str, Any] = {}
+
+    def train(**settings):
+        asked.update(settings)
+        raise InterruptedError
+
+    monkeypatch.setattr("worldmodel.train", train)
+    monkeypatch.setattr("benchmarks.public.measures.load_or_collect", collecting([]))
+    with pytest.raises(InterruptedError):
+        ROWS[row].measure(0, tmp_path, False)
+    assert [name.partition(":")[2] for name in asked["wrappers"]] == wrappers
+    assert asked["env_kwargs"]["render_kwargs"]["camera_id"] == 0
+    assert asked["settings"]["model.encoder"] == "keypoints"
+    assert asked["settings"]["model.encoder_kwargs"] == {"blur": 2.0}
 
 
 @pytest.mark.parametrize("smoke", [False, True])

@@ -76,6 +76,7 @@ def summary(name: str, lines: list[dict[str, Any]]) -> str:
     """Format a measured row beside the published results, as Markdown."""
     row = ROWS[name]
     low, high = interval(row, lines)
+    between = "one seed, no interval" if np.isnan(low) else f"{low:.1f} to {high:.1f}"
     mean = statistics.fmean(line["value"] for line in lines)
     seeds = ", ".join(f"{line['value']:.1f}" for line in lines)
     minutes = statistics.fmean(line["cpu_minutes"] for line in lines)
@@ -89,10 +90,17 @@ def summary(name: str, lines: list[dict[str, Any]]) -> str:
         rate = 100 * reached / sum(line["trials"] for line in lines)
         more = f"; random actions: {rate:.1f}"
     return (
-        f"| {row.title} | {mean:.1f} {row.unit} ({low:.1f} to {high:.1f}; seeds: {seeds}{more}) | "
+        f"| {row.title} | {mean:.1f} {row.unit} ({between}; seeds: {seeds}{more}) | "
         f"{row.target} | {minutes:.0f} CPU minutes, {steps:,} real steps | {published} | "
         f"{row.differences} |"
     )
+
+
+def seed_number(text: str) -> int:
+    """Parse a training seed, for argparse."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed; expected 0 to {2**32 - 1}")
+    return int(text)
 
 
 def main() -> None:
@@ -103,7 +111,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("row", nargs="?", choices=ROWS)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=seed_number, nargs="+", default=[0, 1, 2])
     parser.add_argument("--smoke", action="store_true")
     options = parser.parse_args()
     if options.row is None:
@@ -129,6 +137,8 @@ def main() -> None:
             f"Stopped. Finished seeds are in {RESULTS / 'public.jsonl'}; measure the "
             f"others with --seeds {left}\n",
         )
+    if options.smoke:
+        print("A smoke run: it shows that the row runs, and its value means nothing.")
     print("| task | ours | target | cost of a seed | published | differences |")
     print("| --- | --- | --- | --- | --- | --- |")
     print(summary(options.row, lines))
