@@ -128,11 +128,12 @@ def test_goals_in_two_room_are_drawn_from_the_expert(tmp_path, monkeypatch):
         asked.update(expert=settings)
         return SimpleNamespace(close=lambda: None)
 
-    run = SimpleNamespace(reach_goals=reach_goals, metrics=metrics)
+    config = SimpleNamespace(env=SimpleNamespace(frame_skip=2))
+    run = SimpleNamespace(reach_goals=reach_goals, metrics=metrics, config=config)
     monkeypatch.setattr("worldmodel.train", lambda **settings: asked.update(train=settings) or run)
     monkeypatch.setattr("benchmarks.public.measures.load_or_collect", load_or_collect)
     score = ROWS["tworoom-250"].measure(2, tmp_path, False)
-    assert (score.value, score.trials, score.real_steps) == (98.0, 50, 40_000)
+    assert (score.value, score.trials, score.real_steps) == (98.0, 50, 80_000)
     assert score.details["random_successes"] == 13
     assert asked["train"]["size"] == 250
     assert asked["train"]["seed"] == asked["seed"] == 2
@@ -303,7 +304,7 @@ def test_models_are_trained_again_on_the_episodes_of_the_best_agents(tmp_path, m
         return SimpleNamespace(train_agent=train_agent, config=config, model=len(trained))
 
     def train_agent(**settings):
-        agents.append({**settings["candidates"], "evaluated": settings["eval_episodes"]})
+        agents.append((settings["candidates"], settings["eval_episodes"]))
         real = {"mean": float(len(agents)), "std": 1.0, "returns": [0.0] * 10}
         results = {"real": real, "real_steps": 7, "agent": f"{len(agents)}.zip"}
         return results | {"candidates": [{"seed": 2, "mean": -1.0, "real_steps": 7}]}
@@ -319,8 +320,7 @@ def test_models_are_trained_again_on_the_episodes_of_the_best_agents(tmp_path, m
         updates=(7, 8, 9),
         random=40,
         added=16,
-        agents=(2, 3),
-        judged=(2, 5),
+        judged=5,
     )
     score = measure(2, tmp_path, False)
     assert [call["episodes"] for call in asked] == [40, 16, 16]
@@ -332,8 +332,7 @@ def test_models_are_trained_again_on_the_episodes_of_the_best_agents(tmp_path, m
     drawn = [seed for call in asked for seed in call["seeds"]]
     assert len(set(drawn)) == 72
     assert min(drawn) >= 1_000_000
-    settings = [(each["count"], each["episodes"], each["evaluated"]) for each in agents]
-    assert settings == [(2, 2, 1), (2, 2, 1), (3, 5, 20)]
+    assert agents == [({}, 1), ({}, 1), ({"count": 3, "episodes": 5}, 10)]
     assert (score.value, score.trials, score.real_steps) == (3.0, 10, 4 * (720 + 3 * 7))
     assert score.details["validation"] == [[-1.0]] * 3
 

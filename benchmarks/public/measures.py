@@ -156,8 +156,8 @@ class PushTGoals(gym.Wrapper[Any, Any, Any, Any]):
 def two_room(size: int, peer: str | None = None) -> Callable[[int, Path, bool], Score]:
     """Return a function that measures goal reaching in TwoRoom.
 
-    The tasks come from held-out episodes of `TwoRoomExpert`, another sample of starts and goals for
-    each training seed.
+    The tasks come from the same 200 held-out episodes of `TwoRoomExpert`, with other starts and
+    goals for each training seed.
 
     Args:
         size: random training trajectories, of 40 steps each.
@@ -229,7 +229,7 @@ def push_t(seed: int, folder: Path, smoke: bool) -> Score:
 def _goal_score(run: Run, result: Mapping[str, Any]) -> Score:
     kept = ("successes", "interval", "random_successes", "successes_at_start", "decision_ms")
     details = {key: result[key] for key in kept}
-    steps = run.metrics.data.train_steps
+    steps = run.metrics.data.train_steps * run.config.env.frame_skip
     return Score(100 * result["success_rate"], result["episodes"], steps, details)
 
 
@@ -275,10 +275,10 @@ def dream_agent(
 class Retrained:
     """Measures an agent whose model is trained again, from scratch, on the episodes of agents.
 
-    The first model is trained on episodes of random actions. Of the agents that are trained in its
-    dream, the one with the highest return in validation episodes plays further episodes, with
-    exploration noise, and the next model is trained on all episodes so far. The result is that of
-    the best agent in the dream of the last model. Real steps are those of all collected episodes,
+    The first model is trained on episodes of random actions. An agent that is trained in its dream
+    plays further episodes, with exploration noise, and the next model is trained on all episodes so
+    far. Of the agents in the dream of the last model, the result is that of the one with the
+    highest return in validation episodes. Real steps are those of all collected episodes,
     a tenth of which validate and a tenth evaluate each model, and of the episodes by which agents
     are chosen; learning curves and the final evaluation do not count.
 
@@ -290,9 +290,9 @@ class Retrained:
         settings: keys of the configuration, as `model.encoder`.
         updates: updates of phase 1 of each model, one number per model.
         random: episodes of random actions.
-        added: episodes of the best agent of each model but the last.
-        agents: agents in the dream, of each model but the last and of the last.
-        judged: validation episodes of each agent, in the same order; a single agent plays none.
+        added: episodes of the agent of each model but the last.
+        judged: validation episodes of each of the last agents.
+        agents: agents in the dream of the last model.
         held_out: episodes for the final result.
     """
 
@@ -304,9 +304,9 @@ class Retrained:
     updates: tuple[int, ...]
     random: int
     added: int
-    agents: tuple[int, int] = (2, 2)
-    judged: tuple[int, int] = (2, 5)
-    held_out: int = 20
+    judged: int
+    agents: int = 3
+    held_out: int = 10
 
     def __call__(self, seed: int, folder: Path, smoke: bool) -> Score:
         """Measure with a training seed, in a directory for all files."""
@@ -356,7 +356,7 @@ class Retrained:
     def _agent_settings(self, last: bool, smoke: bool) -> dict[str, Any]:
         if smoke:
             return {**self.agent, "steps": 2048, "ensemble": {}, "eval_episodes": 1}
-        count = self.agents[last]
-        candidates = {"count": count, "episodes": self.judged[last]} if count > 1 else {}
-        episodes = self.held_out if last else 1
-        return {**self.agent, "candidates": candidates, "eval_episodes": episodes}
+        if not last:
+            return {**self.agent, "candidates": {}, "eval_episodes": 1}
+        candidates = {"count": self.agents, "episodes": self.judged}
+        return {**self.agent, "candidates": candidates, "eval_episodes": self.held_out}
