@@ -339,7 +339,11 @@ def test_models_are_trained_again_on_the_episodes_of_the_best_agents(tmp_path, m
 
 @pytest.mark.parametrize(
     ("row", "wrappers"),
-    [("dmc-cartpole", ["FastRendering", "WideView"]), ("dmc-cup", ["FastRendering"])],
+    [
+        ("dmc-cartpole", ["FastRendering", "WideView"]),
+        ("dmc-cup", ["FastRendering"]),
+        ("dmc-reacher", ["FastRendering"]),
+    ],
 )
 def test_dm_control_is_rendered_and_encoded_as_documented(row, wrappers, tmp_path, monkeypatch):
     asked: dict[str, Any] = {}
