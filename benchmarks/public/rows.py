@@ -272,14 +272,14 @@ ROWS: dict[str, Row] = {
         _DM_INSTALL,
     ),
     "dmc-reacher": Row(
-        "dm_control/reacher-easy-v0, 63,000 steps, agent trained in the dream",
+        "dm_control/reacher-easy-v0, 81,000 steps, agent trained in the dream",
         _dm_control(
             "reacher-easy",
             ("FastRendering",),
             frame_skip=2,
             agent={"steps": 1_500_000, "gamma": 0.98},
             steps=75,
-            updates=(1200, 1800),
+            updates=(1200, 1800, 1800),
             random=200,
             added=120,
             judged=5,
