@@ -74,7 +74,10 @@ _DM_DIFFERENCES = (
     "The published agents take 100,000 steps, see 84 x 84 pixels, with shadows, and are trained in "
     "the real environment. Ours is the best of three by validation episodes."
 )
-_DM_INSTALL = "'shimmy[dm-control]' 'mujoco<4'"
+_DM_PACKAGES: dict[str, Any] = {
+    "needs": ("shimmy", "dm_control"),
+    "install": "'shimmy[dm-control]' 'mujoco<4'",
+}
 
 _DREAM_PPO: dict[str, Any] = {
     "dream_steps": 100,
@@ -248,8 +251,7 @@ ROWS: dict[str, Row] = {
         "The published agents take 100,000 steps, see 84 x 84 pixels, with shadows and a field of "
         "view of 45 degrees instead of 60, and are trained in the real environment. Ours is the "
         "best of three by validation episodes, and has a frame skip of 4 (CURL: 8).",
-        ("shimmy", "dm_control"),
-        _DM_INSTALL,
+        **_DM_PACKAGES,
     ),
     "dmc-cup": Row(
         "dm_control/ball_in_cup-catch-v0, 71,000 steps, agent trained in the dream",
@@ -268,8 +270,7 @@ ROWS: dict[str, Row] = {
         "return",
         _from_pixels(curl="769", drq="913"),
         _DM_DIFFERENCES,
-        ("shimmy", "dm_control"),
-        _DM_INSTALL,
+        **_DM_PACKAGES,
     ),
     "dmc-reacher": Row(
         "dm_control/reacher-easy-v0, 81,000 steps, agent trained in the dream",
@@ -288,8 +289,7 @@ ROWS: dict[str, Row] = {
         "return",
         _from_pixels(curl="538", drq="601"),
         _DM_DIFFERENCES,
-        ("shimmy", "dm_control"),
-        _DM_INSTALL,
+        **_DM_PACKAGES,
     ),
     "swingup": Row(
         "DoublePendulumPixels-v0, five agents in the dream of each model, each the best of three",
